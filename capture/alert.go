@@ -188,7 +188,8 @@ func (a *alerter) isExcused(c *Check, st *Status, now time.Time) bool {
 	return false
 }
 
-// postChanges posts each condition that has begun or ended since its last alert. It stops at the first request that fails.
+// postChanges posts each condition once it has lasted for a.after, and later posts its end. It stops at the first request that
+// fails.
 func (a *alerter) postChanges(ctx context.Context, st *Status, now time.Time) {
 	for _, name := range slices.Sorted(maps.Keys(a.conditions)) {
 		c := a.conditions[name]

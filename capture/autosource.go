@@ -60,12 +60,12 @@ func (a *autoSource) follow(ctx context.Context) (followingSince time.Time, err 
 		if !since.IsZero() || ctx.Err() != nil || i == len(sourceKinds)-1 {
 			return since, err
 		}
-		if postgres.MayWithdraw(err) { // the next source may be able to follow, but would not drop the publication
+		if postgres.MayWithdraw(err) { // supervisor.run does not see err if the next source follows
 			err = a.supervisor.withdrawPublication(ctx, err)
 		}
 		u, ok := a.checkUnavailable(ctx, kind, err)
 		if !ok || slices.ContainsFunc(skipped, func(o unavailable) bool { return o.err.Error() == err.Error() }) {
-			return since, err // the next source would fail in the same way
+			return since, err // err is no reason to try the next source, or an earlier source has failed with the same error
 		}
 		skipped = append(skipped, u)
 		a.supervisor.table.Rollback()
@@ -107,14 +107,14 @@ func skippedNote(skipped []unavailable) string {
 	return strings.Join(reasons, "; ")
 }
 
-// logUnavailable logs why a source cannot be used. instead is the kind of the source that is used.
+// logUnavailable logs why a source cannot be used, and which kind of source is used instead.
 func (a *autoSource) logUnavailable(u unavailable, instead string) {
 	a.supervisor.log.Warn("preferred source unavailable", "source", u.kind, "reason", u.err.Error(), "instead", instead)
 }
 
 // probeLoop probes the skipped sources at regular intervals. It probes a source at once when capture setup may have prepared
-// the database for that source. Once a probe succeeds, probeLoop returns a *[source.ResyncError]. kind is the kind of the
-// running source.
+// the database for that source. Once a probe succeeds, probeLoop returns a *[source.ResyncError]. The parameter kind is the
+// kind of the running source.
 func (a *autoSource) probeLoop(ctx context.Context, kind string, skipped []unavailable) error {
 	skipped = slices.Clone(skipped)
 	interval := permanentProbeInterval
@@ -166,8 +166,8 @@ func (a *autoSource) probeLoop(ctx context.Context, kind string, skipped []unava
 	}
 }
 
-// loadSetupState returns the state of what capture setup creates for a kind of source; see [postgres.LoadSetupState]. known is
-// false if the state cannot be read.
+// loadSetupState returns the state of what capture setup creates for a kind of source; see [postgres.LoadSetupState]. If the
+// state cannot be read, it returns false.
 func (a *autoSource) loadSetupState(ctx context.Context, kind string) (state string, known bool) {
 	err := a.query(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
 		state, err = postgres.LoadSetupState(ctx, conn, a.supervisor.cfg.Table, kind)

@@ -35,7 +35,7 @@ func TestCommitHeldWhileSlotStarts(t *testing.T) {
 
 	// The slot reaches its snapshot in steps. Each step waits for the transactions that were running at the previous step.
 	// Here, the first wait is for the transaction of connection `first`, and the second wait is for that of connection
-	// `second`. The held transaction begins during the second wait, and its commit is stopped before this wait ends.
+	// `second`. The held transaction begins during the second wait, and the debugger suspends its commit before this wait ends.
 	exec(t, first, "BEGIN; INSERT INTO other VALUES (1)")
 	d := start(t, config(t, url))
 	waitForLock(t, conn, first)

@@ -44,7 +44,7 @@ type Config struct {
 	// CopyRate is the largest number of bytes per second that a copy reads. Zero sets no limit.
 	CopyRate int64
 
-	// FlushDelay is the time between a change and the write of the file that includes the change.
+	// FlushDelay is the time for which changes are collected before they are written to the file.
 	FlushDelay time.Duration
 
 	// FlushInterval is the time between regular writes. A regular write happens when the wall clock reaches a multiple of
@@ -108,9 +108,9 @@ type Config struct {
 	retry     time.Duration      // longest pause between attempts to follow the table
 	pageBytes int                // size of the Table's pages in bytes; if it is set, each group of pages is small, too
 
-	// maxRowBytes is the size limit of a row as JSON, in bytes, or 0 if memory is not limited. New computes it once, from the
-	// memory limit of the process. Part of that limit is the limit of the Go runtime, which changes later. Tests may set a
-	// lower value.
+	// maxRowBytes is the size limit of a row as JSON, in bytes, or 0 if memory is not limited. New computes it from the memory
+	// limit of the process, and only once, because that limit includes the limit of the Go runtime, which changes later. Tests
+	// may set a lower value.
 	maxRowBytes int64
 }
 
@@ -122,8 +122,8 @@ type WatchedDir struct {
 }
 
 // CompareFunc compares a View with the table in the database. It returns the number of rows that differ, and some of their keys
-// for the log. newestView waits until everything committed before the call is in a View, and returns that View. The View may
-// omit rows of more than maxRow bytes of JSON. A maxRow of 0 stands for no limit.
+// for the log. The function newestView waits until everything committed before its call is in a View, and returns that View.
+// The View may omit rows of more than maxRow bytes of JSON. A maxRow of 0 stands for no limit.
 type CompareFunc func(ctx context.Context, database *pgx.ConnConfig, maxRow int64, newestView func(context.Context) (*snapshot.View, error)) (rows int64, keys []string, err error)
 
 // DefaultConfig returns the defaults, which are also those of `capture run`. Database and Table have no default.

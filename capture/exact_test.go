@@ -72,8 +72,8 @@ func available(t *testing.T, conn *pgx.Conn, extension string) (yes bool) {
 // generated columns), and rows with each value of the types. exactTable returns the columns that hold values.
 func exactTable(t *testing.T, conn *pgx.Conn, types []exactType) (columns []string) {
 	t.Helper()
-	// Few transactions create everything, because each server process that decodes changes must process every change of the
-	// catalog.
+	// Few transactions create everything, because each transaction that changes the catalog costs time in every server process
+	// that decodes changes.
 	var setup strings.Builder
 	var ddl, values, exprs []string
 	rows := 0

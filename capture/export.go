@@ -15,7 +15,7 @@ import (
 	"capture/snapshot"
 )
 
-// Export reads the whole table, as one transaction sees it, without a daemon. It records its progress in progress, which may be
+// Export reads the whole table, as one transaction sees it, without a daemon. It reports to the given Progress, which may be
 // nil. If the application migrates the table, Export tries again until the migration has ended, and logs the reason.
 func Export(ctx context.Context, cfg Config, progress *source.Progress) (*snapshot.View, error) {
 	if cfg.Logger == nil {

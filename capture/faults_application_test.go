@@ -165,7 +165,7 @@ func TestPreparedTransactionAtStart(t *testing.T) {
 	d.equal(conn, "votes", "vote_id")
 }
 
-// TestSlotBehindPlainRead: the walsender is stopped while the transaction that it waits for ends. A plain read then shows a
+// TestSlotBehindPlainRead: the walsender is suspended while the transaction that it waits for ends. A plain read then shows a
 // commit that is later than the start of the slot. The file must not lose that commit.
 func TestSlotBehindPlainRead(t *testing.T) {
 	t.Parallel()

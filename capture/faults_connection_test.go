@@ -94,8 +94,8 @@ func TestServerRestarts(t *testing.T) {
 	}
 }
 
-// countUp commits one number after the other in vote 0 until the server goes away. It returns the last number whose commit
-// the server has confirmed.
+// countUp commits one number after the other in vote 0 until the server goes away. The returned function waits until then, and
+// returns the last number whose commit the server has confirmed.
 func countUp(t testing.TB, url string) (last func() int) {
 	conn := connect(t, url)
 	result := make(chan int, 1)

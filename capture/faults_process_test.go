@@ -24,7 +24,7 @@ import (
 // TestKilledAnywhere kills the process again and again under load, at random moments of copies, streams, writes and renames. A
 // reader checks every version of the file that it sees: each is complete, shows a state that the database had, and is not older
 // than the version before. CAPTURE_TEST_KILLS sets the number of rounds; the default is twenty, or as many as fit into half a
-// minute. The large file is large enough to be patched.
+// minute. One of the two subtests has a file that is large enough to be patched.
 func TestKilledAnywhere(t *testing.T) {
 	if testing.Short() {
 		t.Skip("kills many daemons")
@@ -154,7 +154,7 @@ func (c *transactionCheck) check(rows []string) error {
 	return nil
 }
 
-// TestFrozen: the process is stopped for longer than wal_sender_timeout. The server drops the slot. When the process runs
+// TestFrozen: the process is suspended for longer than wal_sender_timeout. The server drops the slot. When the process runs
 // again, it resyncs.
 func TestFrozen(t *testing.T) {
 	t.Parallel()
@@ -193,7 +193,7 @@ func slotless(t testing.TB, s *pgserver.Server) {
 	})
 }
 
-// TestFrozenWhileCopying: the process is stopped during a copy. The replication connection does not stream then, so
+// TestFrozenWhileCopying: the process is suspended during a copy. The replication connection does not stream then, so
 // wal_sender_timeout does not end it. The server's timeout for idle transactions ends the copy's sessions.
 func TestFrozenWhileCopying(t *testing.T) {
 	t.Parallel()

@@ -119,7 +119,8 @@ func (t *fileTracker) setSHA256(sum string) {
 	t.report.SHA256 = sum
 }
 
-// check returns the Check for the file, which is OK if the file holds the newest state or soon will.
+// check returns the Check for the file, which is OK once this run has written the file, unless the last write failed or a write
+// is late.
 func (r *fileReport) check(st *FileStatus) Check {
 	late := max(lateWrite, lateByWrites*r.took)
 	c := Check{Name: "file"}

@@ -149,7 +149,7 @@ func (f *flusher) waitTime() time.Duration {
 }
 
 // updateHorizon writes the newest horizon into the manifest. Without a horizon, the next run copies the whole table. With an
-// old horizon, the next run reads the rows of all later transactions again.
+// old horizon, the next run reads again the rows of all transactions after that horizon.
 func (f *flusher) updateHorizon() {
 	v := f.table.View()
 	if v == nil || v.Horizon() == nil {

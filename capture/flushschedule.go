@@ -91,7 +91,7 @@ func (s *flushSchedule) addIdleWork(now time.Time) {
 	s.moreIdle, s.idleFrom, s.idleTook = true, now.Add(max(idleAfter, s.idleTook)), 0
 }
 
-// addIdleStep records an idle step. more is whether other idle steps are left.
+// addIdleStep records an idle step. The parameter more is true if idle steps are left.
 func (s *flushSchedule) addIdleStep(took time.Duration, more bool) {
 	s.moreIdle = more
 	s.idleTook += took
@@ -126,7 +126,8 @@ func (s *flushSchedule) intervalDue(now time.Time) bool {
 	if passed >= s.interval {
 		return true
 	}
-	// left is the time that was left of the current interval when it was entered, by the wall clock of that moment.
+	// The variable left is the rest of the current interval at the moment when the interval was entered, by the wall clock of
+	// that moment.
 	left := s.intervalStart.Add(s.interval).Sub(s.intervalRan)
 	return !now.Truncate(s.interval).Equal(s.intervalStart) && passed >= min(s.interval/2, left)
 }

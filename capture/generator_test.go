@@ -154,7 +154,7 @@ func generate(t *testing.T, seed uint64, types []exactType) {
 	for i, tab := range g.tables {
 		daemons[i].equal(g.conn, tab.name, tab.order)
 	}
-	for range 10 { // and again, now that all daemons follow
+	for range 10 { // now all daemons are known to follow
 		g.transaction(g.conn, r)
 	}
 	for i, tab := range g.tables {

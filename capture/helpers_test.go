@@ -92,8 +92,8 @@ func (d *daemon) said(message string) int {
 }
 
 // load writes votes over its own connections until the test stops it. Some transactions insert several rows, some change or
-// delete rows. A writer pauses after each transaction, because other tests need the processors. stop returns the number of
-// transactions whose commit was confirmed.
+// delete rows. A writer pauses after each transaction, because other tests need the processors. The function stop ends the
+// writers and returns the number of transactions whose commit was confirmed.
 func load(t testing.TB, url string, writers int) (stop func() int) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())

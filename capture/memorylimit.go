@@ -19,9 +19,9 @@ const (
 	leastRow   = 1 << 20 // minimum of the size limit of a row in bytes, however low the memory limit is
 )
 
-// newTable returns a Table that keeps its rows within the memory that this process may use, and spills the other rows to a file
-// in spillDir. Without a limit, it spills only rows that a large transaction has replaced or deleted, and only if spillOld is
-// set. The Table calls lost if spilled rows cannot be read back.
+// newTable returns a Table. If the memory of this process is limited, the Table keeps rows in a share of that memory, and
+// spills the other rows to a file in spillDir. Without a limit, it spills only rows that a large transaction has replaced or
+// deleted, and only if spillOld is set. The Table calls the function lost if spilled rows cannot be read back.
 func (cfg *Config) newTable(spillDir string, spillOld bool, lost func(error)) *snapshot.Table {
 	t := snapshot.NewTable()
 	if cfg.pageBytes > 0 {

@@ -14,8 +14,8 @@ import (
 	"capture/store/manifest"
 )
 
-// previousRows serves the rows that an earlier run left in the file, if the database is unreachable at the start. It drops
-// them when the first copy is complete. The file itself does not change before that.
+// previousRows serves the rows that an earlier run left in the file, if the database is unreachable at the start. It drops them
+// when the first copy is complete. A file of an earlier run does not change before that.
 type previousRows struct {
 	load      func(context.Context) (*snapshot.View, error)
 	file      *store.File

@@ -129,8 +129,8 @@ func quietServer(t *testing.T) *pgserver.Server {
 	return pgserver.ForTest(t, pgserver.Options{Settings: map[string]string{"autovacuum": "off", "wal_sender_timeout": "1d"}})
 }
 
-// TestHorizonAfterLastCommit: the regular check moves the horizon past the last transaction of an idle server. It needs no later
-// WAL, such as the record that a server writes every 15 seconds.
+// TestHorizonAfterLastCommit: the regular check moves the horizon past the last transaction of an idle server. The check needs
+// no WAL after that transaction, such as the record that a server writes every 15 seconds.
 func TestHorizonAfterLastCommit(t *testing.T) {
 	t.Parallel()
 	s := quietServer(t)

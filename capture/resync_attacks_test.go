@@ -40,7 +40,7 @@ func (d *daemon) stale(conn *pgx.Conn, h *snapshot.Horizon, table, key string) (
 }
 
 // resyncAttacks change the table in ways that the horizon alone does not reveal. Each must end in a copy of the whole table.
-// fools is set if a resync would give wrong rows. The other attacks cause a copy only as a precaution.
+// The field fools is true if a resync would give wrong rows. The other attacks cause a copy only as a precaution.
 var resyncAttacks = []struct {
 	what, setup, sql string
 	fools            bool
@@ -111,8 +111,8 @@ type outcome struct {
 	forever bool   // whether every later read is a copy, too, because the table has no horizon any more
 }
 
-// attack follows table t, runs change while capture is disconnected, and checks the outcome. change returns the connection to
-// the database that then has the table.
+// attack follows table t, calls the function change while capture is disconnected, and checks the outcome. The function returns
+// a connection to the database that then has the table.
 func attack(t *testing.T, s *pgserver.Server, url string, conn *pgx.Conn, change func(*daemon, *faultproxy.Proxy) *pgx.Conn, want outcome) {
 	t.Helper()
 	p := proxied(t, s)

@@ -188,7 +188,7 @@ func TestResyncRefused(t *testing.T) {
 	}
 	d.equal(conn, "t", "id")
 	for line := range strings.Lines(d.log.String()) {
-		if strings.Contains(line, "regular check of the table failed") && !strings.Contains(line, "57P01") { // 57P01: cut has ended the session of a check
+		if strings.Contains(line, "regular check of the table failed") && !strings.Contains(line, "57P01") { // 57P01: d.cut has ended the session of a check
 			t.Errorf("the regular check fails: %s", line)
 		}
 	}

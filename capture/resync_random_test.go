@@ -119,7 +119,7 @@ func resyncRandomly(t *testing.T, s *pgserver.Server, database string, seed uint
 }
 
 // writeRandomly starts two writers of random transactions and a session that runs statements such as VACUUM. All of them pause
-// while the caller holds the lock writing. stop ends them.
+// while the caller holds the lock named writing. The function stop ends them.
 func (g *generator) writeRandomly(url string, seed uint64) (writing *sync.RWMutex, stop func()) {
 	writing = &sync.RWMutex{}
 	var writers sync.WaitGroup

@@ -56,7 +56,7 @@ func TestResyncRestarted(t *testing.T) {
 	}, outcome{reason: "restarted"})
 }
 
-// restart stops the server, runs change, and starts it again.
+// restart stops the server, calls the function change, and starts the server again.
 func restart(t *testing.T, s *pgserver.Server, change func()) {
 	t.Helper()
 	if err := s.Stop("fast"); err != nil {

@@ -70,8 +70,8 @@ func (d *daemon) waitRead(n int) readLine {
 	return reads[len(reads)-1]
 }
 
-// cut ends all sessions of capture, runs change, and returns the next read of the table. The daemon may connect before change
-// has ended.
+// cut ends all sessions of capture, calls the function change, and returns the next read of the table. The daemon may connect
+// before that function has ended.
 func (d *daemon) cut(conn *pgx.Conn, change func()) readLine {
 	d.t.Helper()
 	n := len(d.reads())
@@ -80,7 +80,7 @@ func (d *daemon) cut(conn *pgx.Conn, change func()) readLine {
 	return d.waitRead(n)
 }
 
-// disconnected runs change while capture cannot connect, and returns the next read of the table.
+// disconnected calls the function change while capture cannot connect, and returns the next read of the table.
 func (d *daemon) disconnected(p *faultproxy.Proxy, change func()) readLine {
 	d.t.Helper()
 	n := len(d.reads())

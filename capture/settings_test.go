@@ -31,7 +31,7 @@ var oddSettings = []struct {
 }
 
 // TestSettings: whatever the settings of a database or role are, the file is what row_to_json prints with the server's defaults
-// and TimeZone UTC: after the copy, from the stream, and after another copy.
+// and TimeZone UTC. This holds after the copy, after changes from the stream, and after another copy.
 func TestSettings(t *testing.T) {
 	for _, of := range []string{"database", "role"} {
 		t.Run(of, func(t *testing.T) {

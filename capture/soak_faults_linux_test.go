@@ -10,9 +10,8 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// fault is something that goes wrong. happen causes the fault. It returns the function that ends the fault, or nil if
-// the fault is over at once.
-// Only one fault of a kind happens at a time.
+// fault is something that goes wrong. The function happen causes the fault. It returns the function that ends the fault, or nil
+// if the fault is over at once. Only one fault of a kind happens at a time.
 type fault struct {
 	kind, name string
 	happen     func() (heal func())
@@ -89,7 +88,7 @@ func (s *soak) ask(sql string) {
 	}
 }
 
-// hold returns the function happen of a fault: an open transaction that has run a statement.
+// hold returns the function happen of a fault that consists of an open transaction, which has run the given statement.
 func (s *soak) hold(sql string) func() func() {
 	return func() func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)

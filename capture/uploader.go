@@ -20,9 +20,9 @@ import (
 	"capture/store/retention"
 )
 
-// uploader keeps copies of the table off the machine. It uploads the newest View within a minute of a change, and after each
-// regular write. It uploads the states that were kept before losses, and marks the states whose losses are acknowledged. It
-// also reads states back, and removes the states that the retention policy does not cover.
+// uploader keeps copies of the table off the machine. It uploads the newest View soon after a change, and after each regular
+// write. It uploads the states that were kept before losses, and marks the states whose losses are acknowledged. It also reads
+// states back, and removes the states that the retention policy does not cover.
 //
 // All of this runs on one goroutine, at the lowest priority and for at most a tenth of the time. The uploader takes the rows
 // from a View. It never opens the file, because an open file could not be patched, and each write would take longer.

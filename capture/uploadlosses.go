@@ -143,8 +143,8 @@ func (u *uploader) remoteLosses() []string {
 	return nil
 }
 
-// uploadLoss uploads one state before a loss, unless the service has it already. states are the copies, by cluster. It returns
-// the copy, or nil if the state cannot be copied.
+// uploadLoss uploads one state before a loss, unless the service has it already. The parameter states holds the copies, by
+// cluster. uploadLoss returns the copy of this state, or nil if the state cannot be copied.
 func (u *uploader) uploadLoss(ctx context.Context, local *kept.State, states map[string][]remote.State) (*remote.State, error) {
 	m, err := local.Manifest()
 	switch ioErr := (*fs.PathError)(nil); {

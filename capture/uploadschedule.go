@@ -10,7 +10,7 @@ const (
 	// uploadDelay is the time from a change to the start of its upload. It leaves half a minute for the upload itself, so that
 	// a change is off the machine within a minute.
 	uploadDelay = 30 * time.Second
-	// Uploads may take 1/uploadShare of the time.
+	// The work of the uploader may take 1/uploadShare of the time.
 	uploadShare = 10
 	// hourlyUploads is the time between uploads if capture may not delete states, which then accumulate.
 	hourlyUploads = time.Hour

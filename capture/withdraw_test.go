@@ -231,7 +231,7 @@ func TestDroppedKeyOfForeignPublication(t *testing.T) {
 }
 
 // TestForeignPublicationUnderPoll: polling continues while somebody else's publication makes the application's writes fail. The
-// status and an alert have the statement that drops it.
+// status and an alert have the statement that drops this publication.
 func TestForeignPublicationUnderPoll(t *testing.T) {
 	t.Parallel()
 	conn, roleURL := roleSetUp(t, "withdraw_poll")

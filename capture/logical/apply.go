@@ -177,7 +177,7 @@ func (a *applier) applyChange(msg []byte) error {
 	return nil
 }
 
-// parseChange reads the message into change, oldValues and newValues.
+// parseChange reads the message into a.change, a.oldValues and a.newValues.
 func (a *applier) parseChange(msg []byte) error {
 	if err := a.change.Parse(msg); err != nil {
 		return err

@@ -127,8 +127,8 @@ func parseXIDSnapshot(text string) (xidSnapshot, error) {
 	return s, nil
 }
 
-// endedBy reports whether every transaction that s shows as ended has also ended in the later snapshot now. Transactions
-// below s.xmin had really ended when s was built, so only those between s.xmin and s.xmax need a check.
+// endedBy reports whether every transaction that s shows as ended has also ended in the parameter now, a later snapshot.
+// Transactions below s.xmin had really ended when s was built, so only those between s.xmin and s.xmax need a check.
 func (s xidSnapshot) endedBy(now xidSnapshot) bool {
 	if now.xmax < s.xmax {
 		return false

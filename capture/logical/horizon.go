@@ -53,7 +53,7 @@ func (p *horizons) propose(h *snapshot.Horizon) {
 	}
 }
 
-// passed returns the newest proposed horizon whose position is not after applied, or nil if there is none.
+// passed returns the newest proposed horizon whose position is not after the applied position, or nil if there is none.
 func (p *horizons) passed(applied pglogrepl.LSN) (h *snapshot.Horizon) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

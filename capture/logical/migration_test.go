@@ -52,9 +52,9 @@ func TestPlainReadDuringMigration(t *testing.T) {
 	}
 }
 
-// TestImportAfterNameSwap swaps the names of two tables after a snapshot was exported. The catalog in the snapshot has the old
-// table under the name, but statements use the new table. If the new table is younger than the snapshot, the catalog has no table
-// under a name without a schema. In each case, the import requests a resync.
+// TestImportAfterNameSwap swaps the names of two tables after a snapshot was exported. In the snapshot, the catalog has the old
+// table under the name votes, but a statement finds the new table. If the new table was created after the snapshot, the catalog
+// as of the snapshot does not show it. In each case, the import requests a resync.
 func TestImportAfterNameSwap(t *testing.T) {
 	t.Parallel()
 	url := pgserver.Database(t)
@@ -92,7 +92,7 @@ func TestImportAfterNameSwap(t *testing.T) {
 			}
 			reader.MustExec("ROLLBACK")
 			exporter.MustExec("ROLLBACK")
-			conn.MustExec("DROP TABLE old_votes CASCADE") // new_votes uses its sequence
+			conn.MustExec("DROP TABLE old_votes CASCADE") // the new table votes uses its sequence
 		}
 	}
 }

@@ -57,8 +57,8 @@ func (s *Source) createSlotOrPlainRead(ctx context.Context, t *snapshot.Table, o
 	}()
 	p := &plainReads{Source: s, dst: t, origin: origin, next: time.Now().Add(slotPatience + 4*s.roundTrip)}
 	if v := t.View(); v != nil && v.Horizon() != nil {
-		// The rows in memory can be resynced, so the first plain read can wait. After a plain read, no resync is possible: the
-		// whole table would be copied twice.
+		// The rows in memory can be resynced, so the first plain read can wait. After a plain read, no resync is possible, so
+		// the whole table would be copied twice: by the plain read, and from the slot's snapshot.
 		p.first = time.Now().Add(plainReadInterval)
 	}
 	tick := time.NewTicker(tablecopy.WatchdogInterval)
@@ -83,8 +83,8 @@ func (s *Source) createSlotOrPlainRead(ctx context.Context, t *snapshot.Table, o
 	}
 }
 
-// readIfDue checks the slot, and reads the table if a plain read is due. The context reading ends as soon as the slot exists.
-// If the plain read fails, readIfDue only logs the error.
+// readIfDue checks the slot, and reads the table if a plain read is due. The parameter reading is a context that ends as soon
+// as the slot exists. If the plain read fails, readIfDue only logs the error.
 func (p *plainReads) readIfDue(ctx, reading context.Context) error {
 	if !p.logged && time.Now().Before(p.next) {
 		return nil // the slot usually exists soon, and interrupting a query would break its connection

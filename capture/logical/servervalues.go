@@ -38,7 +38,7 @@ func newServerValues(ctx context.Context, queries *postgres.QueryConn, table *po
 	return v
 }
 
-// encode returns to_json of a column's value. text is the value's text form. encode is the Server of a rowjson.Encoder.
+// encode returns to_json of a column's value, which it gets in text form. A rowjson.Encoder calls it as its Server.
 func (v *serverValues) encode(column int, text []byte) (answer []byte, err error) {
 	c := &v.shape.Columns[column]
 	types := []uint32{c.TypeOID} // the type's name instead of its OID would require USAGE on the type's schema

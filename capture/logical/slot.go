@@ -43,8 +43,8 @@ type slotSnapshot struct {
 	name string        // name of the exported snapshot
 }
 
-// connectionChecks is the number of tests of the connection within the timeout of a frozen client. By default, the server tests
-// every 10 s. That costs nothing, and a killed capture occupies no slot for long.
+// connectionChecks is the number of tests of the connection within the timeout of a frozen client. With the default timeout,
+// the server tests every 10 s. That costs little, and frees the slot of a killed capture soon.
 const connectionChecks = 12
 
 // create creates the slot. The server first waits until all open write transactions have ended. Each transaction is therefore
@@ -98,7 +98,8 @@ func (s *slot) check(ctx context.Context, conn *pgx.Conn) error {
 }
 
 // checkUncreated is like check, but accepts a missing slot, because the slot may not exist yet. A slot that has existed can be
-// missing only if the replication connection has been closed. checkUncreated need not detect this.
+// missing only if the replication connection has been closed. checkUncreated need not detect this, because the creation of the
+// slot then fails, too.
 func (s *slot) checkUncreated(ctx context.Context, conn *pgx.Conn) error {
 	err := s.checkRetainedWAL(ctx, conn)
 	if errors.Is(err, errNoSlot) {

@@ -180,7 +180,8 @@ func (s *Source) open(ctx context.Context) (origin snapshot.Origin, err error) {
 }
 
 // prepare loads the properties of the server and the table, and finds the publication. If the publication must be created or
-// repaired first, missing is postgres.ErrPublicationMissing or postgres.ErrPublicationIncomplete; otherwise missing is nil.
+// repaired first, the result missing is postgres.ErrPublicationMissing or postgres.ErrPublicationIncomplete; otherwise it is
+// nil.
 func (s *Source) prepare(ctx context.Context) (missing, err error) {
 	err = s.queries.Do(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
 		if s.server, s.table, err = postgres.LoadServerAndTable(ctx, conn, s.env.Table); err != nil {
@@ -201,9 +202,10 @@ func (s *Source) prepare(ctx context.Context) (missing, err error) {
 	return nil, err
 }
 
-// testSlot tests whether capture can create a slot, and drops the slot. Even if nobody uses a publication, it can make the
-// application's writes fail. capture therefore creates its publication only if it can create a slot. The slot that capture
-// follows must be newer than the publication, because pgoutput looks up the publication in the catalog as of each change.
+// testSlot tests whether capture can create a slot, and drops that slot. Even if nobody uses a publication, the publication can
+// make the application's writes fail. capture therefore creates its publication only if it can create a slot. The slot that
+// capture follows is another slot, because it must be newer than the publication: pgoutput looks up the publication in the
+// catalog as of each change.
 func (s *Source) testSlot(ctx context.Context) error {
 	test := newSlot(s.env)
 	created, err := test.probe(ctx, s.standby.conn)
@@ -219,7 +221,7 @@ func (s *Source) testSlot(ctx context.Context) error {
 	return err
 }
 
-// createPublication creates or repairs the publication. missing is the result of prepare.
+// createPublication creates or repairs the publication. The parameter missing is the first result of prepare.
 func (s *Source) createPublication(ctx context.Context, missing error) error {
 	err := s.queries.Do(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
 		s.publication.name, s.publication.fingerprint, err = postgres.EnsurePublication(ctx, conn, &s.server, s.table)
@@ -266,7 +268,7 @@ func (s *Source) connect(ctx context.Context) (id serverID, err error) {
 	return id, err
 }
 
-// withIdleTimeout calls f, and cancels its context if the replication connection receives nothing for Timeouts.Idle.
+// withIdleTimeout calls f, and cancels f's context if the replication connection receives nothing for Timeouts.Idle.
 func (s *Source) withIdleTimeout(ctx context.Context, f func(context.Context) error) error {
 	return s.reads.WithIdleTimeout(ctx, s.env.Timeouts.Idle, f)
 }

@@ -45,8 +45,8 @@ type standby struct {
 	sentLSN pglogrepl.LSN // position that the last status message confirmed
 	sentAt  time.Time
 
-	// closeMu guards closed and the connection's write deadline. close sets both. A sender sets its deadline only while
-	// closed is false, so it cannot replace the deadline by which close interrupts a write.
+	// closeMu guards closed and the connection's write deadline. close sets both. A sender sets its deadline only while closed
+	// is false, so it cannot replace the deadline with which close interrupts a write.
 	closeMu sync.Mutex
 	closed  bool
 }
@@ -95,10 +95,10 @@ func (s *standby) setAppliedLSN(lsn pglogrepl.LSN) {
 	s.applied.Store(max(s.applied.Load(), uint64(lsn)))
 }
 
-// sendStatus confirms the applied position. requestReply asks the server for an immediate keepalive. Without force, a message
-// that confirms nothing new is sent at most once per minReplyInterval. If the server has sent all WAL and the confirmed
-// position is older, the server answers each message with another request for a reply. Replying to each request at once would
-// therefore be a busy loop.
+// sendStatus confirms the applied position. If requestReply is set, the message asks the server for an immediate keepalive.
+// Unless force is set, a message that confirms nothing new is sent at most once per minReplyInterval. If the server has sent
+// all WAL, and not all of it is confirmed, the server answers each message with another request for a reply. Replying to each
+// request at once would therefore be a busy loop.
 func (s *standby) sendStatus(force, requestReply bool) error {
 	s.sendMu.Lock()
 	defer s.sendMu.Unlock()

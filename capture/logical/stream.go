@@ -150,9 +150,9 @@ func (r *receiver) setApplied(lsn pglogrepl.LSN) {
 	r.env.Progress.SetAppliedLSN(r.standby.appliedLSN(), r.commitLag)
 }
 
-// leavesRowsIntact reports whether the rows in memory are correct although a message could not be applied. err is the reason.
-// The rows are correct if a connection or a query failed, or if the spill file had no room. Any other error means that the
-// message was wrong.
+// leavesRowsIntact reports whether the rows in memory are certainly correct although a message could not be applied. err is the
+// reason. The rows are correct if a connection or a query failed or was interrupted, or if the spill file had no room. After
+// any other error, the message or the rows may be wrong.
 func leavesRowsIntact(err error) bool {
 	var network net.Error
 	var connect *pgconn.ConnectError

@@ -26,9 +26,9 @@ type activity struct {
 	changes       int64  // number of changed rows according to the statistics, which lag and include rolled-back changes
 }
 
-// fullReadReason returns the reason why the whole table must be read again, or "" if there is none. before is the activity at
-// the last check. sinceRead is the time since checkLoop last requested a full read, and sinceNotified is the time since the
-// last notification.
+// fullReadReason returns the reason why the whole table must be read again, or "" if there is none. The parameter before is the
+// activity at the last check, sinceRead is the time since checkLoop last requested a full read, and sinceNotified is the time
+// since the last notification.
 func (a activity) fullReadReason(before activity, sinceRead, sinceNotified time.Duration) string {
 	switch {
 	case a.queue.LosesNotifications() && sinceRead >= lossReread:
@@ -55,7 +55,7 @@ func lossReason(q postgres.NotificationQueue) string {
 }
 
 // checkLoop regularly checks for what notifications do not show: a new definition of the table, missing or bypassed triggers,
-// and a full queue. last is the activity before the first copy.
+// and a full queue. The parameter last is the activity before the first copy.
 func (s *Source) checkLoop(ctx context.Context, last activity) error {
 	s.reportLoss(last.queue)
 	lastRequest := time.Now() // time of this loop's last request for a full read

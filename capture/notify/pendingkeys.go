@@ -129,8 +129,8 @@ func (p *pendingKeys) mergeInto(b *keyBatch) {
 	}
 }
 
-// oldest returns the arrival time of the oldest pending key or request, or zero if nothing is pending. full reports whether
-// the next round reads the whole table.
+// oldest returns the arrival time of the oldest pending key or request, or zero if nothing is pending. The result full is true
+// if the next round reads the whole table.
 func (p *pendingKeys) oldest() (since time.Time, full bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -291,8 +291,9 @@ func (s *Source) runRound(ctx context.Context, t *snapshot.Table, forced bool) e
 	return nil
 }
 
-// delayFullRead sets the earliest time of the next full read that Barrier has not requested. took is the duration of the last
-// full read. The pauses grow while one full read follows another, and are short again after a minute without a full read.
+// delayFullRead sets the earliest time of the next full read that Barrier has not requested. The parameter took is the duration
+// of the last full read. The pauses grow while one full read follows another, and are short again after a minute without a full
+// read.
 func (s *Source) delayFullRead(took time.Duration) {
 	now := time.Now()
 	if now.Sub(s.nextFullRead) > time.Minute {

@@ -49,7 +49,7 @@ func (x *TxnStats) keptKey(i int) []byte {
 	return x.keys[start:x.keyEnds[i]]
 }
 
-// LogFields returns the key–value pairs for a log line: the counts and the first keys, followed by the pairs in more.
+// LogFields returns the key–value pairs for a log line: the counts and the first keys, followed by the additional pairs.
 func (x *TxnStats) LogFields(s *rowjson.Shape, more ...any) []any {
 	keys := make([]string, len(x.keyEnds))
 	for i := range keys {
@@ -105,7 +105,8 @@ func (l *TxnLogger) Add(x *TxnStats, now time.Time) {
 	}
 }
 
-// Refill logs the summary and adds tokens for the time since the last refill, if that is at least a second.
+// Refill does nothing until a second has passed since the last refill. It then logs the summary, and adds tokens for the time
+// that has passed.
 func (l *TxnLogger) Refill(now time.Time) {
 	passed := now.Sub(l.refilled)
 	if passed < time.Second {

@@ -50,7 +50,7 @@ type Copier struct {
 }
 
 // NewCopier returns a Copier that reads over conn, which must be in a transaction of isolation level REPEATABLE READ or above.
-// reads must be attached to conn. check, if not nil, is called regularly during the copy (see [NewWatchdog]).
+// The ReadClock must be attached to conn. The CheckFunc, if not nil, is called regularly during the copy (see [NewWatchdog]).
 func NewCopier(env *source.Env, conn *pgx.Conn, reads *postgres.ReadClock, table *postgres.Table, server postgres.Server, check CheckFunc) *Copier {
 	return &Copier{env, conn, reads, table, server, NewWatchdog(env, reads, check)}
 }
@@ -85,7 +85,7 @@ func (s *copyStats) tableRead(wholeBecause string) source.TableRead {
 	return source.TableRead{Ended: time.Now(), Took: s.took, WholeBecause: wholeBecause, Changed: s.changed, Deleted: s.deleted, Bytes: s.bytes}
 }
 
-// logFields returns the key–value pairs for a log line, with the pairs in more after the number of rows.
+// logFields returns the key–value pairs for a log line, with the additional pairs after the number of rows.
 func (s *copyStats) logFields(table *postgres.Table, more ...any) []any {
 	fields := append([]any{"table", table.Name().String(), "rows", s.rows}, more...)
 	return append(fields, "bytes", s.bytes, "jobs", s.connections, "ms", source.Milliseconds(s.took))

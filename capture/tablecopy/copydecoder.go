@@ -47,8 +47,8 @@ func (d *copyDecoder) startCopy(r *copyRange) {
 	d.full, d.turn, d.header, d.trailer = r.batches, r.turn, false, false
 }
 
-// Write implements io.Writer. It waits for an empty batch and for the rate limit. Before a large row, it also waits for its
-// turn.
+// Write implements io.Writer. It waits for an empty batch and for the rate limit. Before a large row, it also waits for the
+// turn of its range.
 func (d *copyDecoder) Write(p []byte) (int, error) {
 	if err := d.takeBatch(); err != nil {
 		return 0, err
@@ -214,7 +214,8 @@ func (d *copyDecoder) decodeChange(b []byte, fields int) (int, error) {
 	return d.decodeRow(b, n+4, typeOIDBytes)
 }
 
-// decodeRow decodes the values of a row, which begin at index n of b. It ignores prefix bytes before each value.
+// decodeRow decodes the values of a row, which begin at index n of b. The parameter prefix is the number of bytes to ignore
+// before each value.
 func (d *copyDecoder) decodeRow(b []byte, n, prefix int) (int, error) {
 	for i := range d.values {
 		if len(b)-n < prefix+4 {

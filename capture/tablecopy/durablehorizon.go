@@ -102,7 +102,7 @@ func (r *Reader) setUnconfirmed(h *snapshot.Horizon) {
 	r.unconfirmed, r.confirmPause = h, firstConfirmPause
 }
 
-// awaitConfirmed calls confirm until nothing is unconfirmed, for limit at most.
+// awaitConfirmed calls confirm until nothing is unconfirmed, or until the time limit has passed.
 func (r *Reader) awaitConfirmed(ctx context.Context, t *snapshot.Table, limit time.Duration) error {
 	for start := time.Now(); ; {
 		if err := r.confirm(ctx, t); err != nil || r.unconfirmed == nil || time.Since(start) > limit {
@@ -149,7 +149,7 @@ func loadDurableLSN(ctx context.Context, conn *pgx.Conn) (pglogrepl.LSN, error) 
 }
 
 // commitRows commits rows that were read by their keys. position is a WAL position after everything that these rows show. The
-// horizon keeps the transaction ID of the last read of the whole table, because capture may have missed a change since that
+// new horizon keeps the transaction ID of the last read of the whole table, because capture may have missed a change since that
 // read. This horizon is valid for the new state, too, once the new state is durable.
 func (r *Reader) commitRows(ctx context.Context, t *snapshot.Table, position pglogrepl.LSN) error {
 	t.SetHorizon(nil) // before Commit, because the new View must not have a horizon that is not confirmed

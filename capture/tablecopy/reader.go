@@ -97,7 +97,7 @@ func (r *Reader) Begin(ctx context.Context) (tx pgx.Tx, err error) {
 	return tx, err
 }
 
-// withIdleTimeout calls f, and cancels its context if Conn receives nothing for Timeouts.Idle. f must not run a query during
+// withIdleTimeout calls f, and cancels f's context if Conn receives nothing for Timeouts.Idle. f must not run a query during
 // which the server may be silent for that long.
 func (r *Reader) withIdleTimeout(ctx context.Context, f func(context.Context) error) error {
 	return r.Reads.WithIdleTimeout(ctx, r.env.Timeouts.Idle, f)
@@ -183,9 +183,9 @@ func (r *Reader) KeyLookupProblem() string {
 
 // ReadRows reads the rows with these keys, as the transaction opened by Begin sees them, and commits them to t as its next
 // View. If a key has no row in the table, ReadRows deletes the row with this key from t. Each key is a list of its columns'
-// values in text form. position is the View's WAL position. The caller must have queried position in the same transaction
-// before this call, because ReadRows may make the server write WAL that nothing flushes. stats counts the changes. If there are
-// no changes, there is no new View.
+// values in text form. position is the View's WAL position. The caller must have queried the position in the same transaction
+// before this call: ReadRows may make the server write WAL that nothing flushes, and a position after that WAL may not be
+// durable for a long time. The result stats counts the changes. If there are no changes, there is no new View.
 func (r *Reader) ReadRows(ctx context.Context, t *snapshot.Table, keys [][]string, position pglogrepl.LSN) (stats *source.TxnStats, err error) {
 	err = r.withIdleTimeout(ctx, func(ctx context.Context) (err error) {
 		stats, err = r.applyRows(ctx, t, keys)

@@ -16,8 +16,8 @@ import (
 	"capture/internal/postgres"
 )
 
-// WatchdogInterval is the time between two checks of a Watchdog. If a read uses one connection and takes less time, the
-// Watchdog opens no connection.
+// WatchdogInterval is the time between two checks of a Watchdog. If a read uses one connection and takes less time than this,
+// the Watchdog opens no connection.
 const WatchdogInterval = 500 * time.Millisecond
 
 // frozenClientTimeout is the default of FrozenClientTimeout.
@@ -47,8 +47,8 @@ type Watchdog struct {
 	pids []int32 // process IDs of the sessions that read
 }
 
-// NewWatchdog returns a Watchdog for a read over the connections that reads is attached to. check, if not nil, is called at
-// each interval.
+// NewWatchdog returns a Watchdog for a read over the connections to which the ReadClock is attached. The CheckFunc, if not nil,
+// is called at each interval.
 func NewWatchdog(env *source.Env, reads *postgres.ReadClock, check CheckFunc) *Watchdog {
 	return &Watchdog{env: env, reads: reads, check: check, checkNow: make(chan struct{}), connected: make(chan struct{})}
 }
