@@ -303,7 +303,7 @@ func TestStopAtOnce(t *testing.T) {
 			d := start(t, cfg)
 			d.ready()
 			exec(t, conn, "UPDATE votes SET comment = 'all'")
-			exec(t, conn, "SELECT pg_logical_emit_message(false, 'capture', 'left behind')") // a new horizon must wait for the flush of this WAL
+			exec(t, conn, "SELECT pg_logical_emit_message(false, 'capture', 'left behind')") // not flushed yet: a new horizon needs the flush
 			d.follows(conn, "votes", "vote_id")
 			p.Stall()
 			eventually(t, "silence", func() error {

@@ -34,7 +34,7 @@ func eachSource(t *testing.T, test func(t *testing.T, cfg Config, url string, co
 }
 
 // TestSourcesRandomWorkload compares file and table after random transactions, some of them rolled back. A reader checks that
-// every version of the file that it sees has whole transactions.
+// each version of the file that it sees shows every transaction either completely or not at all.
 func TestSourcesRandomWorkload(t *testing.T) {
 	if testing.Short() {
 		t.Skip("runs a random workload for seconds")

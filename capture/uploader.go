@@ -55,7 +55,7 @@ type uploader struct {
 	lossesDue  bool         // whether states before losses may have to be uploaded
 	lossesAt   time.Time    // time at which lossesDue becomes true again; zero if no time is set
 	pruned     time.Time    // time of the last pruning
-	failure    string       // error of the last work; "" if the work succeeded
+	failure    string       // error of the last piece of work; "" if the work succeeded
 	damage     string       // description of a damaged copy; "" once another copy is proven
 	newerThere bool         // whether latest.json names a state that is newer than the state uploaded last
 

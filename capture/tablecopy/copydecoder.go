@@ -30,7 +30,7 @@ type copyDecoder struct {
 	full    chan<- *rowBatch // receives the filled batches of the current range; it has room for all batches
 	batch   *rowBatch        // batch that is being filled, or nil
 	partial []byte           // start of a row whose end has not arrived yet
-	need    int              // minimum number of bytes of the partial row, according to the field lengths that have arrived
+	need    int              // minimum length of the complete row in bytes, according to the field lengths that have arrived
 	skipped *skippedRow      // current row if it is too large, otherwise nil
 
 	maxRow     int             // size limit of a row, in bytes

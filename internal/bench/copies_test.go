@@ -115,9 +115,9 @@ func (d *daemon) checkRows(conn *pgx.Conn) {
 	}
 }
 
-// benchmarkCopyTime measures the time from a commit until a copy off the machine contains it. It then stops the daemon, removes
-// the daemon's folder, and measures a restore of this copy into an empty database. The baseline of this restore is a restore of
-// the file. restoreTime checks the restored rows.
+// benchmarkCopyTime measures the time from a commit until a copy off the machine contains it. As a baseline, it then measures a
+// restore of the file. After that, it stops the daemon, removes the daemon's folder, and measures a restore of the copy. Both
+// restores are into an empty database; restoreTime checks the restored rows.
 func benchmarkCopyTime(b *testing.B, n int) {
 	const delay = 30 * time.Second // time from a change to its upload
 	url := votesDatabase(b, n)

@@ -11,8 +11,8 @@ import (
 	"testing"
 )
 
-// TestCopyQueryMatchesOutputFunctions compares each field of the copy with the server's text format of the bare column,
-// which the type's output function prints.
+// TestCopyQueryMatchesOutputFunctions compares each field that COPY with CopyQuery sends with the text of the same column in
+// SELECT *, which the type's output function prints.
 func TestCopyQueryMatchesOutputFunctions(t *testing.T) {
 	t.Parallel()
 	conn, _ := database(t, `CREATE EXTENSION hstore`, `CREATE EXTENSION citext`,

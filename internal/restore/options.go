@@ -44,7 +44,8 @@ type Options struct {
 	Progress func(statefile.Progress)
 }
 
-// Result describes what a restore did or, with DryRun, would do. The numbers of rows are those that Postgres reports.
+// Result describes what a restore did or, with DryRun, would do. Inserted, Overwritten and Deleted are the numbers of rows that
+// Postgres reports.
 type Result struct {
 	Table       string `json:"table"`
 	Created     bool   `json:"created,omitempty"`

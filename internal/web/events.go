@@ -29,9 +29,9 @@ func newEventsHandler(t *tables, status func() capture.Status, stopping <-chan s
 	return &eventsHandler{hub: newHub(), tables: t, status: status, joined: make(chan *snapshot.View, 1), stopping: stopping}
 }
 
-// serveStream sends events until the client disconnects or the server stops. It first subscribes, then passes the current
-// state to run, and then sends the status. run creates an event for each change after this state. A client that loads its
-// votes after the first event therefore misses no change.
+// serveStream sends events until the client disconnects or the server stops. It first subscribes, then hands the current
+// state to the method run, and then sends the status. The method run creates an event for each change after this state. A
+// client that loads its votes after the first event therefore misses no change.
 func (h *eventsHandler) serveStream(w http.ResponseWriter, r *http.Request) {
 	if r.Method == http.MethodHead {
 		return

@@ -83,7 +83,7 @@ func FuzzArray(f *testing.F) {
 	})
 }
 
-// arrayText writes an array as array_out does, except that it quotes all elements.
+// arrayText writes an array as array_out does, except that it quotes every element other than NULL.
 func arrayText(list []any) string {
 	var elems []string
 	for _, v := range list {

@@ -29,8 +29,8 @@ func (k *States) MakeRoom(need int64) (dropped []State, left *State, err error) 
 	return dropped, left, err
 }
 
-// retention returns the properties of s that decide whether s stays. A state with Other set is kept like the state before a
-// loss. A state without a loss counts as acknowledged.
+// retention returns the properties of s that decide whether s stays. A state with Other set but without a loss is kept like
+// a state before an acknowledged loss.
 func (s *State) retention() retention.State {
 	return retention.State{
 		Time: s.Time, Rows: s.Rows, Bytes: s.DiskBytes,

@@ -50,7 +50,8 @@ func unpaddedBytes(parts []Part) int64 {
 	return n
 }
 
-// match pairs regions of a layout with the parts of the next state that are unchanged. Both are in key order.
+// match compares the regions of a layout with the parts of the next state. It pairs each unchanged part with its region. Regions
+// and parts are in key order.
 type match struct {
 	regions []Region
 	parts   []Part
