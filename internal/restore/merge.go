@@ -75,7 +75,8 @@ func (m *stagedMerge) write(ctx context.Context) error {
 			}
 		case errors.As(err, new(*postgres.Problem)): // such as an error about rules or a violated foreign key; no other way would help
 			return err
-		case m.planned.overwritten == 0, !isDisplaced(err) && i != parking && i != len(ways)-1:
+		case m.planned.overwritten == 0, !isDisplaced(err) && i != parking && i != len(ways)-1,
+			i == len(ways)-1 && isForeignKeyViolation(err): // no order of the rows would help
 			return m.explainRefused(ctx, err)
 		case first == nil || errors.Is(first, errDisplaced):
 			first = err
