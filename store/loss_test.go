@@ -119,6 +119,33 @@ func TestLossIsKept(t *testing.T) {
 	}
 }
 
+// TestRuinedValuesBeforeTruncate: an UPDATE ruins all values, and a TRUNCATE follows in the same hour. The states before the two
+// losses have the same number of rows. Both stay: the state before the UPDATE, which alone has the good values, and the state
+// before the TRUNCATE.
+func TestRuinedValuesBeforeTruncate(t *testing.T) {
+	t.Parallel()
+	f, tab := open(t, filepath.Join(t.TempDir(), "feedback.json")), votes(100, "good")
+	write(t, f, tab.View(), store.ReasonStart)
+	good := content(t, tab.View())
+	for _, change := range []func(){
+		func() {
+			for i := range 100 {
+				put(tab, i, "ruined")
+			}
+		},
+		tab.Truncate,
+	} {
+		write(t, f, commit(t, tab, change), store.ReasonChange)
+	}
+	if dropped, err := f.Kept().Prune(); err != nil || len(dropped) != 0 {
+		t.Errorf("dropped %+v (%v)", dropped, err)
+	}
+	states := f.Kept().List()
+	if len(states) != 2 || !bytes.Equal(read(t, states[1].Path), good) {
+		t.Errorf("the kept states are %+v", states)
+	}
+}
+
 // idleToEnd takes all idle steps.
 func idleToEnd(t *testing.T, f *store.File, v *snapshot.View) {
 	t.Helper()

@@ -25,7 +25,7 @@ const (
 	weekly
 	acknowledgedLoss
 	unacknowledgedLoss
-	largestLoss // the state with the most rows among those before unacknowledged losses
+	largestLoss // the earliest state with the most rows among those before unacknowledged losses
 )
 
 // Plan returns the indexes of the states to drop: first all states that neither the policy nor a loss covers, then as many more
@@ -94,14 +94,16 @@ func classify(states []State, policy Policy, now time.Time) []class {
 }
 
 // lossDays is the number of days for which states before losses are kept. For each day, only the state with the most rows is
-// kept.
+// kept, or the earliest of those that have the most rows.
 const lossDays = 30
 
 // classifyLosses calls keep for each state that stays because it precedes a loss.
 func classifyLosses(states []State, now time.Time, keep func(int, class)) {
 	largest, largestOfDay := -1, map[int64]int{}
-	hasMore := func(i, j int) bool { // reports whether i has more rows than j, or the same number of rows and a later time
-		return states[i].Rows > states[j].Rows || states[i].Rows == states[j].Rows && states[i].Time.After(states[j].Time)
+	// hasMore reports whether i has more rows than j, or the same number of rows and an earlier time. An UPDATE that ruins values
+	// leaves the number of rows as it is. If a TRUNCATE follows, only the earlier of the two states has the good values.
+	hasMore := func(i, j int) bool {
+		return states[i].Rows > states[j].Rows || states[i].Rows == states[j].Rows && states[i].Time.Before(states[j].Time)
 	}
 	for i, s := range states {
 		if !s.Loss {

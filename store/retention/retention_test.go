@@ -152,9 +152,10 @@ func TestLosses(t *testing.T) {
 	hour := func(h int) time.Time { return day.Add(time.Duration(h) * time.Hour) }
 	states := []retention.State{
 		{Time: hour(1), Rows: 900, Loss: true, Acknowledged: true},
-		{Time: hour(2), Rows: 1000, Loss: true, Acknowledged: true}, // the largest of the day
-		{Time: hour(3), Rows: 800, Loss: true},                      // the largest that nobody has acknowledged
-		{Time: hour(4), Rows: 700, Loss: true},
+		{Time: hour(2), Rows: 1000, Loss: true, Acknowledged: true}, // the earliest of the largest of the day
+		{Time: hour(3), Rows: 800, Loss: true},                      // the earliest of the largest that nobody has acknowledged
+		{Time: hour(4), Rows: 800, Loss: true},                      // has as many rows, but an UPDATE may have ruined their values
+		{Time: hour(4).Add(time.Minute), Rows: 1000, Loss: true, Acknowledged: true},
 		{Time: hour(5), Rows: 1000},
 	}
 	check := func(p retention.Policy, now time.Time, want ...int) {
@@ -252,13 +253,13 @@ func TestManyLosses(t *testing.T) {
 			if bytes > max(10*budget.File, 64<<20) {
 				t.Fatalf("%d states have %d bytes, and the file %d", len(states), bytes, budget.File)
 			}
-			if s.Loss && !s.Acknowledged && s.Rows >= largest.Rows {
+			if s.Loss && !s.Acknowledged && s.Rows > largest.Rows {
 				largest = s
 			}
 			if largest.Loss && !slices.Contains(states, largest) {
 				t.Fatalf("the state before the largest unacknowledged loss, of %s, is gone at %s", largest.Time, now)
 			}
-			if b, ok := best[now.Format(day)]; s.Loss && (!ok || s.Rows >= b.Rows) {
+			if b, ok := best[now.Format(day)]; s.Loss && (!ok || s.Rows > b.Rows) {
 				best[now.Format(day)] = s
 			}
 			for d := range 30 {
