@@ -19,7 +19,7 @@ import (
 
 // TestWrongClockAtStart: capture starts on a machine whose clock is weeks ahead, and copies to a folder, which has no clock of
 // its own. No copy is removed for its age before the clock has run steadily for a day, even if capture makes copies with the wrong
-// time and starts again.
+// time and starts again, also after the clock was set back but is still wrong.
 func TestWrongClockAtStart(t *testing.T) {
 	t.Parallel()
 	const systemID = "7300000000000000001"
@@ -53,7 +53,7 @@ func TestWrongClockAtStart(t *testing.T) {
 	}
 	defer file.Close()
 	cfg := Config{CopyTo: l, Logger: hclog.NewNullLogger(), Keep: retention.Default}
-	for run := range 3 {
+	for run, ahead := range []time.Duration{time.Hour, 0, time.Second} { // after the first run, the clock is set back by an hour
 		u := newUploader(&cfg, file, nil, nil, newMetrics())
 		if err := u.openFolder(t.Context(), systemID, table, "app"); err != nil {
 			t.Fatal(err)
@@ -62,11 +62,11 @@ func TestWrongClockAtStart(t *testing.T) {
 			Format: 1, Table: table, Columns: []rowjson.Column{{Name: "id", TypeName: "integer"}}, Key: []string{"id"},
 			LSN: fmt.Sprintf("0/%d", 200+run), SystemID: systemID, Database: "app",
 		}
-		at := now.Add(time.Duration(run-2) * time.Second)
+		at := now.Add(ahead)
 		if _, m, err = u.upload(t.Context(), u.folder, remote.Source{Manifest: m, Time: at, Data: bytes.NewReader([]byte("[]\n"))}, 3); err != nil {
 			t.Fatal(err)
 		}
-		if ahead := at.Sub(m.AcceptedAt); ahead < 37*24*time.Hour || ahead > 39*24*time.Hour {
+		if late := at.Sub(m.AcceptedAt); late < 37*24*time.Hour || late > 39*24*time.Hour {
 			t.Errorf("run %d: the copy of %s has the accepted time %s", run, at, m.AcceptedAt)
 		}
 		if err := u.prune(t.Context()); err != nil {

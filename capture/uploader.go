@@ -190,13 +190,11 @@ func (u *uploader) openFolder(ctx context.Context, systemID string, table manife
 		return err
 	}
 	if len(states) > 0 && !u.location.HasClock() { // nothing but the copies shows whether this machine's clock is right
-		now, last := time.Now().Round(0), states[0].Time
-		if now.After(last) {
-			if last, err = u.lastAccepted(ctx, states); err != nil {
-				return err
-			}
+		last, err := u.lastAccepted(ctx, states)
+		if err != nil {
+			return err
 		}
-		u.clock = retention.NewClock(now, last, time.Since(u.start))
+		u.clock = retention.NewClock(time.Now().Round(0), last, time.Since(u.start))
 	}
 	u.folder, u.systemID, u.limits, u.schedule.hourly = f, systemID, limits, !limits.Deletes
 	u.lastView, u.last = 0, remote.State{}
