@@ -4,15 +4,22 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
 
 	"capture/internal/objectserver"
 	"capture/internal/pgserver"
 	"capture/internal/statefile"
 	"capture/snapshot"
+	"capture/snapshot/rowjson"
+	"capture/store"
 	"capture/store/kept"
+	"capture/store/manifest"
 	"capture/store/remote"
 )
 
@@ -108,6 +115,40 @@ func TestLossIsNotAcknowledgedFromOldRows(t *testing.T) {
 	}
 	if _, n := acknowledged(); n > 0 || len(*u.openLosses.Load()) != 1 {
 		t.Errorf("%d losses are acknowledged, open are %q", n, *u.openLosses.Load())
+	}
+}
+
+// TestOpenLossOfDamagedCopy: only a copy shows a loss, and this copy is damaged, so `capture restore` refuses it. The alert prints no
+// command that fails.
+func TestOpenLossOfDamagedCopy(t *testing.T) {
+	t.Parallel()
+	l := copyTo(t, "file://"+t.TempDir(), nil)
+	shape := &rowjson.Shape{Schema: "public", Table: "votes", Columns: []rowjson.Column{{Name: "id", TypeName: "integer"}}, Key: []int{0}}
+	m := manifest.Manifest{
+		Format: 1, Table: manifest.TableName{Schema: "public", Name: "votes"}, Columns: shape.Columns, Key: []string{"id"}, LSN: "0/100",
+		SystemID: "7300000000000000001", Rows: 1,
+		Kept: &manifest.Kept{Loss: &manifest.Loss{Found: time.Now(), RowsBefore: 1, RowsNotCompared: 1}, Damaged: "a bit"},
+	}
+	s, _, err := l.Folder(m.SystemID).Upload(t.Context(), remote.Source{Manifest: m, Time: time.Now(), Data: strings.NewReader("[\n{\"id\":1}\n]\n")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	file, err := store.Open(filepath.Join(t.TempDir(), "feedback.json"), store.Owner{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	tab := snapshot.NewTable()
+	tab.Load(shape, snapshot.Origin{SystemID: m.SystemID})
+	if err := tab.Commit(snapshot.Position{LSN: 1}); err != nil {
+		t.Fatal(err)
+	}
+	u := newUploader(&Config{CopyTo: l, Logger: hclog.NewNullLogger()}, file, tab.View, nil, newMetrics())
+	if err := u.uploadLosses(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if open := u.remoteLosses(); len(open) != 1 || !strings.Contains(open[0], s.URL+" is damaged, and capture restore refuses it") {
+		t.Errorf("open losses: %q", open)
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"capture/capture"
 	"capture/internal/foreign"
 	"capture/internal/statefile"
+	"capture/store/kept"
 	"capture/store/manifest"
 	"capture/store/remote"
 )
@@ -150,9 +151,9 @@ func (c *fileConfig) selectAt(l *remote.Location, clusters []remote.Cluster) (be
 }
 
 // noteLoss prints a note if a loss that nobody has acknowledged precedes the newest state, which the parameter newest holds.
-// The note contains the value of --at that selects the state before the loss. A loss does not count if the newest state equals
-// the state before the loss: either the machine was lost before it uploaded a state without the lost rows, or the rows are
-// back.
+// The note contains the value of --at that selects the state before the loss. If that state is damaged, the command would
+// refuse it, so the note refers to the documentation instead. A loss does not count if the newest state equals the state before
+// the loss: either the machine was lost before it uploaded a state without the lost rows, or the rows are back.
 func noteLoss(ctx context.Context, std streams, command string, l *remote.Location, newest remote.State, all []remote.State) {
 	open := slices.DeleteFunc(slices.Clone(all), func(s remote.State) bool {
 		return !s.Loss || s.Acknowledged || s.Time.After(newest.Time) || s.URL == newest.URL
@@ -162,16 +163,16 @@ func noteLoss(ctx context.Context, std streams, command string, l *remote.Locati
 	}
 	restored, _ := l.Manifest(ctx, newest) // after an error, restored has no SHA-256, and no state equals it
 	for _, s := range open {
-		what := "rows were lost"
 		m, err := l.Manifest(ctx, s)
-		switch {
-		case err == nil && m.SHA256 == restored.SHA256:
+		if err == nil && m.SHA256 == restored.SHA256 {
 			continue
-		case err == nil && m.Kept != nil && m.Kept.Loss != nil:
-			what = m.Kept.Loss.String()
 		}
-		fmt.Fprintf(std.err, "%s: this state follows a loss that nobody has acknowledged: %s. The state before it has %s: --at %s\n",
-			command, foreign.Text(what), rowsText(s.Rows), s.Time.UTC().Format(time.RFC3339))
+		before, hint := copiedState{State: s, manifest: m, err: err}, "--at "+s.Time.UTC().Format(time.RFC3339)
+		if before.damaged() != "" && (err == nil || errors.As(err, new(*remote.DamagedError))) {
+			hint = kept.State{Path: s.URL, Damaged: before.damaged()}.RestoreHint()
+		}
+		fmt.Fprintf(std.err, "%s: this state follows a loss that nobody has acknowledged: %s. The state before it has %s: %s\n",
+			command, foreign.Text(before.lossText()), rowsText(s.Rows), hint)
 		return
 	}
 }

@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"math/rand/v2"
 	"os"
@@ -16,6 +18,9 @@ import (
 	"capture/internal/faultproxy"
 	"capture/internal/objectserver"
 	"capture/internal/pgserver"
+	"capture/snapshot/rowjson"
+	"capture/store/manifest"
+	"capture/store/remote"
 )
 
 // awaitCopy waits until the newest copy has the given number of rows, no copy is pending, and a copy has been read back.
@@ -245,6 +250,50 @@ func TestNewestCopyIsBeforeLoss(t *testing.T) {
 		t.Errorf("an earlier loss: %+v", got)
 	}
 	wantAll(t, got.stderr, "The state before it has 7 rows: --at 2026-11-22T16:00:00Z")
+}
+
+// The copy of the state before a loss is damaged, so restore refuses it. Instead of a command or a time of --at that fails, each
+// output refers to the documentation.
+func TestCopyBeforeLossIsDamaged(t *testing.T) {
+	t.Parallel()
+	dir, env := t.TempDir(), []string{"CAPTURE_COPY_TO=file://" + t.TempDir()}
+	to := strings.TrimPrefix(env[0], "CAPTURE_COPY_TO=")
+	l, err := remote.Open(to, remote.Environ)
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now()
+	upload := func(age time.Duration, lsn, data string, rows int, sum [sha256.Size]byte, kept *manifest.Kept) remote.State {
+		t.Helper()
+		m := manifest.Manifest{
+			Format: 1, Table: manifest.TableName{Schema: "public", Name: "votes"}, Columns: []rowjson.Column{{Name: "id", TypeName: "integer"}}, Key: []string{"id"},
+			LSN: lsn, SystemID: "7300000000000000001", Database: "app", Rows: rows, Bytes: int64(len(data)), SHA256: hex.EncodeToString(sum[:]), Kept: kept,
+		}
+		s, _, err := l.Folder(m.SystemID).Upload(t.Context(), remote.Source{Manifest: m, Time: now.Add(-age), Data: strings.NewReader(data)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	loss := &manifest.Loss{Found: now.Add(-time.Minute), RowsBefore: 1, RowsNotCompared: 1}
+	before := upload(time.Hour, "0/100", "[\n{\"id\":2}\n]\n", 1, sha256.Sum256([]byte("[\n{\"id\":1}\n]\n")), &manifest.Kept{Loss: loss, Damaged: "a bit"})
+	upload(time.Minute, "0/200", "[\n]\n", 0, sha256.Sum256([]byte("[\n]\n")), nil)
+
+	hint := before.URL + ` is damaged, and capture restore refuses it; see "When it refuses" in docs/recovery.md`
+	wantAll(t, run(t, dir, env, "history").stdout, "bring the rows back: "+hint+"\n")
+	got := run(t, dir, nil, "verify", to)
+	wantAll(t, got.stderr, "The state before it has 1 row: "+hint+"\n")
+	if got.code != exitDone || strings.Contains(got.stderr, "--at") {
+		t.Errorf("verify of the newest copy: %+v", got)
+	}
+	if got := run(t, dir, nil, "verify", before.URL); got.code != exitFailed {
+		t.Errorf("verify of the damaged copy: %+v", got)
+	}
+	manifestPath := strings.TrimSuffix(strings.TrimPrefix(before.URL, "file://"), ".json.gz") + ".manifest.json"
+	if err := os.Truncate(manifestPath, 10); err != nil {
+		t.Fatal(err)
+	}
+	wantAll(t, run(t, dir, nil, "verify", to).stderr, "The state before it has 1 row: "+hint+"\n")
 }
 
 // If there are copies of several clusters, the command lists the clusters, and the user must name one of them or a time.

@@ -254,7 +254,7 @@ func (h *historyLists) text(p palette, now time.Time) string {
 			}
 			fmt.Fprintf(&b, "  %sthe state before a loss: %s%s\n", p.dim, foreign.Text(loss), p.off)
 			if m := s.manifest.Kept; m != nil && m.Loss != nil && !s.Acknowledged {
-				fmt.Fprintf(&b, "  %sbring the rows back: %s%s\n", p.dim, kept.State{Path: s.URL, Loss: m.Loss}.RestoreHint(), p.off)
+				fmt.Fprintf(&b, "  %sbring the rows back: %s%s\n", p.dim, kept.State{Path: s.URL, Loss: m.Loss, Damaged: m.Damaged}.RestoreHint(), p.off)
 				fmt.Fprintf(&b, "  %sor end the alert, if it was meant: capture history --ack --copy-to %s%s\n", p.dim, foreign.ShellWord(h.location.String()), p.off)
 			}
 		}
