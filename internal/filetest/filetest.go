@@ -1,5 +1,5 @@
 // Package filetest reads feedback.json in tests. It is fast even under the race detector, which makes code that looks at every
-// byte at least ten times as slow.
+// byte at least ten times as slow. [OpenLeased] opens a file on which another program has a lease.
 package filetest
 
 import (

@@ -4,10 +4,8 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
-	"time"
 
-	"golang.org/x/sys/unix"
-
+	"capture/internal/filetest"
 	"capture/store/manifest"
 )
 
@@ -24,28 +22,11 @@ func TestReadLeasedManifest(t *testing.T) {
 	if err := os.Symlink(target, manifest.Path(path)); err != nil {
 		t.Fatal(err)
 	}
-	f, err := os.OpenFile(target, os.O_RDWR, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	if _, err := unix.FcntlInt(f.Fd(), unix.F_SETLEASE, unix.F_WRLCK); err != nil {
-		t.Skipf("the file system grants no lease: %v", err)
-	}
-	done := make(chan error, 1)
-	go func() {
+	read := func() error {
 		_, err := manifest.Read(path)
-		done <- err
-	}()
-	for held := unix.F_WRLCK; held == unix.F_WRLCK && len(done) == 0; time.Sleep(time.Millisecond) {
-		if held, err = unix.FcntlInt(f.Fd(), unix.F_GETLEASE, 0); err != nil { // changes once somebody else opens the file
-			t.Fatal(err)
-		}
+		return err
 	}
-	if _, err := unix.FcntlInt(f.Fd(), unix.F_SETLEASE, unix.F_UNLCK); err != nil {
-		t.Fatal(err)
-	}
-	if err := <-done; err != nil {
+	if err := filetest.OpenLeased(t, target, read, nil); err != nil {
 		t.Error(err)
 	}
 }
