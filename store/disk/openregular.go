@@ -3,6 +3,7 @@ package disk
 import (
 	"errors"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -19,10 +20,17 @@ func OpenLinked(path string) (*os.File, error) {
 	return openRegular(path, os.O_RDONLY)
 }
 
+// leaseWait is the longest wait for the end of a lease. By default, the kernel ends a lease 45 seconds after another program
+// has opened the file; see lease-break-time in proc_sys_fs(5).
+const leaseWait = time.Minute
+
 func openRegular(path string, flags int) (*os.File, error) {
 	file, err := os.OpenFile(path, flags|unix.O_NONBLOCK, 0)
-	if errors.Is(err, unix.EWOULDBLOCK) { // another program, such as a file server, has a lease on the file; the lease ends soon
-		file, err = os.OpenFile(path, flags, 0)
+	// While another program, such as a file server, has a lease on the file, O_NONBLOCK makes open fail. But without O_NONBLOCK,
+	// open would wait for the writer of a named pipe that somebody has put in the place of the file in the meantime.
+	for start := time.Now(); errors.Is(err, unix.EWOULDBLOCK) && time.Since(start) < leaseWait; {
+		time.Sleep(10 * time.Millisecond)
+		file, err = os.OpenFile(path, flags|unix.O_NONBLOCK, 0)
 	}
 	if err != nil {
 		return nil, err

@@ -4,7 +4,10 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"capture/internal/filetest"
 	"capture/store/disk"
@@ -42,5 +45,32 @@ func TestOpenLeasedFile(t *testing.T) {
 	if f, err := disk.OpenRegular(link); err == nil {
 		f.Close()
 		t.Error("OpenRegular has followed a link")
+	}
+}
+
+// While OpenRegular waits for the end of a lease, somebody puts a named pipe in the place of the file. OpenRegular does not wait
+// for the writer of the pipe.
+func TestPipeReplacesLeasedFile(t *testing.T) {
+	dir := t.TempDir()
+	path, pipe := filepath.Join(dir, "file"), filepath.Join(dir, "pipe")
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	err := filetest.OpenLeased(t, path, func() error {
+		f, err := disk.OpenRegular(path)
+		if err == nil {
+			f.Close()
+		}
+		return err
+	}, func() {
+		if err := os.Rename(pipe, path); err != nil {
+			t.Error(err)
+		}
+	})
+	if err == nil || !strings.Contains(err.Error(), "not a regular file") {
+		t.Errorf("opened the pipe: %v", err)
 	}
 }
