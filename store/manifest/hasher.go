@@ -6,7 +6,8 @@ import (
 	"fmt"
 	"hash"
 	"io"
-	"os"
+
+	"capture/store/disk"
 )
 
 // Hasher computes the digests that a manifest has, so that a file can be compared with its manifest.
@@ -83,9 +84,9 @@ func (h *Hasher) Mismatch(m Manifest) string {
 	return ""
 }
 
-// HashFile hashes the file at path, so that it can be compared with the manifests.
+// HashFile hashes the regular file at path, so that it can be compared with the manifests.
 func HashFile(path string, manifests ...Manifest) (*Hasher, error) {
-	f, err := os.Open(path)
+	f, err := disk.OpenRegular(path)
 	if err != nil {
 		return nil, err
 	}

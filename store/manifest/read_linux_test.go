@@ -4,7 +4,11 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
+	"golang.org/x/sys/unix"
+
+	"capture/internal/busy"
 	"capture/internal/filetest"
 	"capture/store/manifest"
 )
@@ -28,5 +32,36 @@ func TestReadLeasedManifest(t *testing.T) {
 	}
 	if err := filetest.OpenLeased(t, target, read, nil); err != nil {
 		t.Error(err)
+	}
+}
+
+// Somebody puts a named pipe, or a link to a file that only capture may read, in the place of the file. HashFile neither waits
+// for the writer of the pipe nor follows the link.
+func TestHashFileOfPipeOrLink(t *testing.T) {
+	dir := t.TempDir()
+	pipe, link, target := filepath.Join(dir, "pipe"), filepath.Join(dir, "link"), filepath.Join(dir, "target")
+	if err := unix.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(target, []byte("[]\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(target, link); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{pipe, link} {
+		done := make(chan error, 1)
+		go func() {
+			_, err := manifest.HashFile(path)
+			done <- err
+		}()
+		select {
+		case err := <-done:
+			if err == nil {
+				t.Errorf("hashed %s", path)
+			}
+		case <-time.After(busy.Limit(10 * time.Second)):
+			t.Errorf("HashFile waits for the writer of %s", path)
+		}
 	}
 }
