@@ -230,29 +230,39 @@ func TestLatestIsImmutable(t *testing.T) {
 	}
 }
 
-// Somebody who may write to the folder of the copies puts pipes into it. Nothing waits for their writers.
+// Somebody who may write to the folder of the copies puts a pipe in the place of latest.json. Nothing waits for the pipe's writer,
+// and each error names the pipe.
 func TestPipesInFolder(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	l := open(t, "file://"+dir, nil)
 	f := probed(t, l)
 	upload(t, f, source(1, "0/100", 1, noon))
-	for _, name := range []string{"latest.json", "probe"} {
-		path := filepath.Join(dir, cluster, name)
-		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			t.Fatal(err)
-		}
-		if err := unix.Mkfifo(path, 0o600); err != nil {
-			t.Fatal(err)
-		}
+	path := filepath.Join(dir, cluster, "latest.json")
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		t.Fatal(err)
 	}
+	if err := unix.Mkfifo(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	all := states(t, f)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		f.Probe(t.Context())
-		l.Newest(t.Context(), states(t, f))
-		f.Prune(t.Context(), retention.Default, noon)
-		f.MoveLatest(t.Context(), states(t, f)[0], source(1, "0/100", 1, noon).Manifest)
+		if limits, err := f.Probe(t.Context()); err != nil || !limits.Conditional || !limits.Deletes {
+			t.Errorf("Probe: %+v, %v", limits, err)
+		}
+		_, _, newestErr := l.Newest(t.Context(), all)
+		removed, pruneErr := f.Prune(t.Context(), retention.Default, noon)
+		moved, moveErr := f.MoveLatest(t.Context(), all[0], source(1, "0/100", 1, noon).Manifest)
+		if len(removed) > 0 || moved {
+			t.Errorf("removed %+v, moved: %t", removed, moved)
+		}
+		for what, err := range map[string]error{"Newest": newestErr, "Prune": pruneErr, "MoveLatest": moveErr} {
+			if err == nil || !strings.Contains(err.Error(), path+": it is not a regular file") {
+				t.Errorf("%s: %v", what, err)
+			}
+		}
 	}()
 	select {
 	case <-done:
