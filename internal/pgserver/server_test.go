@@ -214,9 +214,9 @@ func TestReload(t *testing.T) {
 }
 
 // TestFreePort checks that FreePort does not return a port that somebody listens on, and that no other process can take this
-// process's share of the ports.
+// process's share of the ports. It does not run in parallel: FreePort listens on the ports of the share for a moment, and
+// TestStopKillAndStartAgain expects that nobody listens on the port of its stopped server.
 func TestFreePort(t *testing.T) {
-	t.Parallel()
 	taken, err := pgserver.FreePort()
 	if err != nil {
 		t.Fatal(err)
