@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -121,18 +120,9 @@ func content(t testing.TB, v *snapshot.View) []byte {
 
 var owner = store.Owner{PID: os.Getpid(), Host: "here", Version: "1.2.3", Started: time.Date(2026, 11, 23, 8, 0, 0, 0, time.UTC)}
 
-// open opens the file. If the file is locked, open tries again: a process that another test starts has copies of all
-// descriptors, and so of the lock, from fork to exec.
 func open(t *testing.T, path string) *store.File {
 	t.Helper()
 	f, err := store.Open(path, owner)
-	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); {
-		if locked := (*store.LockedError)(nil); !errors.As(err, &locked) {
-			break
-		}
-		time.Sleep(time.Millisecond)
-		f, err = store.Open(path, owner)
-	}
 	if err != nil {
 		t.Fatal(err)
 	}
