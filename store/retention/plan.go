@@ -94,26 +94,34 @@ func classify(states []State, policy Policy, now time.Time) []class {
 }
 
 // lossDays is the number of days for which states before losses are kept. For each day, only the state with the most rows is
-// kept, or the earliest of those that have the most rows.
+// kept. If several states have the most rows, it is the earliest of them whose loss is unacknowledged, or else the earliest.
 const lossDays = 30
 
 // classifyLosses calls keep for each state that stays because it precedes a loss.
 func classifyLosses(states []State, now time.Time, keep func(int, class)) {
 	largest, largestOfDay := -1, map[int64]int{}
-	// hasMore reports whether i has more rows than j, or the same number of rows and an earlier time. An UPDATE that ruins values
-	// leaves the number of rows as it is. If a TRUNCATE follows, only the earlier of the two states has the good values.
-	hasMore := func(i, j int) bool {
-		return states[i].Rows > states[j].Rows || states[i].Rows == states[j].Rows && states[i].Time.Before(states[j].Time)
+	// outranks reports whether i has more rows than j. If both have the same number of rows, i outranks j if only the loss of j is
+	// acknowledged, or else if i is earlier: an UPDATE that ruins values leaves the number of rows as it is, so if a TRUNCATE
+	// follows, only the earlier state has the good values.
+	outranks := func(i, j int) bool {
+		a, b := states[i], states[j]
+		switch {
+		case a.Rows != b.Rows:
+			return a.Rows > b.Rows
+		case a.Acknowledged != b.Acknowledged:
+			return b.Acknowledged
+		}
+		return a.Time.Before(b.Time)
 	}
 	for i, s := range states {
 		if !s.Loss {
 			continue
 		}
-		if !s.Acknowledged && (largest < 0 || hasMore(i, largest)) {
+		if !s.Acknowledged && (largest < 0 || outranks(i, largest)) {
 			largest = i
 		}
 		day := dayOf(s.Time)
-		if j, ok := largestOfDay[day]; !ok || hasMore(i, j) {
+		if j, ok := largestOfDay[day]; !ok || outranks(i, j) {
 			largestOfDay[day] = i
 		}
 	}

@@ -175,6 +175,13 @@ func TestLosses(t *testing.T) {
 	check(retention.Policy{}, day.Add(29*24*time.Hour), 2, 3)
 	check(retention.Policy{}, day.Add(30*24*time.Hour), 3)
 	check(retention.Policy{}, day.Add(300*24*time.Hour), 3)
+
+	states = []retention.State{
+		{Time: hour(1), Rows: 1000, Loss: true, Acknowledged: true},
+		{Time: hour(2), Rows: 1000, Loss: true}, // has as many rows, but nobody has acknowledged its loss
+		{Time: hour(-1), Rows: 2000, Loss: true},
+	}
+	check(retention.Policy{}, hour(6), 2, 23)
 }
 
 // TestSpace: states that stay only for their hour are dropped first, then those for days, for weeks and for acknowledged
@@ -259,7 +266,7 @@ func TestManyLosses(t *testing.T) {
 			if largest.Loss && !slices.Contains(states, largest) {
 				t.Fatalf("the state before the largest unacknowledged loss, of %s, is gone at %s", largest.Time, now)
 			}
-			if b, ok := best[now.Format(day)]; s.Loss && (!ok || s.Rows > b.Rows) {
+			if b, ok := best[now.Format(day)]; s.Loss && (!ok || s.Rows > b.Rows || s.Rows == b.Rows && b.Acknowledged && !s.Acknowledged) {
 				best[now.Format(day)] = s
 			}
 			for d := range 30 {
