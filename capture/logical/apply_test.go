@@ -18,6 +18,7 @@ import (
 
 	"capture/capture/source"
 	"capture/capture/sourcetest"
+	"capture/internal/busy"
 	"capture/internal/pgoutput"
 	"capture/internal/pgserver"
 	"capture/internal/postgres"
@@ -113,7 +114,7 @@ func TestRecordedStream(t *testing.T) {
 // the table and of the type pair by recordedOID and pairOID.
 func record(t *testing.T, url string, f func()) (messages [][]byte) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), sourcetest.Patience)
+	ctx, cancel := context.WithTimeout(t.Context(), busy.Limit(sourcetest.Patience))
 	defer cancel()
 	repl, err := postgres.ConnectReplication(ctx, newEnv(t, url).Database)
 	if err != nil {

@@ -2,9 +2,7 @@ package logical
 
 import (
 	"errors"
-	"fmt"
 	"testing"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -33,10 +31,13 @@ func TestPlainReadDuringMigration(t *testing.T) {
 		if _, err := conn.Exec(t.Context(), migration, pgx.QueryExecModeSimpleProtocol); err != nil {
 			t.Fatal(err)
 		}
-		dst := snapshot.NewTable()
+		env, dst := newEnv(t, url), snapshot.NewTable()
 		read := make(chan error, 1)
-		go func() { read <- tablecopy.ReadTable(t.Context(), newEnv(t, url), "logical", dst, nil) }()
-		waitFor(t, "the read waits for the migration", func() error {
+		go func() { read <- tablecopy.ReadTable(t.Context(), env, "logical", dst, nil) }()
+		sourcetest.WaitFor(t, "the read waits for the migration", func() error {
+			if len(read) > 0 {
+				t.Fatalf("%s: the read did not wait: %v", migration, <-read)
+			}
 			var waiting int
 			err := conn.QueryRow(t.Context(), "SELECT count(*) FROM pg_locks WHERE NOT granted AND pg_backend_pid() = ANY (pg_blocking_pids(pid))").Scan(&waiting)
 			if err == nil && waiting == 0 {
@@ -93,20 +94,6 @@ func TestImportAfterNameSwap(t *testing.T) {
 			reader.MustExec("ROLLBACK")
 			exporter.MustExec("ROLLBACK")
 			conn.MustExec("DROP TABLE old_votes CASCADE") // the new table votes uses its sequence
-		}
-	}
-}
-
-// waitFor waits until check returns nil.
-func waitFor(t *testing.T, what string, check func() error) {
-	t.Helper()
-	for deadline := time.Now().Add(sourcetest.Patience); ; time.Sleep(5 * time.Millisecond) {
-		err := check()
-		if err == nil {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatal(fmt.Errorf("%s: %w", what, err))
 		}
 	}
 }

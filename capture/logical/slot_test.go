@@ -35,13 +35,18 @@ func TestSlotOfKilledClient(t *testing.T) {
 		_, err := source.slot.create(t.Context(), source.standby.conn)
 		created <- err
 	}()
-	waitFor(t, "the creation of the slot waits", func() error { return countSlots(t, conn, source, 1) })
+	sourcetest.WaitFor(t, "the creation of the slot waits", func() error {
+		if len(created) > 0 {
+			t.Fatalf("the creation of the slot did not wait: %v", <-created)
+		}
+		return countSlots(t, conn, source, 1)
+	})
 	proxy.Refuse()
 	proxy.Cut()
 	if err := <-created; err == nil {
 		t.Fatal("the slot was created")
 	}
-	waitFor(t, "the server drops the slot", func() error { return countSlots(t, conn, source, 0) })
+	sourcetest.WaitFor(t, "the server drops the slot", func() error { return countSlots(t, conn, source, 0) })
 	open.MustExec("ROLLBACK")
 }
 
@@ -55,7 +60,7 @@ func TestSlotOfFrozenClient(t *testing.T) {
 	if _, err := source.slot.create(t.Context(), source.standby.conn); err != nil {
 		t.Fatal(err)
 	}
-	waitFor(t, "the server drops the slot", func() error { return countSlots(t, conn, source, 0) })
+	sourcetest.WaitFor(t, "the server drops the slot", func() error { return countSlots(t, conn, source, 0) })
 }
 
 // slotSource returns a Source that is connected for replication, with the given timeout for a frozen process.

@@ -2,6 +2,7 @@ package poll
 
 import (
 	"context"
+	"errors"
 	"os"
 	"testing"
 	"time"
@@ -152,17 +153,14 @@ func TestReadSeesCommitThatWaited(t *testing.T) {
 		_, err := writer.Exec(context.Background(), "INSERT INTO votes (comment) VALUES ('waits')")
 		written <- err
 	}()
-	waits := func() (n int) {
-		if err := conn.QueryRow(t.Context(), "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'").Scan(&n); err != nil {
-			t.Fatal(err)
+	sourcetest.WaitFor(t, "the commit waits", func() error {
+		var n int
+		err := conn.QueryRow(t.Context(), "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'").Scan(&n)
+		if err == nil && n == 0 {
+			err = errors.New("nobody waits for a standby")
 		}
-		return n
-	}
-	for deadline := time.Now().Add(sourcetest.Patience); waits() == 0; time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("the commit does not wait")
-		}
-	}
+		return err
+	})
 	if r.next(); r.table.View().Rows() != 0 {
 		t.Fatal("the commit is visible while it waits: the test shows nothing")
 	}

@@ -1,5 +1,5 @@
-// Package sourcetest contains what the tests of the sources share: a table, a connection that fails the test on an error, and
-// a comparison of captured rows with Postgres' own output.
+// Package sourcetest contains what the tests of the sources share: a table, a connection that fails the test on an error, a
+// comparison of captured rows with Postgres' own output, and a wait for a condition.
 package sourcetest
 
 import (
@@ -14,12 +14,27 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"capture/capture/source"
+	"capture/internal/busy"
 	"capture/internal/postgres"
 	"capture/snapshot"
 )
 
-// Patience is the longest time that a test waits for something that must happen.
+// Patience is the longest time that a test waits for something that must happen, on a machine with a free processor.
 const Patience = 60 * time.Second
+
+// WaitFor waits until check returns nil, and fails the test if that takes too long.
+func WaitFor(t testing.TB, what string, check func() error) {
+	t.Helper()
+	for deadline := time.Now().Add(busy.Limit(Patience)); ; time.Sleep(5 * time.Millisecond) {
+		err := check()
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%s: %v", what, err)
+		}
+	}
+}
 
 // Votes creates the table votes.
 const Votes = `CREATE TABLE votes (
