@@ -16,6 +16,9 @@ import (
 // TestExportDuringMigration: the application migrates its table while an export reads it. The export first gives way to the
 // migration. It then waits for the migration's lock, longer than a single wait may last, and reads the table afterwards.
 func TestExportDuringMigration(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits for the lock's timeout")
+	}
 	t.Parallel()
 	url := pgserver.Database(t)
 	conn, other := connect(t, url), connect(t, url)
