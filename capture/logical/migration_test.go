@@ -1,7 +1,11 @@
 package logical
 
 import (
+	"context"
 	"errors"
+	"fmt"
+	"strings"
+	"sync"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
@@ -50,6 +54,124 @@ func TestPlainReadDuringMigration(t *testing.T) {
 			t.Fatalf("%s: %v", migration, err)
 		}
 		conn.CheckRows(dst.View(), "votes", "vote_id")
+	}
+}
+
+// TestReadBetweenPartitions: a migration locks the partitions in the opposite order to that in which capture locks them. Its
+// deadlock_timeout is so short that it would fail at once if capture waited for one partition while it holds another.
+func TestReadBetweenPartitions(t *testing.T) {
+	t.Parallel()
+	url := pgserver.Database(t)
+	conn, observer := sourcetest.Connect(t, url), sourcetest.Connect(t, url)
+	for _, statement := range []string{
+		"CREATE TABLE votes (vote_id int PRIMARY KEY) PARTITION BY RANGE (vote_id)",
+		"CREATE TABLE votes_1 PARTITION OF votes FOR VALUES FROM (0) TO (10)",
+		"CREATE TABLE votes_2 PARTITION OF votes FOR VALUES FROM (10) TO (20)",
+		"INSERT INTO votes VALUES (1), (11)",
+		"SET deadlock_timeout = '1ms'",
+	} {
+		conn.MustExec(statement)
+	}
+	for name, read := range map[string]func(env *source.Env) error{
+		"ReadTable": func(env *source.Env) error {
+			dst := snapshot.NewTable()
+			err := tablecopy.ReadTable(t.Context(), env, "logical", dst, nil)
+			if err == nil && dst.View().Rows() != 2 {
+				err = fmt.Errorf("%d rows", dst.View().Rows())
+			}
+			return err
+		},
+		"ImportSnapshot": func(env *source.Env) error {
+			exporter, err := postgres.Connect(t.Context(), env.Database)
+			if err != nil {
+				return err
+			}
+			defer postgres.CloseNow(exporter.PgConn())
+			importer, err := postgres.Connect(t.Context(), env.Database)
+			if err != nil {
+				return err
+			}
+			defer postgres.CloseNow(importer.PgConn())
+			table, err := postgres.LoadTable(t.Context(), importer, env.Table)
+			if err != nil {
+				return err
+			}
+			var snapshotName string
+			tx, err := postgres.Begin(t.Context(), exporter, "ISOLATION LEVEL REPEATABLE READ")
+			if err == nil {
+				err = tx.QueryRow(t.Context(), "SELECT pg_export_snapshot()").Scan(&snapshotName)
+			}
+			if err != nil {
+				return err
+			}
+			return tablecopy.ImportSnapshot(t.Context(), env, importer, table, snapshotName)
+		},
+		"count": func(env *source.Env) error {
+			loaded, err := postgres.LoadTable(t.Context(), sourcetest.Connect(t, url).Conn, env.Table)
+			if err != nil {
+				return err
+			}
+			rows, err := (&rowCounter{env: env, table: loaded}).count(t.Context())
+			if err == nil && rows != 2 {
+				err = fmt.Errorf("%d rows", rows)
+			}
+			return err
+		},
+	} {
+		tracer := &lockTracer{refused: make(chan error, 1), before: func() {
+			if _, err := conn.Exec(t.Context(), "BEGIN; LOCK TABLE votes_2", pgx.QueryExecModeSimpleProtocol); err != nil {
+				t.Error(err)
+			}
+		}}
+		env := newEnv(t, url)
+		env.Database.Tracer = tracer
+		ended := make(chan error, 1)
+		go func() { ended <- read(env) }()
+		sourcetest.WaitFor(t, name+" cannot lock votes_2", func() error {
+			select {
+			case err := <-ended:
+				t.Fatalf("%s did not need the lock: %v", name, err)
+			case <-tracer.refused:
+				return nil
+			default:
+			}
+			var waiting int
+			err := observer.QueryRow(t.Context(), `SELECT count(*) FROM pg_locks l JOIN pg_database d ON d.oid = l.database
+				WHERE NOT l.granted AND d.datname = current_database()`).Scan(&waiting)
+			if err == nil && waiting == 0 {
+				err = errors.New("it neither waits nor was refused")
+			}
+			return err
+		})
+		conn.MustExec("LOCK TABLE votes_1")
+		conn.MustExec("COMMIT")
+		if err := <-ended; err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// lockTracer calls before before the first statement that locks a table. refused receives the first error of a lock that the
+// server refuses because another session holds it.
+type lockTracer struct {
+	before  func()
+	refused chan error
+	once    sync.Once
+}
+
+func (l *lockTracer) TraceQueryStart(ctx context.Context, _ *pgx.Conn, data pgx.TraceQueryStartData) context.Context {
+	if strings.Contains(data.SQL, "LOCK TABLE") {
+		l.once.Do(l.before)
+	}
+	return ctx
+}
+
+func (l *lockTracer) TraceQueryEnd(_ context.Context, _ *pgx.Conn, data pgx.TraceQueryEndData) {
+	if postgres.IsLockTimeout(data.Err) {
+		select {
+		case l.refused <- data.Err:
+		default:
+		}
 	}
 }
 

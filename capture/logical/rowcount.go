@@ -85,6 +85,9 @@ func (c *rowCounter) count(ctx context.Context) (rows int, err error) {
 		if conn, err = postgres.Connect(ctx, reads.Attach(c.env.Database)); err == nil {
 			tx, err = postgres.Begin(ctx, conn, "READ ONLY")
 		}
+		if err == nil {
+			err = c.table.Lock(ctx, tx)
+		}
 		return err
 	})
 	if conn != nil {

@@ -128,12 +128,15 @@ func NewEncoder(table *postgres.Table, server postgres.Server, maxRow int64) (*r
 // older snapshot then shows an empty table (PostgreSQL documentation, "Concurrency Control", "Caveats"). After a renaming, the
 // copy would read another table that has the name now.
 func ImportSnapshot(ctx context.Context, env *source.Env, conn *pgx.Conn, table *postgres.Table, snapshotName string) error {
-	// Set the idle timeout together with the lock, because a process that freezes right afterwards must not keep the lock.
-	// (A Watchdog also sets the timeout, but only after this function has returned.)
-	tx, err := postgres.Begin(ctx, conn, fmt.Sprintf(`ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT %s;
-		SET LOCAL idle_in_transaction_session_timeout = %d; %s`,
-		postgres.QuoteLiteral(snapshotName), FrozenClientTimeout(env).Milliseconds(), table.LockSQL()))
+	tx, err := postgres.Begin(ctx, conn, "ISOLATION LEVEL REPEATABLE READ READ ONLY")
 	if err != nil {
+		return fmt.Errorf("begin to import the snapshot: %w", err)
+	}
+	// Lock also sets the idle timeout, so a process that freezes right afterwards keeps neither the lock nor the snapshot.
+	if err := table.Lock(ctx, tx); err != nil {
+		return err
+	}
+	if _, err := tx.Exec(ctx, "SET TRANSACTION SNAPSHOT "+postgres.QuoteLiteral(snapshotName), pgx.QueryExecModeSimpleProtocol); err != nil {
 		return fmt.Errorf("import the snapshot: %w", err)
 	}
 	const renamed = "the table was renamed while the copy was being prepared"

@@ -117,9 +117,9 @@ func (r *Reader) begin(ctx context.Context) (pgx.Tx, error) {
 		if err != nil {
 			return nil, fmt.Errorf("begin to read table %s: %w", name, err)
 		}
-		// LOCK takes no snapshot, so the first query of LoadTable takes the transaction's snapshot.
+		// Lock takes no snapshot, so the first query of LoadTable takes the transaction's snapshot.
 		now := r.Table
-		if err = lockTable(ctx, tx, r.Table); err == nil {
+		if err = r.Table.Lock(ctx, tx); err == nil {
 			now, err = postgres.LoadTable(ctx, tx, name)
 		}
 		if err == nil && now.Fingerprint == r.Table.Fingerprint {
@@ -152,13 +152,6 @@ func (r *Reader) loadTable(ctx context.Context) (*postgres.Table, error) {
 		return nil, fmt.Errorf("set the lock timeout: %w", err)
 	}
 	return postgres.LoadTable(ctx, tx, r.env.Table)
-}
-
-func lockTable(ctx context.Context, tx pgx.Tx, table *postgres.Table) error {
-	if _, err := tx.Exec(ctx, table.LockSQL(), pgx.QueryExecModeSimpleProtocol); err != nil {
-		return fmt.Errorf("lock table %s against changes of its definition: %w", table.Name(), err)
-	}
-	return nil
 }
 
 // WithWatchdog calls f under a [Watchdog]. f runs a query on Conn that may take long.

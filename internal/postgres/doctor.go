@@ -242,16 +242,19 @@ func (d *doctor) checkTable(ctx context.Context, name Name) bool {
 
 // checkValues runs the statements with which the sources read values, but makes them return no rows of the table.
 func (d *doctor) checkValues(ctx context.Context) bool {
+	t := d.table
 	run := func(sql string, types []uint32, params ...[]byte) error {
 		tx, err := Begin(ctx, d.conn, "READ ONLY")
 		if err != nil {
 			return Explain(err)
 		}
 		defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }()
+		if err := t.Lock(ctx, tx); err != nil {
+			return Explain(err)
+		}
 		_, err = d.conn.PgConn().ExecParams(ctx, sql, params, types, nil, []int16{1}).Close()
 		return Explain(err)
 	}
-	t := d.table
 	if err := run("SELECT "+t.SelectList()+" FROM "+t.FromClause()+" LIMIT 0", nil); err != nil {
 		d.addError("values", Fail, err)
 		return false

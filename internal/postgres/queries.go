@@ -22,12 +22,6 @@ func (t *Table) FromClause() string {
 // LimitLockWait is a statement that limits each wait for a lock in the rest of the transaction.
 const LimitLockWait = "SET LOCAL lock_timeout = '10s'"
 
-// LockSQL returns statements that lock the table's definition until the open transaction ends. They take no snapshot. The wait
-// for the lock is limited, because statements of the application may queue up behind the request.
-func (t *Table) LockSQL() string {
-	return LimitLockWait + "; LOCK TABLE " + t.FromClause() + " IN ACCESS SHARE MODE; SET LOCAL lock_timeout = 0"
-}
-
 // CopyQuery returns a COPY statement that sends the table in binary format, with the columns of [Table.SelectList]. The
 // parameter where is empty, or a condition with its keyword (" WHERE …").
 func (t *Table) CopyQuery(where string) string {

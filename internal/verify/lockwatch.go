@@ -29,8 +29,8 @@ var errGaveWay = errors.New("the comparison gave way to a session that waits for
 // the first one. Postgres sees no deadlock there, because it does not know that the first session waits for the second one. The
 // barrier of a live comparison could wait forever in the same way.
 //
-// The lockWatch also observes a session that still waits for its lock. Such a session may already hold locks: LOCK TABLE locks
-// the partitions of a table one by one.
+// The lockWatch does not observe a session that still waits for its lock. Such a session holds no lock, because
+// [postgres.Table.Lock] never waits while it holds one, and the wait ends after ten seconds.
 type lockWatch struct {
 	database *pgx.ConnConfig
 

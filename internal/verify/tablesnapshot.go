@@ -84,24 +84,17 @@ func (t *tableSnapshot) loadTable(ctx context.Context, name postgres.Name, key [
 	if _, err := tx.Exec(ctx, postgres.LimitLockWait); err != nil {
 		return nil, postgres.Explain(fmt.Errorf("limit the waits for locks: %w", err))
 	}
-	if err := t.observeSession(ctx, tx); err != nil {
-		return nil, err
-	}
 	table, err := postgres.LoadTarget(ctx, tx, name, key)
 	return table, postgres.Explain(err)
 }
 
-// begin begins the transaction, locks the table as loaded, and loads the table in the transaction's snapshot. During the wait
-// for the lock, the lockWatch observes the session of loadTable's transaction. This is the same session, except perhaps with a
-// transaction pooler.
+// begin begins the transaction, locks the table as loaded, and loads the table in the transaction's snapshot.
 func (t *tableSnapshot) begin(ctx context.Context, loaded *postgres.Table, name postgres.Name, key []string) (err error) {
 	if t.tx, err = postgres.Begin(ctx, t.conn, "ISOLATION LEVEL REPEATABLE READ READ ONLY"); err != nil {
 		return postgres.Explain(fmt.Errorf("begin to read table %s: %w", name, err))
 	}
-	// A process that freezes right after it has obtained the lock must not keep it.
-	lock := fmt.Sprintf("SET LOCAL idle_in_transaction_session_timeout = %d; %s", frozenTimeout.Milliseconds(), loaded.LockSQL())
-	if _, err := t.tx.Exec(ctx, lock, pgx.QueryExecModeSimpleProtocol); err != nil {
-		return postgres.Explain(fmt.Errorf("lock table %s against changes of its definition: %w", loaded.Name(), err))
+	if err := loaded.Lock(ctx, t.tx); err != nil {
+		return postgres.Explain(err)
 	}
 	// The first query of the transaction takes the snapshot.
 	if err := t.observeSession(ctx, t.tx); err != nil {

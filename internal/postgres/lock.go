@@ -1,0 +1,60 @@
+package postgres
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+const (
+	// lockWait limits the time that capture waits for the lock on a table, because statements of the application may queue up
+	// behind the request.
+	lockWait = 10 * time.Second
+	// lockRetryPause is the pause between two attempts to lock the partitions of a table.
+	lockRetryPause = 100 * time.Millisecond
+	// lockIdleTimeout is the time after which the server ends a session that is idle in a transaction with the lock: a process
+	// that freezes right after it has obtained the lock must not keep it. For a long transaction, callers set their own timeout
+	// afterwards, with LimitFrozenSession.
+	lockIdleTimeout = 2 * time.Minute
+)
+
+// Lock locks the table's definition, and that of its partitions, until the open transaction tx ends. It takes no snapshot. If
+// another session holds a conflicting lock for longer than lockWait, Lock returns an error for which IsLockTimeout is true.
+//
+// Lock waits only while it holds no lock. LOCK TABLE locks partitions one by one. If it waited for one partition while it held
+// another, a statement of the application that locks them in another order could fail with a deadlock: Postgres cancels the
+// session that notices the deadlock. So Lock waits only for the partitioned table itself. If a partition is locked, Lock
+// releases what it has, and tries again.
+func (t *Table) Lock(ctx context.Context, tx pgx.Tx) error {
+	for deadline := time.Now().Add(lockWait); ; {
+		_, err := tx.Exec(ctx, t.lockSQL(time.Until(deadline)), pgx.QueryExecModeSimpleProtocol)
+		if err == nil {
+			return nil
+		}
+		err = fmt.Errorf("lock table %s against changes of its definition: %w", t.Name(), err)
+		if !t.Partitioned || !IsLockTimeout(err) || time.Until(deadline) < lockRetryPause {
+			return err
+		}
+		if _, err := tx.Exec(ctx, "ROLLBACK TO SAVEPOINT unlocked; RELEASE SAVEPOINT unlocked", pgx.QueryExecModeSimpleProtocol); err != nil {
+			return fmt.Errorf("unlock table %s: %w", t.Name(), err)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(lockRetryPause):
+		}
+	}
+}
+
+// lockSQL returns the statements of one attempt of Lock, which waits at most this long.
+func (t *Table) lockSQL(wait time.Duration) string {
+	name := t.Name().Quoted()
+	lock := "LOCK TABLE ONLY " + name + " IN ACCESS SHARE MODE"
+	if t.Partitioned {
+		lock = "SAVEPOINT unlocked; " + lock + "; LOCK TABLE " + name + " IN ACCESS SHARE MODE NOWAIT; RELEASE SAVEPOINT unlocked"
+	}
+	return fmt.Sprintf("SET LOCAL idle_in_transaction_session_timeout = %d; SET LOCAL lock_timeout = %d; %s; SET LOCAL lock_timeout = 0",
+		lockIdleTimeout.Milliseconds(), wait.Milliseconds(), lock)
+}

@@ -1,0 +1,77 @@
+package postgres
+
+import (
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// TestLockHoldsNothingWhileItWaits: another session has locked a partition for longer than Lock waits. Meanwhile, this session
+// gets each further lock that it wants. Its deadlock_timeout is so short that it would fail at once if Lock waited for the
+// partition while it holds the lock on another one.
+func TestLockHoldsNothingWhileItWaits(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits for the lock's timeout")
+	}
+	t.Parallel()
+	for name, lock := range map[string]func(conn *pgx.Conn, table *Table) error{
+		"Lock": func(conn *pgx.Conn, table *Table) error {
+			tx, err := Begin(t.Context(), conn, "READ ONLY")
+			if err != nil {
+				return err
+			}
+			defer Rollback(t.Context(), tx)
+			return table.Lock(t.Context(), tx)
+		},
+		"checkValues": func(conn *pgx.Conn, table *Table) error {
+			d := doctor{conn: conn, table: table}
+			d.checkValues(t.Context())
+			return &Problem{Summary: d.Findings[0].Found, Reason: d.Findings[0].Reason}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			conn, url := database(t, partitionedSQL)
+			table, other := loadTable(t, conn, "votes"), connectTo(t, url)
+			run(t, other, "SET deadlock_timeout = '1ms'", "BEGIN", "LOCK TABLE votes_2a")
+			ended := make(chan error, 1)
+			go func() { ended <- lock(conn, table) }()
+			for len(ended) == 0 {
+				run(t, other, "SAVEPOINT s", "LOCK TABLE votes_2, votes_1, votes", "ROLLBACK TO SAVEPOINT s", "RELEASE SAVEPOINT s")
+				time.Sleep(20 * time.Millisecond)
+			}
+			reason := "another session holds a lock on the table"
+			if p, ok := Explain(<-ended).(*Problem); !ok || p.Reason != reason {
+				t.Errorf("it ended with %+v, want the reason %q", p, reason)
+			}
+		})
+	}
+}
+
+// TestLockTakesNoSnapshot checks that a transaction sees what was committed while it waited for the lock, that its later waits
+// for locks have no limit, and that the server ends its session if this process freezes.
+func TestLockTakesNoSnapshot(t *testing.T) {
+	t.Parallel()
+	conn, url := database(t, partitionedSQL, "CREATE TABLE single (id int PRIMARY KEY)")
+	other := connectTo(t, url)
+	for _, name := range []string{"votes", "single"} {
+		table := loadTable(t, conn, name)
+		tx, err := Begin(t.Context(), conn, "ISOLATION LEVEL REPEATABLE READ READ ONLY")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := table.Lock(t.Context(), tx); err != nil {
+			t.Fatal(err)
+		}
+		run(t, other, "INSERT INTO "+name+" VALUES (1)")
+		var rows int
+		var lockTimeout, idleTimeout string
+		err = tx.QueryRow(t.Context(), "SELECT (SELECT count(*) FROM "+table.FromClause()+`), current_setting('lock_timeout'),
+			current_setting('idle_in_transaction_session_timeout')`).Scan(&rows, &lockTimeout, &idleTimeout)
+		if err != nil || rows != 1 || lockTimeout != "0" || idleTimeout != "2min" {
+			t.Errorf("%s: %d rows, lock_timeout %s, idle_in_transaction_session_timeout %s, %v", name, rows, lockTimeout, idleTimeout, err)
+		}
+		Rollback(t.Context(), tx)
+	}
+}
