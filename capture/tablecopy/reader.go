@@ -3,6 +3,7 @@ package tablecopy
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -86,9 +87,7 @@ func (r *Reader) LoadRows(ctx context.Context, t *snapshot.Table, table *postgre
 	return ctx.Err()
 }
 
-// Begin opens a transaction and sets Table to the table's definition as the transaction sees it. It locks the table before it
-// takes the snapshot. In the opposite order, the table could be redefined or truncated in between, and these changes are not
-// MVCC-safe.
+// Begin opens a transaction and sets Table to the table's definition as the transaction sees it; see [postgres.BeginLocked].
 func (r *Reader) Begin(ctx context.Context) (tx pgx.Tx, err error) {
 	err = r.withIdleTimeout(ctx, func(ctx context.Context) (err error) {
 		tx, err = r.begin(ctx)
@@ -104,54 +103,23 @@ func (r *Reader) withIdleTimeout(ctx context.Context, f func(context.Context) er
 }
 
 func (r *Reader) begin(ctx context.Context) (pgx.Tx, error) {
-	name := r.env.Table
-	for range 5 {
-		if r.Table == nil {
-			table, err := r.loadTable(ctx)
-			if err != nil {
-				return nil, err
-			}
-			r.Table, r.encoder = table, nil
-		}
-		tx, err := postgres.Begin(ctx, r.Conn, "ISOLATION LEVEL REPEATABLE READ READ ONLY")
-		if err != nil {
-			return nil, fmt.Errorf("begin to read table %s: %w", name, err)
-		}
-		// Lock takes no snapshot, so the first query of LoadTable takes the transaction's snapshot.
-		now := r.Table
-		if err = r.Table.Lock(ctx, tx); err == nil {
-			now, err = postgres.LoadTable(ctx, tx, name)
-		}
-		if err == nil && now.Fingerprint == r.Table.Fingerprint {
-			if r.encoder == nil {
-				r.encoder, err = NewEncoder(r.Table, r.Server, r.env.RowLimit())
-			}
-			if err == nil {
-				return tx, nil
-			}
-		}
-		postgres.Rollback(ctx, tx)
-		if r.Table, r.encoder = now, nil; postgres.IsUndefinedTable(err) {
-			r.Table = nil // another table may have the name by now
-		} else if err != nil {
+	tx, table, err := postgres.BeginLocked(ctx, r.Conn, r.env.Table, r.Table, postgres.LoadTable)
+	if table != r.Table {
+		r.Table, r.encoder = table, nil
+	}
+	if errors.Is(err, postgres.ErrRedefined) {
+		return nil, &source.ResyncError{Reason: err.Error(), Backoff: true}
+	}
+	if err != nil {
+		return nil, err
+	}
+	if r.encoder == nil {
+		if r.encoder, err = NewEncoder(r.Table, r.Server, r.env.RowLimit()); err != nil {
+			postgres.Rollback(ctx, tx)
 			return nil, err
 		}
 	}
-	return nil, &source.ResyncError{Reason: fmt.Sprintf("the definition of table %s changes all the time", name), Backoff: true}
-}
-
-// loadTable loads the table's definition before the table is locked. This may wait for a lock, too: pg_get_expr locks the table
-// that the expression belongs to.
-func (r *Reader) loadTable(ctx context.Context) (*postgres.Table, error) {
-	tx, err := postgres.Begin(ctx, r.Conn, "READ ONLY")
-	if err != nil {
-		return nil, fmt.Errorf("begin to load table %s: %w", r.env.Table, err)
-	}
-	defer postgres.Rollback(ctx, tx)
-	if _, err := tx.Exec(ctx, postgres.LimitLockWait, pgx.QueryExecModeSimpleProtocol); err != nil {
-		return nil, fmt.Errorf("set the lock timeout: %w", err)
-	}
-	return postgres.LoadTable(ctx, tx, r.env.Table)
+	return tx, nil
 }
 
 // WithWatchdog calls f under a [Watchdog]. f runs a query on Conn that may take long.

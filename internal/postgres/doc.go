@@ -36,7 +36,7 @@
 //   - resolve.sql, own_names.sql, catalog.sql, catalog.go: find a table, read its catalog, and make a Table of the result
 //   - types.go: how the values of a type become JSON, and which types are unstable
 //   - queries.go: the select list, COPY, rows by key, generated columns
-//   - lock.go: locks a table's definition
+//   - lock.go: locks a table's definition, and begins a transaction that reads the table
 //   - horizon.go: what one snapshot of the database shows, and the rows that have changed since then
 //   - replica_identity.go: whether UPDATE and DELETE of a published table would work
 //   - fingerprint.go: whether the table's shape or its publication has changed

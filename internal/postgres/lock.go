@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -57,4 +58,57 @@ func (t *Table) lockSQL(wait time.Duration) string {
 	}
 	return fmt.Sprintf("SET LOCAL idle_in_transaction_session_timeout = %d; SET LOCAL lock_timeout = %d; %s; SET LOCAL lock_timeout = 0",
 		lockIdleTimeout.Milliseconds(), wait.Milliseconds(), lock)
+}
+
+// ErrRedefined means that the table's definition was different in each of several attempts to lock it.
+var ErrRedefined = errors.New("its definition changes all the time")
+
+// BeginLocked begins a read-only transaction of isolation level REPEATABLE READ, and locks the table's definition before the
+// transaction takes its snapshot. In the opposite order, it could wait for a migration that rewrites, truncates or exchanges the
+// table. These changes are not MVCC-safe (PostgreSQL documentation, "Concurrency Control", "Caveats"), so the table would look
+// empty.
+//
+// The parameter load is LoadTable or a similar function. The parameter known is the table as last loaded, or nil. If the table
+// has not changed since then, BeginLocked returns known, otherwise the table as the snapshot shows it.
+func BeginLocked(ctx context.Context, conn *pgx.Conn, name Name, known *Table, load func(context.Context, Querier, Name) (*Table, error)) (pgx.Tx, *Table, error) {
+	for range 5 {
+		if known == nil {
+			var err error
+			if known, err = loadUnlocked(ctx, conn, name, load); err != nil {
+				return nil, nil, err
+			}
+		}
+		tx, err := Begin(ctx, conn, "ISOLATION LEVEL REPEATABLE READ READ ONLY")
+		if err != nil {
+			return nil, nil, fmt.Errorf("begin to read table %s: %w", name, err)
+		}
+		var now *Table
+		if err = known.Lock(ctx, tx); err == nil {
+			now, err = load(ctx, tx, name) // its first query takes the snapshot
+		}
+		if err == nil && now.Fingerprint == known.Fingerprint {
+			return tx, known, nil
+		}
+		Rollback(ctx, tx)
+		if err != nil && !IsUndefinedTable(err) {
+			return nil, nil, err
+		}
+		known = now // nil if the table is gone: another table may have the name by now
+	}
+	return nil, nil, fmt.Errorf("read table %s: %w", name, ErrRedefined)
+}
+
+// loadUnlocked loads the table in a transaction that holds no lock on it. Each wait for a lock in it is limited, because
+// pg_get_expr locks the table that the expression belongs to for a moment.
+func loadUnlocked(ctx context.Context, conn *pgx.Conn, name Name, load func(context.Context, Querier, Name) (*Table, error)) (*Table, error) {
+	tx, err := Begin(ctx, conn, "READ ONLY")
+	if err != nil {
+		return nil, fmt.Errorf("begin to load table %s: %w", name, err)
+	}
+	defer Rollback(ctx, tx)
+	// Begin itself sets lock_timeout if the connection is through a pooler.
+	if _, err := tx.Exec(ctx, fmt.Sprintf("SET LOCAL lock_timeout = %d", lockWait.Milliseconds()), pgx.QueryExecModeSimpleProtocol); err != nil {
+		return nil, fmt.Errorf("limit the waits for locks: %w", err)
+	}
+	return load(ctx, tx, name)
 }

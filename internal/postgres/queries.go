@@ -19,9 +19,6 @@ func (t *Table) FromClause() string {
 	return "ONLY " + t.Name().Quoted()
 }
 
-// LimitLockWait is a statement that limits each wait for a lock in the rest of the transaction.
-const LimitLockWait = "SET LOCAL lock_timeout = '10s'"
-
 // CopyQuery returns a COPY statement that sends the table in binary format, with the columns of [Table.SelectList]. The
 // parameter where is empty, or a condition with its keyword (" WHERE …").
 func (t *Table) CopyQuery(where string) string {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
 	"time"
 
@@ -38,14 +37,11 @@ type lockWatch struct {
 	sessions []*tableSnapshot
 }
 
-// setPID sets the process ID of t's session, and adds the session to those that w observes. A transaction pooler may use another
-// session for each transaction, so the process ID may change.
-func (w *lockWatch) setPID(t *tableSnapshot, pid int32) {
+// add adds t's session to the sessions that w observes.
+func (w *lockWatch) add(t *tableSnapshot) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if t.pid = pid; !slices.Contains(w.sessions, t) {
-		w.sessions = append(w.sessions, t)
-	}
+	w.sessions = append(w.sessions, t)
 }
 
 // run checks at each interval until ctx ends, and then returns nil. If a session waits, or if the checks fail for too long, run

@@ -17,8 +17,7 @@ import (
 type tableSnapshot struct {
 	conn    *pgx.Conn
 	tx      pgx.Tx
-	watch   *lockWatch
-	pid     int32 // process ID of the session; guarded by watch.mu
+	pid     int32 // process ID of the session
 	table   *postgres.Table
 	encoder *rowjson.Encoder
 	seed    maphash.Seed
@@ -26,17 +25,19 @@ type tableSnapshot struct {
 	compact []byte       // buffer of hashLine
 }
 
-// openSnapshot takes a snapshot on a new connection. If w ends the comparison, it closes this connection.
+// openSnapshot takes a snapshot on a new connection, and adds its session to w. If w ends the comparison, it closes this
+// connection.
 func (c *Comparison) openSnapshot(ctx context.Context, seed maphash.Seed, w *lockWatch) (*tableSnapshot, error) {
 	conn, err := postgres.Connect(ctx, postgres.WithReadBuffer(c.Database, c.MaxRow))
 	if err != nil {
 		return nil, err
 	}
-	t := &tableSnapshot{conn: conn, seed: seed, watch: w}
+	t := &tableSnapshot{conn: conn, seed: seed}
 	if err := t.takeSnapshot(ctx, c.Table, c.Key); err != nil {
 		t.close()
 		return nil, err
 	}
+	w.add(t)
 	t.encoder.MaxLine = int(c.MaxRow)
 	if c.ByValue {
 		t.values = newValueHasher(seed, t.table.Shape)
@@ -44,74 +45,18 @@ func (c *Comparison) openSnapshot(ctx context.Context, seed maphash.Seed, w *loc
 	return t, nil
 }
 
-// takeSnapshot locks the table before it takes the snapshot. In the opposite order, it could wait for a migration that rewrites
-// the table. The rewritten rows are not visible to a snapshot from before the end of the migration (PostgreSQL documentation,
-// "Concurrency Control", "Caveats"), so the table would look empty.
-func (t *tableSnapshot) takeSnapshot(ctx context.Context, name postgres.Name, key []string) error {
-	var loaded *postgres.Table
-	for range 5 {
-		if loaded == nil {
-			var err error
-			if loaded, err = t.loadTable(ctx, name, key); err != nil {
-				return err
-			}
-		}
-		err := t.begin(ctx, loaded, name, key)
-		switch {
-		case postgres.IsUndefinedTable(err):
-			loaded = nil // another table may have the name by now
-		case err != nil:
-			return err
-		case t.table.Fingerprint == loaded.Fingerprint:
-			return t.prepareRows(name)
-		default:
-			loaded = t.table // the locked table may be another one
-		}
-		postgres.Rollback(ctx, t.tx)
+// takeSnapshot locks the table and takes the snapshot; see [postgres.BeginLocked].
+func (t *tableSnapshot) takeSnapshot(ctx context.Context, name postgres.Name, key []string) (err error) {
+	load := func(ctx context.Context, q postgres.Querier, name postgres.Name) (*postgres.Table, error) {
+		return postgres.LoadTarget(ctx, q, name, key)
 	}
-	return fmt.Errorf("the definition of table %s changes all the time", name)
-}
-
-// loadTable loads the table in a transaction of its own. The transaction limits its waits for locks, because some functions of
-// the catalog lock the table for a moment.
-func (t *tableSnapshot) loadTable(ctx context.Context, name postgres.Name, key []string) (*postgres.Table, error) {
-	tx, err := postgres.Begin(ctx, t.conn, "READ ONLY")
-	if err != nil {
-		return nil, postgres.Explain(fmt.Errorf("begin to read table %s: %w", name, err))
-	}
-	defer postgres.Rollback(ctx, tx)
-	// Begin itself sets lock_timeout if the connection is through a pooler.
-	if _, err := tx.Exec(ctx, postgres.LimitLockWait); err != nil {
-		return nil, postgres.Explain(fmt.Errorf("limit the waits for locks: %w", err))
-	}
-	table, err := postgres.LoadTarget(ctx, tx, name, key)
-	return table, postgres.Explain(err)
-}
-
-// begin begins the transaction, locks the table as loaded, and loads the table in the transaction's snapshot.
-func (t *tableSnapshot) begin(ctx context.Context, loaded *postgres.Table, name postgres.Name, key []string) (err error) {
-	if t.tx, err = postgres.Begin(ctx, t.conn, "ISOLATION LEVEL REPEATABLE READ READ ONLY"); err != nil {
-		return postgres.Explain(fmt.Errorf("begin to read table %s: %w", name, err))
-	}
-	if err := loaded.Lock(ctx, t.tx); err != nil {
+	if t.tx, t.table, err = postgres.BeginLocked(ctx, t.conn, name, nil, load); err != nil {
 		return postgres.Explain(err)
 	}
-	// The first query of the transaction takes the snapshot.
-	if err := t.observeSession(ctx, t.tx); err != nil {
-		return err
-	}
-	t.table, err = postgres.LoadTarget(ctx, t.tx, name, key)
-	return err
-}
-
-// observeSession makes the lockWatch observe the session of tx, and the server end that session if this process is frozen.
-func (t *tableSnapshot) observeSession(ctx context.Context, tx pgx.Tx) error {
-	pid, err := postgres.LimitFrozenSession(ctx, tx, frozenTimeout)
-	if err != nil {
+	if t.pid, err = postgres.LimitFrozenSession(ctx, t.tx, frozenTimeout); err != nil {
 		return postgres.Explain(err)
 	}
-	t.watch.setPID(t, pid)
-	return nil
+	return t.prepareRows(name)
 }
 
 // prepareRows prepares t for reading the table's rows.
