@@ -57,7 +57,7 @@ func TestCompareDuringMigration(t *testing.T) {
 }
 
 // TestCompareDuringLongMigration: a comparison that waits for the lock behind a migration ends after a while, with an error that
-// names the reason.
+// names the reason and says what to do.
 func TestCompareDuringLongMigration(t *testing.T) {
 	if testing.Short() {
 		t.Skip("waits for the lock's timeout")
@@ -70,7 +70,7 @@ func TestCompareDuringLongMigration(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), busy.Limit(30*time.Second))
 	defer cancel()
 	_, err := verify.Verify(ctx, verify.Options{Path: path, Database: d.Config})
-	if err == nil || !strings.Contains(err.Error(), "another session holds a lock on the table") {
+	if err == nil || !strings.Contains(err.Error(), "another session holds a lock on the table") || !strings.HasSuffix(err.Error(), "; run the command again") {
 		t.Errorf("verify returned %v", err)
 	}
 	exec(t, app, "ROLLBACK")

@@ -118,7 +118,7 @@ func (c *check) run(ctx context.Context) error {
 		comparison.StateAgain = c.readState
 	}
 	difference, err := Compare(ctx, comparison)
-	if errors.Is(err, errGaveWay) {
+	if errors.Is(err, errGaveWay) || postgres.IsLockTimeout(err) {
 		err = fmt.Errorf("%w; run the command again", err)
 	}
 	if err == nil {
