@@ -148,8 +148,8 @@ func TestTypesThatRound(t *testing.T) {
 func TestDomainsThatRound(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)
-	const types = "DROP TABLE IF EXISTS t; DROP TYPE IF EXISTS pair; DROP DOMAIN IF EXISTS price, stamp, low; CREATE DOMAIN low AS "
-	const usual = "numeric(5,1); CREATE DOMAIN price AS numeric; CREATE DOMAIN stamp AS timestamp; CREATE TYPE pair AS (a text, b numeric); "
+	const types = "DROP TABLE IF EXISTS t; DROP TYPE IF EXISTS pair; DROP DOMAIN IF EXISTS price, stamp, low; CREATE DOMAIN low AS numeric(5,1); "
+	const usual = "CREATE DOMAIN price AS numeric; CREATE DOMAIN stamp AS timestamp; CREATE TYPE pair AS (a text, b numeric); "
 	const table = "CREATE TABLE t (id int PRIMARY KEY, v price, n numeric, list price[], at stamp, stamps stamp[], p pair, i bigint)"
 	d.Exec("CREATE SCHEMA app; CREATE DOMAIN app.price AS numeric(5,1); CREATE DOMAIN app.stamp AS timestamp(0); CREATE TYPE app.pair AS (a text, b numeric(5,1))")
 	d.Exec(types + usual + table + `; INSERT INTO t VALUES (1, 1, 1, '{1}', '2026-01-01', '{}', '(x,1)', 1),
