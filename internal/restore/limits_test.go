@@ -116,6 +116,13 @@ func TestMoneyOfAnotherLocale(t *testing.T) {
 	if got := d.Query("SELECT price, prices FROM t"); got != "$1,234.56|{$0.10,NULL}" {
 		t.Errorf("the row is %s", got)
 	}
+	// A composite gets NULL in fields that the file lacks.
+	d.Exec("CREATE TYPE offer AS (name text, price money); CREATE TABLE o (id int PRIMARY KEY, o offer, os offer[])")
+	d.wantRefused(restore.Options{Path: d.WriteFile(`[{"id":1,"o":{"price":"1.234"},"os":null}]`), Table: d.Name("o")}, `column "o"`, "lc_monetary")
+	d.restore(restore.Options{Path: d.WriteFile(`[{"id":1,"o":{"price":"$1,234.56"},"os":[{"name":"x"},null]}]`), Table: d.Name("o")})
+	if got := d.Query("SELECT o, os FROM o"); got != `(,"$1,234.56")|{"(x,)",NULL}` {
+		t.Errorf("the row is %s", got)
+	}
 }
 
 // TestTypesThatRound restores values that the table's types would round.
@@ -171,6 +178,14 @@ func TestDomainsThatRound(t *testing.T) {
 		d.Exec(changed)
 		d.wantRefused(restore.Options{Path: path}, "line 3 (id 2)", `column "`+column+`"`, "would change")
 	}
+	// A composite that only has one more attribute keeps the values.
+	d.Exec(types + usual + table + "; ALTER TYPE pair ADD ATTRIBUTE c int")
+	d.restore(restore.Options{Path: path})
+	if got := d.Query("SELECT p FROM t WHERE id = 2"); got != "(x,1.239,)" {
+		t.Errorf("the composite is %s", got)
+	}
+	d.Exec(types + strings.Replace(usual, "b numeric", "b numeric(5,1), c int", 1) + table)
+	d.wantRefused(restore.Options{Path: path}, "line 3 (id 2)", `column "p"`, "would change")
 	d.Exec(types + usual + table)
 	d.restore(restore.Options{Path: path})
 	d.wantEqual(path, "t")

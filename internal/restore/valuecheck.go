@@ -43,6 +43,8 @@ func isLossy(t *rowjson.Type) bool { return lossyTypes[t.OID] != "" }
 
 func isNumber(t *rowjson.Type) bool { return t.Kind == rowjson.Number }
 
+func isComposite(t *rowjson.Type) bool { return t.Kind == rowjson.Composite }
+
 // firstUserOID is the lowest OID of a type that somebody has created (FirstNormalObjectId in Postgres' access/transam.h). Types
 // with OIDs from this one on may differ between databases although they have the same name.
 const firstUserOID = 16384
@@ -127,7 +129,11 @@ func (m *columnMap) findChanged(ctx context.Context, tx pgx.Tx, checked map[int]
 			texts[i], jsons[i] = v.text, v.json
 		}
 		typ := m.table.ColumnType(m.names[column])
-		changed := "pg_catalog.to_json(CAST(u.t AS " + typ + "))::pg_catalog.jsonb OPERATOR(pg_catalog.<>) u.j::pg_catalog.jsonb"
+		printed, value := "pg_catalog.to_json(CAST(u.t AS "+typ+"))::pg_catalog.jsonb", "u.j::pg_catalog.jsonb"
+		if anyElement(&m.targets[column].column.Type, isComposite) { // a field that the file lacks becomes NULL
+			printed, value = "pg_catalog.jsonb_strip_nulls("+printed+")", "pg_catalog.jsonb_strip_nulls("+value+")"
+		}
+		changed := printed + " OPERATOR(pg_catalog.<>) " + value
 		if m.targets[column].column.Type.OID == moneyOID { // a plain number means the same in every locale
 			changed = "CASE WHEN u.t OPERATOR(pg_catalog.~) '^-?[0-9]+([.][0-9]{1,2})?$' THEN CAST(u.t AS " + typ +
 				")::pg_catalog.numeric OPERATOR(pg_catalog.<>) u.t::pg_catalog.numeric ELSE " + changed + " END"
