@@ -40,8 +40,7 @@ func (b *batch) addRow(row statefile.Row, number int) (err error) {
 		return err
 	}
 	for i := range b.columns.targets {
-		t, value := &b.columns.targets[i], row.Members[i].Value
-		if t.checked || t.numbersChecked && value[0] != '"' {
+		if value := row.Members[i].Value; b.columns.targets[i].isChecked(value) {
 			if err := b.addChecked(i, value); err != nil {
 				return err
 			}

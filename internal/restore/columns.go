@@ -31,7 +31,7 @@ type target struct {
 	generated      bool // whether Postgres computes the value
 	jsonNull       bool // whether null is the JSON value null, not SQL NULL: the column is of type json or jsonb and NOT NULL
 	checked        bool // whether values are checked, because the type may change them: see compareTypes
-	numbersChecked bool // whether values are checked that are not JSON strings
+	numbersChecked bool // whether numbers are checked, because the type may round them: see isChecked
 	plainString    bool // whether the text of a JSON string is also the text form of the column's value
 	isTime         bool // whether a JSON number stands for a time
 

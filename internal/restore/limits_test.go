@@ -198,6 +198,51 @@ func TestDomainsThatRound(t *testing.T) {
 	}
 }
 
+// TestTypesOfAnotherKind: the table's types print numbers where the file has strings, or strings where it has numbers. Only a
+// number that a type would round is refused.
+func TestTypesOfAnotherKind(t *testing.T) {
+	t.Parallel()
+	d := newDB(t)
+	d.Exec("CREATE TYPE pair AS (a text, b numeric(5,1)); CREATE TYPE words AS (a text, b text); CREATE TYPE mixed AS (b numeric(5,1), yes bool, at timestamp, j jsonb)")
+	restoreAs := func(from, value, to string) (path string) {
+		d.Exec(fmt.Sprintf("DROP TABLE IF EXISTS t; CREATE TABLE t (id int PRIMARY KEY, v %s); INSERT INTO t VALUES (1, NULL), (2, %s)", from, value))
+		path = d.Export("t")
+		d.Exec("DROP TABLE t; CREATE TABLE t (id int PRIMARY KEY, v " + to + ")")
+		return path
+	}
+	for _, c := range []struct{ from, value, to, want string }{
+		{"text[]", "'{1,2}'", "integer[]", "{1,2}"},
+		{"text[]", "'{NULL,1.5}'", "numeric(5,1)[]", "{NULL,1.5}"},
+		{"text[]", "'{{1.0},{2}}'", "float8[]", "{{1},{2}}"},
+		{"jsonb", `'["1", 2]'`, "integer[]", "{1,2}"},
+		{"jsonb", `'[1.5, "NaN", null]'`, "numeric(5,1)[]", "{1.5,NaN,NULL}"},
+		{"words", "'(x,1.0)'", "pair", "(x,1.0)"},
+		{"words[]", `'{"(x,1)"}'`, "pair[]", `{"(x,1.0)"}`},
+		{"jsonb", `'{"a": 1, "b": 2}'`, "pair", "(1,2.0)"},
+		{"jsonb", `'{"b": 2}'`, "pair", "(,2.0)"},
+		{"jsonb", `'{"a": true, "b": 2}'`, "pair", "(true,2.0)"},
+		{"jsonb", `'{"b": 2, "yes": "t"}'`, "mixed", "(2.0,t,,)"},
+		{"text", "'1.0'", "numeric(5,2)", "1.00"},
+	} {
+		d.restore(restore.Options{Path: restoreAs(c.from, c.value, c.to)})
+		if got := d.Query("SELECT v FROM t WHERE id = 2"); got != c.want {
+			t.Errorf("%s of %s became %s of %s", c.value, c.from, got, c.to)
+		}
+	}
+	for _, c := range []struct{ from, value, to string }{
+		{"jsonb", "'[1, 1.239]'", "numeric(5,1)[]"},
+		{"jsonb", "'[[1], [1.239]]'", "numeric(5,1)[]"},
+		{"jsonb", `'[null, "NaN", 1.239]'`, "numeric(5,1)[]"},
+		{"jsonb", `'{"a": "x", "b": 1.239}'`, "pair"},
+		{"jsonb", `'[{"b": 1.239}]'`, "pair[]"},
+		{"jsonb", `'{"b": 1.239, "yes": true, "at": "2026-01-01T00:00:00", "j": {"x": [1, "y"]}}'`, "mixed"},
+		{"bigint[]", "'{9007199254740993}'", "float8[]"},
+		{"bigint", "9007199254740993", "float8"},
+	} {
+		d.wantRefused(restore.Options{Path: restoreAs(c.from, c.value, c.to)}, "line 3 (id 2)", `column "v"`, "would change")
+	}
+}
+
 // TestTypesThatShorten: types of text cut off spaces at the end without an error, and the type "name" cuts off whatever is
 // beyond 63 bytes. A value that would change is refused.
 func TestTypesThatShorten(t *testing.T) {

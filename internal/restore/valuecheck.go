@@ -1,7 +1,9 @@
 package restore
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"regexp"
 	"slices"
@@ -51,7 +53,7 @@ const firstUserOID = 16384
 
 // compareTypes compares the types in the manifest with those of the table. If the table's type could change the file's values,
 // it marks the column, so that its values are checked. If the types are of different kinds, it adds a note, and marks the
-// column if its values are numbers.
+// column if the table's type has numbers, so that the file's numbers are checked.
 func (m *columnMap) compareTypes(manifest *manifest.Manifest) {
 	for i := range m.targets {
 		t := &m.targets[i]
@@ -111,6 +113,44 @@ func bareTypeName(name string) string {
 		name = name[i+1:]
 	}
 	return name
+}
+
+// isChecked reports whether findChanged must check a value of the column. If only numbers are checked, isChecked reports false
+// for a value that does not have the form in which the table's type prints it: such a value always looks different.
+func (t *target) isChecked(value []byte) bool {
+	if t.checked || !t.numbersChecked || value[0] == '"' {
+		return t.checked
+	}
+	var decoded any
+	decoder := json.NewDecoder(bytes.NewReader(value))
+	decoder.UseNumber()
+	err := decoder.Decode(&decoded)
+	return err != nil || isFormOf(&t.column.Type, decoded)
+}
+
+// isFormOf reports whether value has JSON numbers, strings, arrays and objects where row_to_json writes them for the type t.
+func isFormOf(t *rowjson.Type, value any) bool {
+	if value == nil || t.Kind == rowjson.JSON || t.Kind == rowjson.Cast {
+		return true
+	}
+	switch v := value.(type) {
+	case bool:
+		return t.Kind == rowjson.Bool
+	case json.Number:
+		return isNumber(t)
+	case string:
+		return t.Kind == rowjson.Text || t.Kind == rowjson.Timestamp || t.Kind == rowjson.TimestampTZ ||
+			isNumber(t) && (v == "NaN" || v == "Infinity" || v == "-Infinity")
+	case []any:
+		elem := t
+		if t.Elem != nil {
+			elem = t.Elem // otherwise v is a further dimension of an array, and t is already the type of the elements
+		}
+		return !slices.ContainsFunc(v, func(value any) bool { return !isFormOf(elem, value) })
+	case map[string]any:
+		return isComposite(t) && !slices.ContainsFunc(t.Fields, func(f rowjson.Field) bool { return !isFormOf(&f.Type, v[f.Name]) })
+	}
+	return false
 }
 
 // checkedValue is a value that findChanged checks.
