@@ -56,7 +56,7 @@ func TestBadConfiguration(t *testing.T) {
 		{"token file empty", "CAPTURE_TOKEN_FILE=" + empty, "run", []string{"CAPTURE_TOKEN_FILE", "empty"}},
 		{"token that no header carries", "", "run --token-file=" + blank, []string{"--token-file", "letters and digits"}},
 		{"token for a snapshot", "CAPTURE_TOKEN_FILE=" + blank, "snapshot", []string{"CAPTURE_TOKEN_FILE", "letters and digits"}},
-		{"token file is a folder", "", "run --token-file=" + dir, []string{"--token-file", "not a regular file"}},
+		{"token file is a folder", "", "run --token-file=" + dir, []string{"--token-file", "not a regular file", "give a file that contains the token"}},
 		{"output empty", "", "run --output=", []string{"--output", "empty"}},
 		{"token file name empty", "", "run --token-file=", []string{"--token-file", "empty"}},
 		{"copies to nowhere", "", "run --copy-to=", []string{"--copy-to", "empty"}},

@@ -12,9 +12,10 @@ import (
 	"os"
 	"strings"
 	"sync"
-	"syscall"
 
 	"github.com/hashicorp/go-hclog"
+
+	"capture/store/disk"
 )
 
 // tokenFile is the file that contains the bearer token. The file is small, so it is read for every request. A change could be
@@ -80,8 +81,7 @@ func (t *tokenFile) read() (string, error) {
 // ReadToken returns the token in the file at path, without surrounding white space, and the file's mode. It returns an error if
 // the file is no token file: the server would refuse every request.
 func ReadToken(path string) (token string, mode fs.FileMode, err error) {
-	// Without O_NONBLOCK, opening a FIFO would block the request.
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	f, err := disk.OpenLinked(path)
 	if err != nil {
 		return "", 0, fmt.Errorf("read token file: %w", err)
 	}
@@ -89,9 +89,6 @@ func ReadToken(path string) (token string, mode fs.FileMode, err error) {
 	st, err := f.Stat()
 	if err != nil {
 		return "", 0, fmt.Errorf("read token file: %w", err)
-	}
-	if !st.Mode().IsRegular() {
-		return "", 0, fmt.Errorf("read token file %s: not a regular file", path)
 	}
 	b, err := io.ReadAll(io.LimitReader(f, maxTokenBytes+1))
 	if err != nil {
