@@ -196,7 +196,7 @@ func (k *keeper) checkLosses() {
 		summary.Oldest = timeOrNil(s.Time)
 		if s.HasOpenLoss() {
 			summary.Losses++
-			open = append(open, s.LossText()+". If it was meant: capture history --ack")
+			open = append(open, s.LossText("kept", "capture history --ack"))
 		}
 	}
 	if k.remote != nil {

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"slices"
@@ -122,9 +121,8 @@ func (u *uploader) findOpenLosses(ctx context.Context, states map[string][]remot
 				u.log.Info("the lost rows are back", "state", s.URL)
 				continue
 			}
-			restore := kept.State{Path: s.URL, Loss: m.Kept.Loss, Damaged: m.Kept.Damaged}.RestoreHint()
-			open = append(open, fmt.Sprintf("%s: %s. The state before is off the machine. To bring rows back: %s. If it was meant: capture history --ack",
-				m.Kept.Loss.Found.UTC().Format(time.RFC3339), m.Kept.Loss, restore))
+			before := kept.State{Path: s.URL, Loss: m.Kept.Loss, Damaged: m.Kept.Damaged}
+			open = append(open, before.LossText("off the machine", "capture history --ack"))
 		}
 	}
 	slices.Sort(open)

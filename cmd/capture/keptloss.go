@@ -24,7 +24,7 @@ func (c *fileConfig) noteKeptLosses(std streams, command string) {
 			fmt.Fprintf(std.err, "%s: losses not shown: %d. To list them: capture history --output %s\n", command, len(states)-kept.MaxShownLosses, foreign.ShellPath(c.File))
 			return
 		}
-		fmt.Fprintf(std.err, "%s: %s follows a loss that nobody has acknowledged. %s. If it was meant: capture history --ack --output %s\n",
-			command, c.File, foreign.Lines(s.LossText()), foreign.ShellPath(c.File))
+		text := s.LossText("kept", "capture history --ack --output "+foreign.ShellPath(c.File))
+		fmt.Fprintf(std.err, "%s: %s follows a loss that nobody has acknowledged. %s\n", command, c.File, foreign.Lines(text))
 	}
 }

@@ -47,7 +47,7 @@ func TestRestoreNamesKeptLoss(t *testing.T) {
 		if got.code != exitDone || strings.Count(got.stderr, "\n") != 1 || !strings.HasPrefix(got.stderr, "capture "+name+": data/fallback/feedback.json follows a loss that nobody has acknowledged") {
 			t.Errorf("capture %s: %+v", args, got)
 		}
-		wantAll(t, got.stderr, "the table went from 60 rows to 1.", "To bring rows back: capture "+command+".", "If it was meant: capture history --ack --output data/fallback/feedback.json\n")
+		wantAll(t, got.stderr, "the table went from 60 rows to 1.", "To bring rows back: capture "+command+" – or, if it was meant: capture history --ack --output data/fallback/feedback.json\n")
 	}
 	got := run(t, dir, env, strings.Fields(command)...)
 	if got.code != exitDone || got.stderr != "" || !strings.Contains(got.stdout, "inserted     60 rows") {
@@ -56,9 +56,9 @@ func TestRestoreNamesKeptLoss(t *testing.T) {
 
 	path := filepath.Join(dir, "data/fallback/feedback.json")
 	got = run(t, dir, env, "verify", path) // the command in the note works in every folder
-	wantAll(t, got.stderr, path+" follows", "capture restore --on-conflict skip "+filepath.Join(dir, lossPath)+".")
+	wantAll(t, got.stderr, path+" follows", "capture restore --on-conflict skip "+filepath.Join(dir, lossPath)+" – or, ")
 	got = run(t, filepath.Dir(path), append(env, "CAPTURE_OUTPUT=feedback.json"), "restore", "--on-conflict=skip", "--json")
-	wantAll(t, got.stderr, "capture restore: feedback.json follows", "capture restore --on-conflict skip "+filepath.Base(lossPath)+".")
+	wantAll(t, got.stderr, "capture restore: feedback.json follows", "capture restore --on-conflict skip "+filepath.Base(lossPath)+" – or, ")
 	var result restore.Result
 	if err := json.Unmarshal([]byte(got.stdout), &result); err != nil || got.code != exitDone || result.Skipped.Rows != 1 {
 		t.Errorf("with --json: %+v, %v", got, err)
@@ -117,7 +117,7 @@ func TestKeptLossIsDamaged(t *testing.T) {
 
 	hint := state + ` is damaged, and capture restore refuses it; see "When it refuses" in docs/recovery.md`
 	wantAll(t, written.stderr, "To bring rows back: "+hint)
-	wantAll(t, run(t, dir, env, "restore", "--on-conflict", "skip", "--dry-run").stderr, "To bring rows back: "+hint+". If it was meant")
+	wantAll(t, run(t, dir, env, "restore", "--on-conflict", "skip", "--dry-run").stderr, "To bring rows back: "+hint+" – or, if it was meant")
 	wantAll(t, run(t, dir, nil, "history").stdout, "bring the rows back: "+hint+"\n")
 	if got := run(t, dir, env, "restore", "--on-conflict", "skip", state); got.code != exitFailed || !strings.Contains(got.stderr, "it is not the file that its manifest describes") {
 		t.Errorf("the damaged state: %+v", got)
@@ -245,7 +245,7 @@ func TestPrintedCommandsInHostileFolder(t *testing.T) {
 	}
 	got := run(t, dir, nil, "verify", path)
 	_, rest, _ := strings.Cut(got.stderr, "To bring rows back: ")
-	restore, acknowledge, ok := strings.Cut(strings.TrimSuffix(rest, "\n"), ". If it was meant: ")
+	restore, acknowledge, ok := strings.Cut(strings.TrimSuffix(rest, "\n"), " – or, if it was meant: ")
 	if got.code != exitDone || !ok {
 		t.Fatalf("%+v", got)
 	}

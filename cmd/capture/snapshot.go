@@ -172,7 +172,7 @@ func (c snapshotCmd) exportTable(ctx context.Context, std streams, w io.Writer) 
 	before, hadFile := file.Existing()
 	written, err := file.Write(view, store.ReasonExport)
 	if kept := written.Kept; kept != nil {
-		fmt.Fprintln(std.err, "capture snapshot: "+keptBeforeText(kept))
+		fmt.Fprintln(std.err, "capture snapshot: "+c.keptBeforeText(kept))
 	}
 	if err != nil {
 		return err
@@ -257,12 +257,12 @@ func exportResult(m manifest.Manifest, path string, start time.Time) capture.Sna
 
 // keptBeforeText returns a message about the state that was kept before the file was replaced. The message names the compressed
 // state, because the state is compressed before the command ends.
-func keptBeforeText(s *kept.State) string {
+func (c snapshotCmd) keptBeforeText(s *kept.State) string {
 	compressed := *s
 	compressed.Path = s.CompressedPath()
 	switch {
 	case s.Loss != nil:
-		return fmt.Sprintf("%s. The state before is kept. To bring rows back: %s", s.Loss, compressed.RestoreHint())
+		return compressed.LossText("kept", "capture history --ack --output "+foreign.ShellPath(c.Output))
 	case s.Other:
 		return "the file was of another table or database; that state is kept as " + compressed.Path
 	}

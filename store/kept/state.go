@@ -84,10 +84,11 @@ func (s State) equalsFile(path string) bool {
 	return err == nil && m.SHA256 != "" && m.SHA256 == s.SHA256
 }
 
-// LossText returns a text for the operator that describes the loss after s and how to restore the rows. s must be the state
-// before a loss.
-func (s State) LossText() string {
-	text := fmt.Sprintf("%s. The state before is kept. To bring rows back: %s", s.Loss, s.RestoreHint())
+// LossText returns a text for the operator about the loss after s: what is lost, where s is, how to restore the rows, and the
+// command that acknowledges the loss. The parameter place completes "The state before is". The paths in the commands are
+// followed by a space or the end of the text, so that they can be copied. s must be the state before a loss.
+func (s State) LossText(place, acknowledge string) string {
+	text := fmt.Sprintf("%s. The state before is %s. To bring rows back: %s – or, if it was meant: %s", s.Loss, place, s.RestoreHint(), acknowledge)
 	if s.Loss.Found.IsZero() { // the manifest cannot be read
 		return text
 	}
