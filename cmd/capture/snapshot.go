@@ -171,8 +171,13 @@ func (c snapshotCmd) exportTable(ctx context.Context, std streams, w io.Writer) 
 	}
 	before, hadFile := file.Existing()
 	written, err := file.Write(view, store.ReasonExport)
-	if kept := written.Kept; kept != nil {
-		fmt.Fprintln(std.err, "capture snapshot: "+c.keptBeforeText(kept))
+	var compressed []kept.State
+	var compressErr error
+	if err == nil {
+		compressed, compressErr = file.Kept().Compress(ctx)
+	}
+	if s := written.Kept; s != nil {
+		fmt.Fprintln(std.err, "capture snapshot: "+c.keptBeforeText(*s, compressed))
 	}
 	if err != nil {
 		return err
@@ -184,7 +189,6 @@ func (c snapshotCmd) exportTable(ctx context.Context, std streams, w io.Writer) 
 		fmt.Fprintf(std.err, "capture snapshot: warning: the file has another table now: %s, before %s; if this was not intended, "+
 			"name the table with its schema: --table schema.name\n", m.DescribeTable(), before.DescribeTable())
 	}
-	_, compressErr := file.Kept().Compress(ctx)
 	if _, err := file.Kept().Prune(); cmp.Or(compressErr, err) != nil {
 		return cmp.Or(compressErr, err)
 	}
@@ -255,18 +259,21 @@ func exportResult(m manifest.Manifest, path string, start time.Time) capture.Sna
 	}
 }
 
-// keptBeforeText returns a message about the state that was kept before the file was replaced. The message names the compressed
-// state, because the state is compressed before the command ends.
-func (c snapshotCmd) keptBeforeText(s *kept.State) string {
-	compressed := *s
-	compressed.Path = s.CompressedPath()
+// keptBeforeText returns a message about the state s that was kept before the file was replaced. The parameter compressed is
+// the result of Compress.
+func (c snapshotCmd) keptBeforeText(s kept.State, compressed []kept.State) string {
+	for _, done := range compressed {
+		if done.CompressedPath() == s.CompressedPath() {
+			s = done // the same state: Compress usually changes its path, and may find that it is damaged
+		}
+	}
 	switch {
 	case s.Loss != nil:
-		return compressed.LossText("kept", "capture history --ack --output "+foreign.ShellPath(c.Output))
+		return s.LossText("kept", "capture history --ack --output "+foreign.ShellPath(c.Output))
 	case s.Other:
-		return "the file was of another table or database; that state is kept as " + compressed.Path
+		return "the file was of another table or database; that state is kept as " + s.Path
 	}
-	return "the state before is kept as " + compressed.Path
+	return "the state before is kept as " + s.Path
 }
 
 // exportConfig returns the configuration of an export. The export spills rows that do not fit into memory to a file in folder

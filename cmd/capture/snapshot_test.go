@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -99,6 +100,29 @@ func TestSnapshotNamesRestoreCommand(t *testing.T) {
 		if now := table(t, url); now != before {
 			t.Errorf("after capture %s the table has %d bytes, want %d", command, len(now), len(before))
 		}
+	}
+}
+
+// TestSnapshotNamesUnreadableState: a state before a loss that could not be read completely is not compressed.
+func TestSnapshotNamesUnreadableState(t *testing.T) {
+	t.Parallel()
+	url, dir := exported(t, 60)
+	folder := filepath.Join(dir, "data/fallback")
+	compressed := keepState(t, folder, "20261123T160000Z", &manifest.Loss{RowsBefore: 60, RowsLost: 60})
+	stem := strings.TrimSuffix(compressed, ".json.gz")
+	m, err := manifest.ReadAt(stem + ".manifest.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.Kept.Damaged = "it can't be read: input/output error"
+	content, err := json.Marshal(m)
+	if err := errors.Join(err, os.Remove(compressed), os.Link(filepath.Join(folder, "feedback.json"), stem+".json"), os.WriteFile(stem+".manifest.json", content, 0o640)); err != nil {
+		t.Fatal(err)
+	}
+	sql(t, url, "TRUNCATE votes")
+	got := run(t, dir, []string{"DATABASE_URL=" + url}, "snapshot")
+	if want := "To bring rows back: data/fallback/" + filepath.Base(stem) + ".json is damaged"; got.code != exitDone || !strings.Contains(got.stderr, want) {
+		t.Errorf("%+v", got)
 	}
 }
 
