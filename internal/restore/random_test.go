@@ -37,15 +37,9 @@ func TestRandomTables(t *testing.T) {
 		CREATE FUNCTION skip() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN IF random() < 0.5 THEN RETURN NULL; END IF; RETURN COALESCE(NEW, OLD); END';
 		CREATE FUNCTION change() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.v = 'changed by a trigger'; RETURN NEW; END $$;
 		CREATE TABLE audit (what text); GRANT ALL ON audit TO ` + role + `; CREATE FUNCTION audit() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN INSERT INTO public.audit VALUES (TG_OP); RETURN NULL; END'`)
-	// With this seed, a row of c refers to a row that must go, and rows exchange values of a constraint. The error was about the
-	// constraint, although only the foreign key is in the way.
-	seeds := []uint64{1795735065084433707}
 	for i := range rounds {
-		seeds = append(seeds, seed+uint64(i))
-	}
-	for _, seed := range seeds {
-		r := &randomTable{db: d, rand: rand.New(rand.NewPCG(seed, 0)), role: role}
-		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+		r := &randomTable{db: d, rand: rand.New(rand.NewPCG(seed+uint64(i), 0)), role: role}
+		t.Run(fmt.Sprint(seed+uint64(i)), func(t *testing.T) {
 			r.db = d.sub(t)
 			r.run()
 		})
