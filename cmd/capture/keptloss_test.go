@@ -20,15 +20,21 @@ import (
 func emptied(t *testing.T) (url, dir, lossPath string) {
 	t.Helper()
 	url, dir = exported(t, 60)
+	_, lossPath = empty(t, url, dir)
+	return url, dir, lossPath
+}
+
+// empty empties the exported table except for one new row, and exports it again. It returns the result of the export, and the
+// path of the kept state from before the loss, relative to dir.
+func empty(t *testing.T, url, dir string) (written result, lossPath string) {
+	t.Helper()
 	sql(t, url, "TRUNCATE votes", "INSERT INTO votes (vote_id, comment) VALUES (100, 'after the loss')")
-	if got := runPlain(t, dir, []string{"DATABASE_URL=" + url}, "snapshot"); got.code != exitDone {
-		t.Fatalf("%+v", got)
-	}
+	written = runPlain(t, dir, []string{"DATABASE_URL=" + url}, "snapshot")
 	found, err := filepath.Glob(filepath.Join(dir, "data/fallback/feedback-*-loss.json.gz"))
-	if err != nil || len(found) != 1 {
-		t.Fatalf("%v, %v", found, err)
+	if err != nil || len(found) != 1 || written.code != exitDone {
+		t.Fatalf("%v, %v; %+v", found, err, written)
 	}
-	return url, dir, filepath.Join("data/fallback", filepath.Base(found[0]))
+	return written, filepath.Join("data/fallback", filepath.Base(found[0]))
 }
 
 // After a TRUNCATE, feedback.json has lost rows. A restore or a check of this file works, and prints the command that brings the
@@ -107,13 +113,7 @@ func TestKeptLossIsDamaged(t *testing.T) {
 	if err := os.WriteFile(path, []byte(strings.Replace(string(content), `{"vote_id":50,`, `{"vote_id:50,,`, 1)), 0o640); err != nil {
 		t.Fatal(err)
 	}
-	sql(t, url, "TRUNCATE votes", "INSERT INTO votes (vote_id, comment) VALUES (100, 'after the loss')")
-	written := runPlain(t, dir, env, "snapshot")
-	found, err := filepath.Glob(filepath.Join(dir, "data/fallback/feedback-*-loss.json.gz"))
-	if err != nil || len(found) != 1 || written.code != exitDone {
-		t.Fatalf("%v, %v; %+v", found, err, written)
-	}
-	state := filepath.Join("data/fallback", filepath.Base(found[0]))
+	written, state := empty(t, url, dir)
 
 	hint := state + ` is damaged, and capture restore refuses it; see "When it refuses" in docs/recovery.md`
 	wantAll(t, written.stderr, "To bring rows back: "+hint)
@@ -124,8 +124,8 @@ func TestKeptLossIsDamaged(t *testing.T) {
 	}
 
 	rows := filepath.Join(dir, "data/fallback/rows.json")
-	script := `set -e; gunzip -c "$1" > "$2"; bad=$("$3" restore --on-conflict skip "$2" 2>&1 | sed -n 's/.*: line \([0-9]*\):.*/\1/p'); sed -i "${bad}d" "$2"`
-	cmd := exec.Command("sh", "-c", script, "sh", found[0], rows, plain)
+	script := `set -e; gunzip -c "$1" > "$2"; bad=$("$3" restore --on-conflict skip "$2" 2>&1 | sed -n 's/.*: line \([0-9]*\):.*/\1/p'); sed "${bad}d" "$2" > "$2.new"; mv "$2.new" "$2"`
+	cmd := exec.Command("sh", "-c", script, "sh", filepath.Join(dir, state), rows, plain)
 	cmd.Dir, cmd.Env = dir, append(os.Environ(), env...)
 	if output, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, output)
