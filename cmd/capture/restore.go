@@ -32,8 +32,8 @@ func (restoreCmd) Help() string {
 		"Sequences continue after the highest key. A file that does not match its manifest is refused. Into an empty table, and with " +
 		"--on-conflict overwrite --delete-extra, the table becomes what the file says: a trigger or rule that leaves out or changes " +
 		"rows undoes the restore. Otherwise the result reports such rows, and rows of other tables that went with them. While rows are written, " +
-		"other sessions can read the table; their writes wait. If the file follows a loss of rows that nobody has acknowledged, the command " +
-		"that restores the rows is printed first."
+		"other sessions can read the table; their writes wait. If the file follows a loss that nobody has acknowledged, how to " +
+		"restore what was lost is printed first."
 }
 
 func (restoreCmd) Examples() string {

@@ -26,8 +26,8 @@ func (verifyCmd) Help() string {
 	return "Checks that the file is valid JSON in key order, and that its size, SHA-256 and rows match the manifest. If a " +
 		"database is given (--database-url, DATABASE_URL, PGHOST, PGSERVICE or PGDATABASE), compares the file with the " +
 		"table in one snapshot: missing rows are only in the table, extra rows only in the file. A running daemon writes the " +
-		"file first. Exit code 1 means that something is wrong. A loss of rows that the file follows and that nobody has acknowledged " +
-		"is printed, too, but does not change the exit code."
+		"file first. Exit code 1 means that something is wrong. A loss that the file follows and that nobody has acknowledged is " +
+		"printed, too, but does not change the exit code."
 }
 
 func (verifyCmd) Examples() string {
