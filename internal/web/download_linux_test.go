@@ -3,22 +3,28 @@ package web
 import (
 	"fmt"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"capture/internal/filetest"
 )
 
-// A file server can have a lease on the file. The kernel then makes capture wait until the file server gives up the lease.
+// A file server can have a lease on the file or on the token file. The kernel then makes capture wait until the file server gives
+// up the lease.
 func TestDownloadOfALeasedFile(t *testing.T) {
-	h := newHarness(t, nil)
+	token := strings.Repeat("t", minTokenLength)
+	h := newHarness(t, func(c *Config) { c.TokenFile = filepath.Join(filepath.Dir(c.Path), "token") })
 	h.replace(t, "feedback.json", "[]\n")
-	err := filetest.OpenLeased(t, filepath.Join(h.dir, "feedback.json"), func() error {
-		if w := h.do("GET", "/feedback.json"); w.Code != 200 || w.Body.String() != "[]\n" {
-			return fmt.Errorf("%d %q", w.Code, w.Body)
+	h.replace(t, "token", token)
+	for _, name := range []string{"feedback.json", "token"} {
+		err := filetest.OpenLeased(t, filepath.Join(h.dir, name), func() error {
+			if w := h.do("GET", "/feedback.json", "Authorization", "Bearer "+token); w.Code != 200 || w.Body.String() != "[]\n" {
+				return fmt.Errorf("%d %q", w.Code, w.Body)
+			}
+			return nil
+		}, nil)
+		if err != nil {
+			t.Errorf("a lease on %s: %v", name, err)
 		}
-		return nil
-	}, nil)
-	if err != nil {
-		t.Error(err)
 	}
 }
