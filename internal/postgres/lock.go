@@ -57,7 +57,7 @@ func (t *Table) lockSQL(wait time.Duration) string {
 		lock = "SAVEPOINT unlocked; " + lock + "; LOCK TABLE " + name + " IN ACCESS SHARE MODE NOWAIT; RELEASE SAVEPOINT unlocked"
 	}
 	return fmt.Sprintf("SET LOCAL idle_in_transaction_session_timeout = %d; SET LOCAL lock_timeout = %d; %s; SET LOCAL lock_timeout = 0",
-		lockIdleTimeout.Milliseconds(), wait.Milliseconds(), lock)
+		lockIdleTimeout.Milliseconds(), max(wait.Milliseconds(), 1), lock) // a lock_timeout of 0 would mean no limit
 }
 
 // ErrRedefined means that the table's definition was different in each of several attempts to lock it.
