@@ -202,16 +202,18 @@ func (p *publication) mayRepair(t *Table) bool {
 	return p.alterable && (t.facts.Owned || !p.needsList(t))
 }
 
-// needsList reports whether the publication's list of tables must change so that the publication has the whole table under the
-// table's own name. If the list has the table but the stream does not use the table's name, the table is partitioned and the
-// option publish_via_partition_root is off, or the publication also contains a partitioned table that contains the table. In
-// the second case, the list must change even if the option is off, because with the option the stream uses the name of that
-// containing table.
+// needsList reports whether a repair must change the publication's list of tables so that the publication has the whole table
+// under the table's own name. A repair sets the option publish_via_partition_root. With this option, if the publication also
+// contains a partitioned table that contains the table, the stream uses the name of that containing table. So the list must
+// change then, even if the option is off and the stream still uses the table's own name.
+//
+// In every other case in which the list has the table but the stream does not use the table's name, the table is partitioned and
+// the option is off. Then the list need not change.
 func (p *publication) needsList(t *Table) bool {
 	if p.hasTable {
-		return p.filtered || p.leftOutColumn(t) != ""
+		return p.ancestors || p.filtered || p.leftOutColumn(t) != ""
 	}
-	return !p.listed || p.ancestors || p.viaRoot
+	return p.ancestors || !p.listed || p.viaRoot
 }
 
 // lacksGenerated reports whether the publication leaves out a stored generated column although the server can publish it, which
