@@ -49,7 +49,7 @@ func (a activity) fullReadReason(before activity, sinceRead, sinceNotified time.
 // make the application's commits fail.
 func lossReason(q postgres.NotificationQueue) string {
 	if q.Hidden {
-		return "not every role may execute pg_notification_queue_usage(), which the triggers call before they send"
+		return "PUBLIC lacks EXECUTE on pg_notification_queue_usage() or float8le(float8, float8), which the triggers call before they send"
 	}
 	return fmt.Sprintf("the server's queue of notifications is %.0f %% full, because a session listens and does not read", q.Usage*100)
 }

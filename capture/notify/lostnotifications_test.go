@@ -27,7 +27,7 @@ func TestFullReadReasons(t *testing.T) {
 		{"a queue that stays full", full, full, time.Second, 0, ""},
 		{"a queue that stays full for long", full, full, time.Minute, 0, "30 % full"},
 		{"a queue that has drained", full, quiet, time.Second, 0, "all notifications again"},
-		{"a queue of unknown usage", quiet, hidden, time.Minute, 0, "may execute"},
+		{"a queue of unknown usage", quiet, hidden, time.Minute, 0, "or float8le("},
 		{"a queue whose usage stays unknown", hidden, hidden, time.Second, 0, ""},
 		{"a queue whose usage is known again", hidden, quiet, time.Second, 0, "all notifications again"},
 		{"another file", quiet, activity{relationFiles: "2", changes: 10}, time.Second, 0, "truncated"},

@@ -273,8 +273,8 @@ func (d *doctor) checkTriggers(ctx context.Context) {
 	}
 	switch {
 	case queue.Hidden:
-		d.addFinding("notifications", Warn, "not every role may execute pg_notification_queue_usage()",
-			"the triggers of a role without this right send nothing, so capture reads the whole table every 10 seconds",
+		d.addFinding("notifications", Warn, "PUBLIC lacks EXECUTE on pg_notification_queue_usage() or float8le(float8, float8)",
+			"the triggers call both before they send, and send nothing for a role that may not execute them; so capture reads the whole table every 10 seconds",
 			"GRANT EXECUTE ON FUNCTION pg_catalog.pg_notification_queue_usage(), pg_catalog.float8le(float8, float8) TO PUBLIC;")
 	case queue.LosesNotifications():
 		d.addFinding("notifications", Warn, fmt.Sprintf("the server's queue is %.0f %% full", queue.Usage*100),

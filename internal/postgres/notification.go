@@ -15,8 +15,8 @@ const notifyQueueLimit = 0.25
 type NotificationQueue struct {
 	Usage float64 // used fraction of the queue, from 0 to 1; 0 if Hidden
 
-	// Whether some roles may not execute what the triggers call to find out the queue's usage. For writes of these roles, the
-	// triggers send nothing.
+	// Whether PUBLIC lacks the right to execute a function that the triggers call to find out the queue's usage. For writes of
+	// a role without this right, the triggers send nothing.
 	Hidden bool
 }
 
