@@ -241,6 +241,34 @@ func TestNotifyAfterHardening(t *testing.T) {
 	}
 }
 
+// TestNotifyReportsNewReasonOfLoss: notifications are lost because the queue is too full, then because capture may not ask for
+// its usage, then because it is too full again. The status always has the current reason.
+func TestNotifyReportsNewReasonOfLoss(t *testing.T) {
+	if pgserver.Shared(t).VersionNum() < 170000 {
+		t.Skip("the size of the queue is a setting since PostgreSQL 17; before, it is 8 GB")
+	}
+	t.Parallel()
+	s := pgserver.ForTest(t, pgserver.Options{Settings: map[string]string{"max_notify_queue_pages": "64"}})
+	conn := connect(t, s.URL("postgres"))
+	exec(t, conn, votes)
+	cfg := config(t, s.URL("postgres"))
+	cfg.Source, cfg.timeouts.Check = "notify", 100*time.Millisecond
+	d := start(t, cfg)
+	d.ready()
+	listener := connect(t, s.URL("postgres"))
+	exec(t, listener, "LISTEN other")
+	exec(t, listener, "BEGIN") // a session in a transaction reads no notifications
+	exec(t, conn, "SELECT pg_notify('other', i || repeat('x', 7000)) FROM generate_series(1, 25) i")
+	for _, c := range []struct{ change, reason string }{
+		{"SELECT", "% full"},
+		{"REVOKE EXECUTE ON FUNCTION pg_notification_queue_usage() FROM PUBLIC", "PUBLIC lacks EXECUTE"},
+		{"GRANT EXECUTE ON FUNCTION pg_notification_queue_usage() TO PUBLIC", "% full"},
+	} {
+		exec(t, conn, c.change)
+		eventually(t, c.reason, func() error { return says(d, c.reason) })
+	}
+}
+
 // TestSourcesRefuseRowSecurity: if policies hide rows, no source captures the rest as if it were the whole table.
 func TestSourcesRefuseRowSecurity(t *testing.T) {
 	t.Parallel()

@@ -54,6 +54,12 @@ func lossReason(q postgres.NotificationQueue) string {
 	return fmt.Sprintf("the server's queue of notifications is %.0f %% full, because a session listens and does not read", q.Usage*100)
 }
 
+// lossChanged reports whether the triggers drop notifications for another reason than before, or have started or
+// stopped dropping them.
+func lossChanged(before, now postgres.NotificationQueue) bool {
+	return now.LosesNotifications() != before.LosesNotifications() || now.Hidden != before.Hidden
+}
+
 // checkLoop regularly checks for what notifications do not show: a new definition of the table, missing or bypassed triggers,
 // and a full queue. The parameter last is the activity before the first copy.
 func (s *Source) checkLoop(ctx context.Context, last activity) error {
@@ -68,7 +74,7 @@ func (s *Source) checkLoop(ctx context.Context, last activity) error {
 			lastRequest = time.Now()
 			s.pending.requestFullRead(reason)
 		}
-		if now.queue.LosesNotifications() != last.queue.LosesNotifications() {
+		if lossChanged(last.queue, now.queue) {
 			s.reportLoss(now.queue)
 		}
 		last = now

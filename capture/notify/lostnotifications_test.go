@@ -40,3 +40,23 @@ func TestFullReadReasons(t *testing.T) {
 		}
 	}
 }
+
+// TestLossIsReportedOncePerReason: the log and the status get every new reason for lost notifications, but not each new usage of
+// the queue.
+func TestLossIsReportedOncePerReason(t *testing.T) {
+	t.Parallel()
+	quiet, full, fuller := postgres.NotificationQueue{Usage: 0.01}, postgres.NotificationQueue{Usage: 0.3}, postgres.NotificationQueue{Usage: 0.4}
+	hidden := postgres.NotificationQueue{Hidden: true}
+	for _, c := range []struct {
+		before, now postgres.NotificationQueue
+		want        bool
+	}{
+		{quiet, quiet, false}, {quiet, full, true}, {quiet, hidden, true},
+		{full, quiet, true}, {full, fuller, false}, {full, hidden, true},
+		{hidden, quiet, true}, {hidden, full, true}, {hidden, hidden, false},
+	} {
+		if got := lossChanged(c.before, c.now); got != c.want {
+			t.Errorf("from %+v to %+v: %t, want %t", c.before, c.now, got, c.want)
+		}
+	}
+}
