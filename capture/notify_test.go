@@ -165,17 +165,7 @@ func TestNotifyWithoutPrivilege(t *testing.T) {
 	cfg.Source = "notify"
 	d := start(t, cfg)
 	eventually(t, "the missing privilege is reported", func() error { return says(d, "CREATE TRIGGER") })
-	tab, err := postgres.LoadTable(t.Context(), conn, cfg.Table)
-	if err != nil {
-		t.Fatal(err)
-	}
-	statements, err := postgres.SetupSQL(t.Context(), conn, tab, postgres.SetupOptions{Source: "notify"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := postgres.ApplyStatements(t.Context(), conn, statements); err != nil {
-		t.Fatal(err)
-	}
+	setUp(t, conn, "notify")
 	d.ready()
 	exec(t, conn, "INSERT INTO votes (comment) VALUES ('x')")
 	d.follows(conn, "votes", "vote_id")
@@ -190,17 +180,7 @@ func TestNotifyAfterHardening(t *testing.T) {
 	exec(t, conn, votes)
 	exec(t, conn, "GRANT ALL ON votes TO pg_monitor; GRANT USAGE ON SEQUENCE votes_vote_id_seq TO pg_monitor")
 	cfg := asRole(t, conn, url, "capture_test_hardening")
-	tab, err := postgres.LoadTable(t.Context(), conn, cfg.Table)
-	if err != nil {
-		t.Fatal(err)
-	}
-	statements, err := postgres.SetupSQL(t.Context(), conn, tab, postgres.SetupOptions{Source: "notify"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := postgres.ApplyStatements(t.Context(), conn, statements); err != nil {
-		t.Fatal(err)
-	}
+	setUp(t, conn, "notify")
 	cfg.Source, cfg.timeouts.Marker = "notify", patience // on a busy machine, markers are late
 	d := start(t, cfg)
 	d.ready()
