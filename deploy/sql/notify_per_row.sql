@@ -7,7 +7,8 @@ DECLARE
 	has_room boolean := false;
 BEGIN
 	-- If the queue were full, the application's commit would fail. capture watches the queue, too, and reads the whole table
-	-- until it empties.
+	-- until it empties. The literal is a float8, so the next line calls no cast, but only the two functions whose rights
+	-- capture checks: see LoadNotificationQueue.
 	has_room := pg_notification_queue_usage() <= float8 '0.5';
 	IF NOT has_room THEN
 		RETURN NULL;

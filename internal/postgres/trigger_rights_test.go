@@ -18,6 +18,7 @@ func TestTriggersNeverFailTheWriter(t *testing.T) {
 	}{
 		{"FUNCTION pg_notification_queue_usage()", true},
 		{"FUNCTION float8le(float8, float8)", true},
+		{"FUNCTION float8(numeric)", false},
 		{"FUNCTION pg_notify(text, text)", false},
 		{`FUNCTION concat(VARIADIC "any")`, false},
 		{`FUNCTION json_build_array(VARIADIC "any")`, false},
@@ -47,17 +48,19 @@ func TestTriggersNeverFailTheWriter(t *testing.T) {
 				if f := findings["notifications"]; strings.HasPrefix(f.Hint, "GRANT EXECUTE") != h.silent || strings.Contains(f.Found, "or float8le(") != h.silent {
 					t.Errorf("without %s, doctor finds: %+v", h.functions, f)
 				}
+				writer := connectTo(t, url) // earlier sessions may have cached the result of a cast
 				for _, write := range []string{
 					"INSERT INTO public.votes VALUES (1)", "UPDATE public.votes SET comment = 'x'", "UPDATE public.votes SET vote_id = 2",
 					"DELETE FROM public.votes", "TRUNCATE public.votes",
 				} {
-					if err := writeAs(t, conn, "pg_monitor", write); err != nil {
+					if err := writeAs(t, writer, "pg_monitor", write); err != nil {
 						t.Errorf("without %s: %s: %v", h.functions, write, err)
 					}
 					if got := l.receiveKeys(conn); (len(got) == 0) != h.silent {
 						t.Errorf("without %s: %s: received %q", h.functions, write, got)
 					}
 				}
+				writer.Close(testContext(t))
 				run(t, conn, "GRANT EXECUTE ON "+h.functions+" TO PUBLIC")
 			}
 			if err := writeAs(t, conn, "pg_monitor", "INSERT INTO public.votes VALUES (3)"); err != nil {
