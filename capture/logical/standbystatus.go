@@ -2,6 +2,7 @@ package logical
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/jackc/pglogrepl"
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgproto3"
 
 	"capture/capture/source"
 	"capture/internal/postgres"
@@ -109,14 +111,35 @@ func (s *standby) sendStatus(force, requestReply bool) error {
 	if !s.startWrite() {
 		return source.ErrNotFollowing
 	}
-	// pglogrepl also sends the write position as the flush position and the apply position if these are not set.
-	err := pglogrepl.SendStandbyStatusUpdate(context.Background(), s.conn, pglogrepl.StandbyStatusUpdate{WALWritePosition: lsn, ReplyRequested: requestReply})
+	// pglogrepl.SendStandbyStatusUpdate would use pgx's buffer for messages. If the receiver's read fails, pgx writes its
+	// Terminate message to this buffer, in a goroutine of its own.
+	message, err := encodeStatus(lsn, time.Now(), requestReply)
+	if err == nil {
+		_, err = s.conn.Conn().Write(message)
+	}
 	if err != nil {
 		return fmt.Errorf("send the standby status: %w", err)
 	}
 	s.sentLSN, s.sentAt = lsn, time.Now()
 	return nil
 }
+
+// encodeStatus returns a CopyData message with a Standby status update ("Streaming Replication Protocol"), which confirms that
+// the WAL up to lsn has been written, flushed and applied.
+func encodeStatus(lsn pglogrepl.LSN, now time.Time, requestReply bool) ([]byte, error) {
+	update := []byte{pglogrepl.StandbyStatusUpdateByteID}
+	for range 3 {
+		update = binary.BigEndian.AppendUint64(update, uint64(lsn))
+	}
+	update = binary.BigEndian.AppendUint64(update, uint64(now.UnixMicro()-epoch.UnixMicro()))
+	if requestReply {
+		return (&pgproto3.CopyData{Data: append(update, 1)}).Encode(nil)
+	}
+	return (&pgproto3.CopyData{Data: append(update, 0)}).Encode(nil)
+}
+
+// epoch is the time from which the protocol counts microseconds.
+var epoch = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
 
 // statusLoop sends status messages until ctx ends: after progress, and at least once per s.interval. Once per Timeouts.Ping, a
 // message also requests a keepalive. The keepalive proves that the server is alive: statusLoop returns an error if the server

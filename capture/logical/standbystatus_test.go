@@ -1,7 +1,14 @@
 package logical
 
 import (
+	"bytes"
+	"io"
+	"net"
+	"sync"
 	"testing"
+	"time"
+
+	"github.com/jackc/pglogrepl"
 
 	"capture/internal/pgserver"
 )
@@ -51,5 +58,91 @@ func TestStatusMessagesEndWithConnection(t *testing.T) {
 		<-sent
 		s.standby.close()
 		<-ended
+	}
+}
+
+// TestStatusMessagesWhileReadFails sends status messages while the receiver's read fails and pgx therefore ends the connection.
+// The race detector fails the test if both use the same memory.
+func TestStatusMessagesWhileReadFails(t *testing.T) {
+	t.Parallel()
+	server := pgserver.Shared(t)
+	for range 10 {
+		url, endStream := relay(t, server.Addr())
+		s := New(newEnv(t, url))
+		if _, err := s.connect(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		sent, ended := make(chan struct{}, 1), make(chan struct{})
+		go func() {
+			defer close(ended)
+			for s.standby.sendStatus(true, true) == nil {
+				select {
+				case sent <- struct{}{}:
+				default:
+				}
+			}
+		}()
+		<-sent
+		endStream()
+		if _, err := s.standby.conn.ReceiveMessage(t.Context()); err == nil {
+			t.Error("the read did not fail")
+		}
+		<-ended
+		s.standby.close()
+	}
+}
+
+// relay forwards one connection to a server, and returns the URL of the server's database postgres. endStream ends the stream
+// from the server. The client can still write.
+func relay(t *testing.T, addr string) (url string, endStream func()) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := make(chan *net.TCPConn, 1)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		from, err := l.Accept()
+		l.Close() // a request to cancel is refused
+		if err != nil {
+			return
+		}
+		defer from.Close()
+		client <- from.(*net.TCPConn)
+		to, err := net.Dial("tcp", addr)
+		if err != nil {
+			return
+		}
+		wg.Go(func() { io.Copy(from, to) })
+		defer to.Close()
+		io.Copy(to, from)
+	})
+	t.Cleanup(func() {
+		l.Close()
+		wg.Wait()
+	})
+	return pgserver.URL(l.Addr().String(), "postgres"), func() {
+		if err := (<-client).CloseWrite(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// TestEncodeStatus compares a message with the documented layout.
+func TestEncodeStatus(t *testing.T) {
+	at := time.Date(2000, 1, 1, 0, 0, 1, 500_000, time.UTC)
+	lsn := []byte{0, 0, 0, 0x16, 0xB3, 0x74, 0xD8, 0x48}
+	want := append([]byte{'d', 0, 0, 0, 38, 'r'}, bytes.Repeat(lsn, 3)...)
+	want = append(want, 0, 0, 0, 0, 0, 0xF, 0x44, 0x34) // 1,000,500 µs
+	for _, reply := range []bool{false, true} {
+		last := byte(0)
+		if reply {
+			last = 1
+		}
+		got, err := encodeStatus(pglogrepl.LSN(0x16B374D848), at, reply)
+		if err != nil || !bytes.Equal(got, append(bytes.Clone(want), last)) {
+			t.Errorf("reply %t: %v, %v", reply, got, err)
+		}
 	}
 }
