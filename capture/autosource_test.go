@@ -137,7 +137,7 @@ func TestAutoInstallsNoTriggers(t *testing.T) {
 	conn := connect(t, s.URL("postgres"))
 	exec(t, conn, votes)
 	cfg := config(t, s.URL("postgres"))
-	cfg.Source, cfg.PollInterval, cfg.intervals.setupCheck = "auto", 20*time.Millisecond, 20*time.Millisecond
+	cfg.Source, cfg.PollInterval, cfg.intervals.setupCheck = "auto", 20*time.Millisecond, 200*time.Millisecond
 	d := start(t, cfg)
 	d.by("poll", "capture setup --source notify")
 	exec(t, conn, "INSERT INTO votes (comment) VALUES ('polled')")

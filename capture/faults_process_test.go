@@ -23,7 +23,7 @@ import (
 
 // TestKilledAnywhere kills the process again and again under load, at random moments of copies, streams, writes and renames. A
 // reader checks every version of the file that it sees: each is complete, shows a state that the database had, and is not older
-// than the version before. CAPTURE_TEST_KILLS sets the number of rounds; the default is twenty, or as many as fit into half a
+// than the version before. CAPTURE_TEST_KILLS sets the number of rounds; the default is ten, or as many as fit into half a
 // minute. One of the two subtests has a file that is large enough to be patched.
 func TestKilledAnywhere(t *testing.T) {
 	if testing.Short() {
@@ -38,7 +38,7 @@ func TestKilledAnywhere(t *testing.T) {
 // and deleted.
 func killAnywhere(t *testing.T, bulk int) {
 	t.Parallel()
-	rounds, until := 20, time.Now().Add(30*time.Second)
+	rounds, until := 10, time.Now().Add(30*time.Second)
 	if n, err := strconv.Atoi(os.Getenv("CAPTURE_TEST_KILLS")); err == nil {
 		rounds, until = n, time.Now().Add(24*time.Hour)
 	}
