@@ -20,7 +20,7 @@ import (
 )
 
 const (
-	generatedRounds = 40 // number of tables
+	generatedRounds = 24 // number of tables
 	tablesAtOnce    = 8  // number of tables in one database; a transaction may write several of them
 	keySpace        = 40 // number of keys that a workload uses
 )
