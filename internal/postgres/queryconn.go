@@ -115,10 +115,18 @@ func CloseNow(conn *pgconn.PgConn) {
 	}
 }
 
+// rollbackTimeout bounds Rollback, because the server may not answer. It is long: a server that answers late, perhaps because it
+// has a lot to do, keeps its connection.
+const rollbackTimeout = 30 * time.Second
+
 // Rollback ends a read-only transaction. It ignores errors: if it fails, the connection is broken, and the next use of the
-// connection returns an error.
+// connection returns an error. If ctx has ended, the caller is stopping, and Rollback waits for a second at most.
 func Rollback(ctx context.Context, tx pgx.Tx) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	limit := rollbackTimeout
+	if ctx.Err() != nil {
+		ctx, limit = context.WithoutCancel(ctx), time.Second
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	_ = tx.Rollback(ctx)
 }

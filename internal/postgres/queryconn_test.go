@@ -11,6 +11,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"capture/internal/faultproxy"
 	"capture/internal/pgserver"
 )
 
@@ -147,5 +148,35 @@ func TestIdleTimeout(t *testing.T) {
 	}
 	if took := time.Since(start); read != 10 || took < 10*timeout/3 {
 		t.Errorf("it ended after %s and %d of 10 bytes", took, read)
+	}
+}
+
+// TestRollbackOnSlowServer: a server that takes longer than a second to answer keeps its connection.
+func TestRollbackOnSlowServer(t *testing.T) {
+	t.Parallel()
+	proxy, err := faultproxy.New(pgserver.Shared(t).Addr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer proxy.Close()
+	cfg, err := ParseConfig(proxy.URL("postgres"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := Connect(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer CloseNow(conn.PgConn())
+	tx, err := Begin(t.Context(), conn, "READ ONLY")
+	if err != nil {
+		t.Fatal(err)
+	}
+	proxy.Stall()
+	answer := time.AfterFunc(1500*time.Millisecond, proxy.Unstall)
+	defer answer.Stop()
+	Rollback(t.Context(), tx)
+	if err := conn.Ping(t.Context()); err != nil {
+		t.Errorf("after the rollback: %v", err)
 	}
 }
