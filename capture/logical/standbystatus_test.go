@@ -55,7 +55,11 @@ func TestStatusMessagesEndWithConnection(t *testing.T) {
 				}
 			}
 		}()
-		<-sent
+		select {
+		case <-sent:
+		case <-ended:
+			t.Fatal("no status message was sent")
+		}
 		s.standby.close()
 		<-ended
 	}
@@ -82,7 +86,11 @@ func TestStatusMessagesWhileReadFails(t *testing.T) {
 				}
 			}
 		}()
-		<-sent
+		select {
+		case <-sent:
+		case <-ended:
+			t.Fatal("no status message was sent")
+		}
 		endStream()
 		if _, err := s.standby.conn.ReceiveMessage(t.Context()); err == nil {
 			t.Error("the read did not fail")
