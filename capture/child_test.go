@@ -20,6 +20,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"capture/internal/busy"
 	"capture/internal/logfile"
 	"capture/store"
 )
@@ -217,7 +218,8 @@ func (c *child) kill() {
 // says waits for a line with these words.
 func (c *child) says(words ...string) {
 	c.t.Helper()
-	deadline := time.After(patience)
+	limit := busy.Limit(patience)
+	deadline := time.After(limit)
 	var last string
 	for {
 		select {
@@ -230,7 +232,7 @@ func (c *child) says(words ...string) {
 				return
 			}
 		case <-deadline:
-			c.t.Fatalf("no line with %q after %s; the last: %s", words, patience, last)
+			c.t.Fatalf("no line with %q after %s; the last: %s", words, limit, last)
 		}
 	}
 }
@@ -250,8 +252,9 @@ func (c *child) stop() int {
 	if err := c.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		c.t.Fatal(err)
 	}
-	give := time.AfterFunc(patience, func() {
-		c.t.Errorf("it runs %s after SIGTERM", patience)
+	limit := busy.Limit(patience)
+	give := time.AfterFunc(limit, func() {
+		c.t.Errorf("it runs %s after SIGTERM", limit)
 		_ = c.cmd.Process.Signal(syscall.SIGQUIT) // the child then prints the stacks of its goroutines into its log
 	})
 	defer give.Stop()

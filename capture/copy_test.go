@@ -125,7 +125,7 @@ func TestCopyWithFewerConnections(t *testing.T) {
 	exec(t, conn, "CREATE PUBLICATION capture_votes FOR TABLE votes")
 	exec(t, conn, "CREATE ROLE reader LOGIN REPLICATION CONNECTION LIMIT 5; GRANT SELECT ON votes TO reader")
 	cfg := slowly(t, strings.Replace(url, "postgres@", "reader@", 1))
-	cfg.copying.Connections, cfg.copying.RangeBytes, cfg.CopyRate = 6, 16<<10, 4_000_000
+	cfg.copying.Connections, cfg.copying.RangeBytes = 6, 16<<10
 	d := start(t, cfg)
 	d.ready()
 	d.equal(conn, "votes", "vote_id")
@@ -186,7 +186,7 @@ func TestFrozenGivesWay(t *testing.T) {
 			conn := connect(t, url)
 			bigTable(t, conn)
 			path := filepath.Join(t.TempDir(), "feedback.json")
-			c := startChild(t, url, path, "CAPTURE_TEST_CHILD_RATE=2000000", "CAPTURE_TEST_CHILD_CONNECTIONS="+connections, "CAPTURE_TEST_FROZEN_AFTER=1s")
+			c := startChild(t, url, path, "CAPTURE_TEST_CHILD_RATE=1000000", "CAPTURE_TEST_CHILD_CONNECTIONS="+connections, "CAPTURE_TEST_FROZEN_AFTER=3s")
 			copying(t, conn, 1)
 			if err := c.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
 				t.Fatal(err)

@@ -346,7 +346,7 @@ func TestUnwrittenWAL(t *testing.T) {
 	d := start(t, config(t, url))
 	d.ready()
 	for range 3 {
-		ctx, cancel := context.WithTimeout(t.Context(), patience/6)
+		ctx, cancel := context.WithTimeout(t.Context(), busy.Limit(patience/6))
 		exec(t, conn, "BEGIN")
 		exec(t, conn, "SELECT pg_logical_emit_message(false, 'capture', 'left behind')")
 		exec(t, conn, "ROLLBACK")

@@ -48,8 +48,9 @@ func TestWritesFail(t *testing.T) {
 	if _, err := d.Snapshot(t.Context()); err == nil || !strings.Contains(err.Error(), d.path) {
 		t.Errorf("the error of a forced flush: %v", err)
 	}
+	inserted := one[string](t, conn, "SELECT pg_current_wal_insert_lsn()::text")
 	eventually(t, "the position is confirmed", func() error {
-		behind := one[int64](t, conn, "SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), confirmed_flush_lsn)::bigint FROM pg_replication_slots WHERE database = current_database()")
+		behind := one[int64](t, conn, "SELECT pg_wal_lsn_diff($1::pg_lsn, confirmed_flush_lsn)::bigint FROM pg_replication_slots WHERE database = current_database()", inserted)
 		if behind > 0 {
 			return fmt.Errorf("%d bytes behind", behind)
 		}
@@ -82,7 +83,7 @@ func TestFolderRemoved(t *testing.T) {
 	}
 	exec(t, conn, "INSERT INTO votes (user_query) VALUES ('meanwhile')")
 	d.notReady("file", folder)
-	if err := errors.Join(os.Remove(folder), os.Mkdir(folder, 0o755)); err != nil {
+	if err := errors.Join(os.Remove(folder), os.MkdirAll(folder, 0o755)); err != nil {
 		t.Fatal(err)
 	}
 	d.ready()

@@ -16,6 +16,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"capture/internal/busy"
 	"capture/internal/filetest"
 	"capture/internal/pgserver"
 	"capture/store"
@@ -202,7 +203,7 @@ func TestFrozenWhileCopying(t *testing.T) {
 	conn := connect(t, url)
 	bigTable(t, conn)
 	path := filepath.Join(t.TempDir(), "feedback.json")
-	c := startChild(t, url, path, "CAPTURE_TEST_CHILD_RATE=1500000", "CAPTURE_TEST_FROZEN_AFTER=1s")
+	c := startChild(t, url, path, "CAPTURE_TEST_CHILD_RATE=1000000", "CAPTURE_TEST_FROZEN_AFTER=3s")
 	copying(t, conn, 1)
 	if err := c.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
@@ -250,7 +251,7 @@ func TestPanic(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), "internal error") {
 			t.Errorf("Run returned %v", err)
 		}
-	case <-time.After(patience):
+	case <-time.After(busy.Limit(patience)):
 		t.Fatal("the daemon still runs")
 	}
 	if !strings.Contains(log.String(), `"@message":"internal error"`) {

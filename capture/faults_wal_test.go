@@ -99,7 +99,9 @@ func TestSlotLost(t *testing.T) {
 	p := proxied(t, s)
 	conn := connect(t, s.URL("postgres"))
 	table(t, conn, 10)
-	d := start(t, config(t, p.URL("postgres")))
+	cfg := config(t, p.URL("postgres"))
+	cfg.timeouts.Idle = 10 * patience // only the server ends the connection
+	d := start(t, cfg)
 	d.ready()
 	p.Stall()
 	slot := one[string](t, conn, "SELECT slot_name FROM pg_replication_slots")

@@ -28,6 +28,14 @@ func restartable(t *testing.T, source, url string) (cfg Config, conn *pgx.Conn, 
 	t.Helper()
 	conn = connect(t, url)
 	table(t, conn, 400)
+	// By notify, the horizon of the first copy is the oldest transaction of the cluster. It must be younger than these votes.
+	next := one[int64](t, conn, "SELECT pg_snapshot_xmax(pg_current_snapshot())::text::int8")
+	eventually(t, "the transactions of other tests end", func() error {
+		if oldest := one[int64](t, conn, "SELECT pg_snapshot_xmin(pg_current_snapshot())::text::int8"); oldest < next {
+			return fmt.Errorf("transaction %d is open", oldest)
+		}
+		return nil
+	})
 	cfg = resyncing(config(t, url))
 	cfg.Source, path = source, filepath.Join(t.TempDir(), "feedback.json")
 	cfg.pageBytes = 4 << 10

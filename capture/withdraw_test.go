@@ -10,6 +10,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"capture/internal/busy"
 	"capture/internal/pgserver"
 	"capture/internal/postgres"
 )
@@ -67,7 +68,7 @@ func updateWorks(t *testing.T, conn *pgx.Conn, table string) {
 		if err == nil {
 			return
 		}
-		if time.Since(start) > 30*time.Second {
+		if time.Since(start) > busy.Limit(patience) {
 			t.Fatalf("for %s: %v", time.Since(start), err)
 		}
 		time.Sleep(50 * time.Millisecond)

@@ -237,7 +237,7 @@ func TestStopWithFailingVolume(t *testing.T) {
 	}
 }
 
-// TestSlowVolume checks that a volume on which each fsync takes a second causes no alarm and delays only the file. A volume
+// TestSlowVolume checks that a volume on which each fsync takes two seconds causes no alarm and delays only the file. A volume
 // that hangs is reported. When it recovers, the file catches up with the table.
 func TestSlowVolume(t *testing.T) {
 	if testing.Short() {
@@ -260,7 +260,7 @@ func TestSlowVolume(t *testing.T) {
 		}
 		return end
 	}
-	end := change("1s")
+	end := change("2s")
 	address, isDone := d.address(), d.holds(url)
 	eventually(t, "the file holds the table", func() bool {
 		if body, code := get(t, "http://"+address+"/readyz"); code != http.StatusOK {

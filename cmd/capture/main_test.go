@@ -35,7 +35,7 @@ var (
 	plain  string // path of capture, built without the race detector
 )
 
-const waitTimeout = 60 * time.Second // long enough for a slow machine
+const waitTimeout = 60 * time.Second // on an idle machine
 
 // noExitPause keeps a program with the race detector from sleeping for a second when it exits: capture must stop within two
 // seconds.
@@ -106,7 +106,7 @@ func prepare(ctx context.Context, dir string, env []string, args ...string) *exe
 // run runs a command until it exits.
 func run(t *testing.T, dir string, env []string, args ...string) result {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), waitTimeout)
+	ctx, cancel := context.WithTimeout(t.Context(), busy.Limit(waitTimeout))
 	defer cancel()
 	return finish(t, prepare(ctx, dir, env, args...))
 }
@@ -115,7 +115,7 @@ func run(t *testing.T, dir string, env []string, args ...string) result {
 // that prepare a test, or that read large files.
 func runPlain(t *testing.T, dir string, env []string, args ...string) result {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), waitTimeout)
+	ctx, cancel := context.WithTimeout(t.Context(), busy.Limit(waitTimeout))
 	defer cancel()
 	cmd := prepare(ctx, dir, env, args...)
 	cmd.Path = plain
@@ -300,10 +300,11 @@ func get(t *testing.T, url string) (body []byte, code int) {
 // to a daemon, and other tests need the processors.
 func eventually(t *testing.T, what string, condition func() bool) {
 	t.Helper()
+	limit := busy.Limit(waitTimeout)
 	for began := time.Now(); !condition(); {
 		waited := time.Since(began)
-		if waited > waitTimeout {
-			t.Fatalf("waited %s for %s", waitTimeout, what)
+		if waited > limit {
+			t.Fatalf("waited %s for %s", limit, what)
 		}
 		<-time.After(min(max(10*time.Millisecond, waited/10), 100*time.Millisecond))
 	}

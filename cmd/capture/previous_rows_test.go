@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"capture/capture"
+	"capture/internal/busy"
 	"capture/internal/faultproxy"
 	"capture/internal/pgserver"
 )
@@ -80,7 +81,7 @@ func TestRowsOfAnEarlierRun(t *testing.T) {
 		t.Fatal(err)
 	}
 	d.ready()
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(busy.Limit(20 * time.Second))
 	for {
 		rows, newest, shape := look()
 		if rows == 2001 && newest == "2001" {

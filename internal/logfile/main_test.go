@@ -6,6 +6,8 @@ import (
 	"os/exec"
 	"testing"
 	"time"
+
+	"capture/internal/busy"
 )
 
 // children contains functions by name. A test can start this test binary as another process, which runs one of these functions.
@@ -45,7 +47,7 @@ func read(t *testing.T, path string) []byte {
 // within waits until a condition holds.
 func within(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(busy.Limit(20 * time.Second))
 	for !ok() {
 		if time.Now().After(deadline) {
 			t.Fatalf("never happened: %s", what)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"capture/internal/busy"
 	"capture/internal/faultproxy"
 	"capture/internal/pgserver"
 )
@@ -113,7 +114,7 @@ func TestQueryConnTake(t *testing.T) {
 // error of an idle connection once the bytes stop.
 func TestIdleTimeout(t *testing.T) {
 	t.Parallel()
-	const timeout = 300 * time.Millisecond
+	timeout := busy.Limit(300 * time.Millisecond)
 	cfg, err := ParseConfig("postgres://localhost/")
 	if err != nil {
 		t.Fatal(err)
