@@ -21,25 +21,51 @@ const (
 	lockIdleTimeout = 2 * time.Minute
 )
 
+// LockMode is a mode of LOCK TABLE.
+type LockMode string
+
+// The lock modes that capture uses.
+const (
+	AccessShare       LockMode = "ACCESS SHARE"
+	RowExclusive      LockMode = "ROW EXCLUSIVE"
+	ShareRowExclusive LockMode = "SHARE ROW EXCLUSIVE"
+)
+
 // Lock locks the table's definition, and that of its partitions, until the open transaction tx ends. It takes no snapshot. If
-// another session holds a conflicting lock for longer than lockWait, Lock returns an error for which IsLockTimeout is true.
-//
-// Lock waits only while it holds no lock. LOCK TABLE locks partitions one by one. If it waited for one partition while it held
-// another, a statement of the application that locks them in another order could fail with a deadlock: Postgres cancels the
-// session that notices the deadlock. So Lock waits only for the partitioned table itself. If a partition is locked, Lock
-// releases what it has, and tries again.
+// another session holds a conflicting lock for longer than lockWait, Lock returns an error for which IsLockTimeout is true. Lock
+// also sets the transaction's idle timeout to lockIdleTimeout.
 func (t *Table) Lock(ctx context.Context, tx pgx.Tx) error {
-	for deadline := time.Now().Add(lockWait); ; {
-		_, err := tx.Exec(ctx, t.lockSQL(time.Until(deadline)), pgx.QueryExecModeSimpleProtocol)
+	idle := fmt.Sprintf("SET LOCAL idle_in_transaction_session_timeout = %d; ", lockIdleTimeout.Milliseconds())
+	if err := t.lock(ctx, tx, AccessShare, lockWait, idle); err != nil {
+		return fmt.Errorf("lock table %s against changes of its definition: %w", t.Name(), err)
+	}
+	return nil
+}
+
+// LockIn locks the table and its partitions in the given mode until the open transaction tx ends. If another session holds a
+// conflicting lock for longer than wait, LockIn returns an error for which IsLockTimeout is true. It sets the transaction's
+// lock_timeout to 0.
+//
+// LockIn waits only while it holds no lock. LOCK TABLE locks partitions one by one. If it waited for one partition while it held
+// another, a statement of the application that locks them in another order could fail with a deadlock: Postgres cancels the
+// session that notices the deadlock. So LockIn waits only for the partitioned table itself. If a partition is locked, LockIn
+// releases what it has, and tries again.
+func (t *Table) LockIn(ctx context.Context, tx pgx.Tx, mode LockMode, wait time.Duration) error {
+	return t.lock(ctx, tx, mode, wait, "")
+}
+
+// lock is LockIn, with statements for settings before it.
+func (t *Table) lock(ctx context.Context, tx pgx.Tx, mode LockMode, wait time.Duration, settings string) error {
+	for deadline := time.Now().Add(wait); ; {
+		_, err := tx.Exec(ctx, settings+t.lockSQL(mode, time.Until(deadline)), pgx.QueryExecModeSimpleProtocol)
 		if err == nil {
 			return nil
 		}
-		err = fmt.Errorf("lock table %s against changes of its definition: %w", t.Name(), err)
 		if !t.Partitioned || !IsLockTimeout(err) || time.Until(deadline) < lockRetryPause {
 			return err
 		}
 		if _, err := tx.Exec(ctx, "ROLLBACK TO SAVEPOINT unlocked; RELEASE SAVEPOINT unlocked", pgx.QueryExecModeSimpleProtocol); err != nil {
-			return fmt.Errorf("unlock table %s: %w", t.Name(), err)
+			return fmt.Errorf("unlock the table: %w", err)
 		}
 		select {
 		case <-ctx.Done():
@@ -49,15 +75,14 @@ func (t *Table) Lock(ctx context.Context, tx pgx.Tx) error {
 	}
 }
 
-// lockSQL returns the statements of one attempt of Lock, which waits at most this long.
-func (t *Table) lockSQL(wait time.Duration) string {
+// lockSQL returns the statements of one attempt of LockIn, which waits at most this long.
+func (t *Table) lockSQL(mode LockMode, wait time.Duration) string {
 	name := t.Name().Quoted()
-	lock := "LOCK TABLE ONLY " + name + " IN ACCESS SHARE MODE"
+	lock := fmt.Sprintf("LOCK TABLE ONLY %s IN %s MODE", name, mode)
 	if t.Partitioned {
-		lock = "SAVEPOINT unlocked; " + lock + "; LOCK TABLE " + name + " IN ACCESS SHARE MODE NOWAIT; RELEASE SAVEPOINT unlocked"
+		lock = fmt.Sprintf("SAVEPOINT unlocked; %s; LOCK TABLE %s IN %s MODE NOWAIT; RELEASE SAVEPOINT unlocked", lock, name, mode)
 	}
-	return fmt.Sprintf("SET LOCAL idle_in_transaction_session_timeout = %d; SET LOCAL lock_timeout = %d; %s; SET LOCAL lock_timeout = 0",
-		lockIdleTimeout.Milliseconds(), max(wait.Milliseconds(), 1), lock) // a lock_timeout of 0 would mean no limit
+	return fmt.Sprintf("SET LOCAL lock_timeout = %d; %s; SET LOCAL lock_timeout = 0", max(wait.Milliseconds(), 1), lock) // a lock_timeout of 0 would mean no limit
 }
 
 // ErrRedefined means that the table's definition was different in each of several attempts to lock it.

@@ -3,6 +3,8 @@ package restore
 import (
 	"context"
 
+	"github.com/jackc/pgx/v5"
+
 	"capture/internal/postgres"
 )
 
@@ -42,8 +44,21 @@ func (r *restoration) confirm(ctx context.Context) error {
 	if _, err := r.mapColumns(table); err != nil {
 		return err
 	}
-	if r.confirmed, err = countRows(ctx, r.conn, table); err != nil || r.confirmed == 0 {
+	if r.confirmed, err = countBefore(ctx, r.conn, table); err != nil || r.confirmed == 0 {
 		return err
 	}
 	return r.options.Confirm(table.Name().String(), r.confirmed)
+}
+
+// countBefore returns the number of the table's rows. It keeps no lock on the table.
+func countBefore(ctx context.Context, conn *pgx.Conn, table *postgres.Table) (rows int64, err error) {
+	tx, err := postgres.Begin(ctx, conn, "READ ONLY")
+	if err != nil {
+		return 0, postgres.ExplainRedacted("begin", err)
+	}
+	defer postgres.Rollback(ctx, tx)
+	if err := lockToRead(ctx, tx, table); err != nil {
+		return 0, err
+	}
+	return countRows(ctx, tx, table)
 }

@@ -33,7 +33,7 @@ const (
 // lock on the table, so no other session waits for long.
 func lockTable(ctx context.Context, tx pgx.Tx, table *postgres.Table, o *Options, p *progress) error {
 	if o.DryRun {
-		return setLockTimeout(ctx, tx, rowLockTimeout)
+		return lockPartitions(ctx, tx, table)
 	}
 	wait := o.LockWait
 	if wait == 0 {
@@ -42,11 +42,7 @@ func lockTable(ctx context.Context, tx pgx.Tx, table *postgres.Table, o *Options
 	for deadline := time.Now().Add(wait); ; {
 		p.report("waiting for the table", 0, 0)
 		err := withSavepoint(ctx, tx, func() error {
-			if err := setLockTimeout(ctx, tx, tableLockTimeout); err != nil {
-				return err
-			}
-			_, err := tx.Exec(ctx, "LOCK TABLE "+table.FromClause()+" IN SHARE ROW EXCLUSIVE MODE")
-			return err
+			return table.LockIn(ctx, tx, postgres.ShareRowExclusive, tableLockTimeout)
 		})
 		if err == nil {
 			return setLockTimeout(ctx, tx, rowLockTimeout)
@@ -63,12 +59,57 @@ func lockTable(ctx context.Context, tx pgx.Tx, table *postgres.Table, o *Options
 			}
 		}
 		p.report("waiting for the table"+holders, 0, 0)
+		awaitPartition(ctx, tx, table)
 		select {
 		case <-time.After(time.Second/2 + rand.N(time.Second)):
 		case <-ctx.Done():
 			return ctx.Err()
 		}
 	}
+}
+
+// lockPartitions locks a partitioned table, and its partitions, for a dry run, as the statements that write to them would do.
+// Those statements would wait for one partition while they hold another; see [postgres.Table.LockIn].
+func lockPartitions(ctx context.Context, tx pgx.Tx, table *postgres.Table) error {
+	if !table.Partitioned {
+		return nil
+	}
+	err := retryLocked(ctx, func() error {
+		return withSavepoint(ctx, tx, func() error { return table.LockIn(ctx, tx, postgres.RowExclusive, rowLockTimeout) })
+	})
+	if err != nil {
+		return explain("lock table "+table.Name().String(), err)
+	}
+	return setLockTimeout(ctx, tx, rowLockTimeout)
+}
+
+// lockToRead locks a partitioned table's definition, and that of its partitions, before a query reads the table; see
+// [postgres.Table.Lock].
+func lockToRead(ctx context.Context, tx pgx.Tx, table *postgres.Table) error {
+	if !table.Partitioned {
+		return nil
+	}
+	return explain("read table "+table.Name().String(), table.Lock(ctx, tx))
+}
+
+// awaitPartition waits for the lock on a partition that another session has locked, but at most for tableLockTimeout. It keeps no
+// lock, and waits without one. LockIn does not wait for partitions, but an autovacuum of a partition gives way only to a session
+// that waits for it. If awaitPartition fails, lockTable just tries again.
+func awaitPartition(ctx context.Context, tx pgx.Tx, table *postgres.Table) {
+	if !table.Partitioned {
+		return
+	}
+	_ = peek(ctx, tx, func() error {
+		partitions, err := queryTexts(ctx, tx, lockedPartitionSQL, int64(table.OID))
+		if err != nil || len(partitions) == 0 {
+			return err
+		}
+		if err := setLockTimeout(ctx, tx, tableLockTimeout); err != nil {
+			return err
+		}
+		_, err = tx.Exec(ctx, "LOCK TABLE ONLY "+partitions[0]+" IN SHARE ROW EXCLUSIVE MODE")
+		return err
+	})
 }
 
 func setLockTimeout(ctx context.Context, tx pgx.Tx, timeout time.Duration) error {
@@ -93,17 +134,24 @@ func retryLocked(ctx context.Context, f func() error) (err error) {
 	return err
 }
 
-// holdersSQL lists the sessions whose locks on the table keep a SHARE ROW EXCLUSIVE lock from being granted ("Explicit Locking"
-// in Postgres' documentation). $1 is the table's OID.
-var holdersSQL = `
-	SELECT DISTINCT 'process ' || a.pid || COALESCE(' of ' || NULLIF(a.usename::text, ''), '') || COALESCE(' (' || NULLIF(a.application_name, '') || ')', '')
-		|| COALESCE(', ' || a.state || ' for ' || pg_catalog.date_trunc('second', pg_catalog.clock_timestamp() - a.xact_start)::text, '')
+// heldLocksSQL selects the locks on the table that keep a SHARE ROW EXCLUSIVE lock from being granted ("Explicit Locking" in
+// Postgres' documentation), and the sessions that hold them. $1 is the table's OID.
+var heldLocksSQL = `
 	FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
 	WHERE l.locktype = 'relation' AND l.granted AND l.pid <> pg_catalog.pg_backend_pid()
 		AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())
 		AND l.relation IN ` + postgres.TreeSQL("$1::bigint") + `
-		AND l.mode NOT IN ('AccessShareLock', 'RowShareLock')
+		AND l.mode NOT IN ('AccessShareLock', 'RowShareLock')`
+
+// holdersSQL describes the sessions that hold these locks.
+var holdersSQL = `
+	SELECT DISTINCT 'process ' || a.pid || COALESCE(' of ' || NULLIF(a.usename::text, ''), '') || COALESCE(' (' || NULLIF(a.application_name, '') || ')', '')
+		|| COALESCE(', ' || a.state || ' for ' || pg_catalog.date_trunc('second', pg_catalog.clock_timestamp() - a.xact_start)::text, '')` +
+	heldLocksSQL + `
 	ORDER BY 1 LIMIT 3`
+
+// lockedPartitionSQL selects the quoted name of a partition with such a lock. The search path is empty, so the name has a schema.
+var lockedPartitionSQL = `SELECT l.relation::pg_catalog.regclass::text` + heldLocksSQL + ` AND l.relation <> $1::bigint LIMIT 1`
 
 // describeHolders returns who holds the table's locks, for a message: ", by process 17 of app (worker), idle in transaction for
 // 00:01:02". It returns "" if it finds nobody.

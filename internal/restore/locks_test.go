@@ -6,11 +6,17 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"regexp"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
+	"capture/internal/busy"
+	"capture/internal/postgres"
 	"capture/internal/restore"
 	"capture/internal/statefile"
 	"capture/internal/statefile/statefiletest"
@@ -61,6 +67,105 @@ func TestLockIsWaitedForInTurns(t *testing.T) {
 	holder.Exec("ROLLBACK; BEGIN; UPDATE votes SET comment = 'x'")
 	d.restore(o) // a dry run that inserts nothing waits for nobody
 	holder.Exec("ROLLBACK")
+}
+
+// TestRestoreBetweenPartitions: a migration locks the partitions in the opposite order to that in which a restore locks them. Its
+// deadlock_timeout is so short that it would fail at once if the restore waited for one partition while it holds another.
+func TestRestoreBetweenPartitions(t *testing.T) {
+	t.Parallel()
+	d := newDB(t)
+	d.Exec(`CREATE TABLE votes (vote_id int PRIMARY KEY) PARTITION BY RANGE (vote_id);
+		CREATE TABLE votes_1 PARTITION OF votes FOR VALUES FROM (0) TO (10); CREATE TABLE votes_2 PARTITION OF votes FOR VALUES FROM (10) TO (20);
+		INSERT INTO votes VALUES (1), (2), (11), (12)`)
+	path := d.Export("votes")
+	app := d.Connect(d.Config)
+	exec := func(statements string) {
+		ctx, cancel := context.WithTimeout(context.Background(), busy.Limit(10*time.Second))
+		defer cancel()
+		if _, err := app.Exec(ctx, statements, pgx.QueryExecModeSimpleProtocol); err != nil {
+			t.Error(err)
+		}
+	}
+	exec("SET deadlock_timeout = '1ms'")
+	confirm := func(string, int64) error { return nil }
+	for _, c := range []struct {
+		name    string
+		first   string // what the statement contains before which the migration locks a partition
+		waits   bool   // whether the migration continues only when the restore waits for the partition
+		options restore.Options
+	}{
+		{"count", "ACCESS SHARE|count", false, restore.Options{OnConflict: restore.Overwrite, Confirm: confirm}},
+		{"read", "ACCESS SHARE|NOT EXISTS .SELECT FROM", false, restore.Options{OnConflict: restore.Skip}},
+		{"write", "ROW EXCLUSIVE", false, restore.Options{OnConflict: restore.Skip}},
+		{"long wait to write", "ROW EXCLUSIVE", true, restore.Options{OnConflict: restore.Skip}},
+		{"dry run, read", "ACCESS SHARE|NOT EXISTS .SELECT FROM", false, restore.Options{OnConflict: restore.Skip, DryRun: true}},
+		{"dry run, write", "ROW EXCLUSIVE", false, restore.Options{OnConflict: restore.Skip, DryRun: true}},
+	} {
+		if c.waits && testing.Short() {
+			continue
+		}
+		d.Exec("DELETE FROM votes WHERE vote_id IN (2, 12)")
+		tracer := &lockTracer{first: regexp.MustCompile(c.first), before: func() { exec("BEGIN; LOCK TABLE public.votes_2") },
+			locked: make(chan struct{}), refused: make(chan error, 1)}
+		cfg := d.Config.Copy()
+		cfg.Tracer = tracer
+		conn := d.Connect(cfg)
+		c.options.Path = path
+		var res restore.Result
+		ended := make(chan error, 1)
+		go func() {
+			var err error
+			res, err = restore.Restore(context.Background(), conn, c.options)
+			ended <- err
+		}()
+		select {
+		case <-tracer.locked:
+		case err := <-ended:
+			t.Fatalf("%s: the migration did not lock the partition: %v", c.name, err)
+		}
+		for start := time.Now(); c.waits || len(tracer.refused) == 0; time.Sleep(time.Millisecond) {
+			if d.Query(fmt.Sprintf("SELECT count(*) FROM pg_locks WHERE NOT granted AND pid = %d", conn.PgConn().PID())) != "0" {
+				break
+			}
+			if len(ended) > 0 || time.Since(start) > time.Minute {
+				t.Fatalf("%s: the restore did not need the partition", c.name)
+			}
+		}
+		exec("LOCK TABLE public.votes_1")
+		exec("COMMIT")
+		if err := <-ended; err != nil || res.Inserted.Rows != 2 {
+			t.Errorf("%s: %+v, %v", c.name, res, err)
+		}
+	}
+}
+
+// lockTracer calls before, and then closes locked, before the first statement that the expression first matches. refused
+// receives the first error of a lock that the server refuses because another session holds it.
+type lockTracer struct {
+	first   *regexp.Regexp
+	before  func()
+	locked  chan struct{}
+	refused chan error
+	once    sync.Once
+}
+
+func (l *lockTracer) TraceQueryStart(ctx context.Context, _ *pgx.Conn, data pgx.TraceQueryStartData) context.Context {
+	if l.first.MatchString(data.SQL) {
+		l.once.Do(func() {
+			l.before()
+			close(l.locked)
+		})
+	}
+	return ctx
+}
+
+func (l *lockTracer) TraceQueryEnd(_ context.Context, _ *pgx.Conn, data pgx.TraceQueryEndData) {
+	if postgres.IsLockTimeout(data.Err) {
+		select {
+		case l.refused <- data.Err:
+		default:
+		}
+	}
 }
 
 // TestStagingHoldsNoLock changes the table's definition while its file is read.

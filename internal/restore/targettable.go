@@ -74,7 +74,13 @@ func (r *restoration) mapColumns(table *postgres.Table) (*columnMap, error) {
 // conflicts. Otherwise the rows are first copied into a temporary table, which needs no lock on the target table.
 func (r *restoration) chooseWay(ctx context.Context) error {
 	o := &r.options
-	if err := peek(ctx, r.tx, func() error { return r.isEmpty(ctx) }); err != nil {
+	err := peek(ctx, r.tx, func() error {
+		if err := lockToRead(ctx, r.tx, r.table); err != nil {
+			return err
+		}
+		return r.isEmpty(ctx)
+	})
+	if err != nil {
 		return err
 	}
 	events := triggerInsert
