@@ -7,12 +7,14 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
 	"capture/capture/source"
 	"capture/capture/sourcetest"
 	"capture/capture/tablecopy"
+	"capture/internal/busy"
 	"capture/internal/pgserver"
 	"capture/internal/postgres"
 	"capture/snapshot"
@@ -217,5 +219,45 @@ func TestImportAfterNameSwap(t *testing.T) {
 			exporter.MustExec("ROLLBACK")
 			conn.MustExec("DROP TABLE old_votes CASCADE") // the new table votes uses its sequence
 		}
+	}
+}
+
+// TestImportAfterDetach detaches a partition after a snapshot was exported, and locks it. The import does not wait for it, but
+// requests a resync.
+func TestImportAfterDetach(t *testing.T) {
+	t.Parallel()
+	url := pgserver.Database(t)
+	conn, exporter, reader := sourcetest.Connect(t, url), sourcetest.Connect(t, url), sourcetest.Connect(t, url)
+	conn.MustExec("CREATE TABLE votes (vote_id int PRIMARY KEY) PARTITION BY RANGE (vote_id)")
+	conn.MustExec("CREATE TABLE votes_1 PARTITION OF votes FOR VALUES FROM (0) TO (10)")
+	conn.MustExec("CREATE TABLE votes_2 PARTITION OF votes FOR VALUES FROM (10) TO (20)")
+	env := newEnv(t, url)
+	table, err := postgres.LoadTable(t.Context(), reader.Conn, env.Table)
+	if err != nil {
+		t.Fatal(err)
+	}
+	exporter.MustExec("BEGIN ISOLATION LEVEL REPEATABLE READ")
+	var snapshotName string
+	if err := exporter.QueryRow(t.Context(), "SELECT pg_export_snapshot()").Scan(&snapshotName); err != nil {
+		t.Fatal(err)
+	}
+	importSnapshot := func() error {
+		ctx, cancel := context.WithTimeout(t.Context(), busy.Limit(10*time.Second))
+		defer cancel()
+		return tablecopy.ImportSnapshot(ctx, env, reader.Conn, table, snapshotName)
+	}
+	if err := importSnapshot(); err != nil {
+		t.Fatal(err)
+	}
+	var timeout string
+	if err := reader.QueryRow(t.Context(), "SELECT current_setting('lock_timeout')").Scan(&timeout); err != nil || timeout != "0" {
+		t.Errorf("lock_timeout is %s after the import, %v", timeout, err)
+	}
+	reader.MustExec("ROLLBACK")
+	conn.MustExec("ALTER TABLE votes DETACH PARTITION votes_2")
+	conn.MustExec("BEGIN")
+	conn.MustExec("LOCK TABLE votes_2")
+	if resync := (*source.ResyncError)(nil); !errors.As(importSnapshot(), &resync) || !resync.Backoff {
+		t.Errorf("it returned %v", resync)
 	}
 }

@@ -136,7 +136,10 @@ func ImportSnapshot(ctx context.Context, env *source.Env, conn *pgx.Conn, table 
 	if err := table.Lock(ctx, tx); err != nil {
 		return err
 	}
-	if _, err := tx.Exec(ctx, "SET TRANSACTION SNAPSHOT "+postgres.QuoteLiteral(snapshotName), pgx.QueryExecModeSimpleProtocol); err != nil {
+	// The snapshot may show a partition that has been detached since, so Lock has not locked it. LoadTable must not wait long for
+	// such a partition, because this transaction holds locks.
+	sql := "SET LOCAL lock_timeout = 100; SET TRANSACTION SNAPSHOT " + postgres.QuoteLiteral(snapshotName)
+	if _, err := tx.Exec(ctx, sql, pgx.QueryExecModeSimpleProtocol); err != nil {
 		return fmt.Errorf("import the snapshot: %w", err)
 	}
 	const renamed = "the table was renamed while the copy was being prepared"
@@ -144,6 +147,8 @@ func ImportSnapshot(ctx context.Context, env *source.Env, conn *pgx.Conn, table 
 	switch p := (*postgres.Problem)(nil); {
 	case errors.As(err, &p) && p.TableMissing(): // LOCK has found a table with this name, but it is newer than the snapshot
 		return &source.ResyncError{Reason: renamed}
+	case postgres.IsLockTimeout(err):
+		return &source.ResyncError{Reason: "another session has locked a partition that the snapshot shows", Backoff: true}
 	case err != nil:
 		return err
 	case now.Fingerprint != table.Fingerprint:
@@ -152,6 +157,9 @@ func ImportSnapshot(ctx context.Context, env *source.Env, conn *pgx.Conn, table 
 		return &source.ResyncError{Reason: renamed}
 	case now.Rewritten():
 		return &source.ResyncError{Reason: "the table was rewritten or truncated while the copy was being prepared", Intact: true}
+	}
+	if _, err := tx.Exec(ctx, "SET LOCAL lock_timeout = 0", pgx.QueryExecModeSimpleProtocol); err != nil {
+		return fmt.Errorf("set lock_timeout: %w", err)
 	}
 	return nil
 }
