@@ -221,6 +221,40 @@ func TestNotifyAfterHardening(t *testing.T) {
 	}
 }
 
+// TestFullReadsLeavePauses: markers are always late, as on a server that has a lot to do, so each round reads the whole table.
+// After each read, the server has a pause that is at least as long.
+func TestFullReadsLeavePauses(t *testing.T) {
+	if testing.Short() {
+		t.Skip("reads a slow table several times")
+	}
+	t.Parallel()
+	url := pgserver.Database(t)
+	conn, writer := connect(t, url), connect(t, url)
+	exec(t, conn, `CREATE TYPE slow AS ENUM ('a'); CREATE FUNCTION slow_json(slow) RETURNS json LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(0.02); RETURN 1; END';
+		CREATE CAST (slow AS json) WITH FUNCTION slow_json(slow); CREATE TABLE votes (vote_id int PRIMARY KEY, n int, s slow);
+		INSERT INTO votes SELECT i, 0, 'a' FROM generate_series(1, 20) i`)
+	cfg := config(t, url)
+	cfg.Source, cfg.timeouts.Marker = "notify", time.Nanosecond
+	d := start(t, cfg)
+	d.ready()
+	eventually(t, "four reads of the whole table", func() error {
+		exec(t, writer, "UPDATE votes SET n = n + 1 WHERE vote_id = 1")
+		if n := len(d.reads()); n < 5 {
+			return fmt.Errorf("%d", n)
+		}
+		return nil
+	})
+	reads := d.reads()
+	for i := 2; i < len(reads); i++ {
+		before := reads[i-1]
+		took := time.Duration(before.Ms * float64(time.Millisecond))
+		pause := reads[i].Time.Sub(before.Time) - time.Duration(reads[i].Ms*float64(time.Millisecond))
+		if pause < took {
+			t.Errorf("a read of %s and then a pause of %s: %+v", took, pause, before)
+		}
+	}
+}
+
 // TestNotifyReportsNewReasonOfLoss: notifications are lost because the queue is too full, then because capture may not ask for
 // its usage, then because it is too full again. The status always has the current reason.
 func TestNotifyReportsNewReasonOfLoss(t *testing.T) {

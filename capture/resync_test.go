@@ -33,7 +33,9 @@ func proxiedConfig(t testing.TB, p *faultproxy.Proxy, url string) Config {
 
 // readLine is the log line of a copy or a resync.
 type readLine struct {
-	Message string `json:"@message"`
+	Message string    `json:"@message"`
+	Time    time.Time `json:"@timestamp"` // end of the read
+	Ms      float64
 	Reason  string
 	Rows    int
 	Changed int

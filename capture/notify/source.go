@@ -261,6 +261,7 @@ func (s *Source) runRound(ctx context.Context, t *snapshot.Table, forced bool) e
 	if s.reader.Table.Fingerprint != s.table.Fingerprint {
 		return &source.ResyncError{Reason: fmt.Sprintf("the definition of table %s changed", s.table.Name())}
 	}
+	requested := b.fullReadReason != ""
 	if err := s.completeBatch(ctx, tx, &b, forced); err != nil {
 		return err
 	}
@@ -270,7 +271,11 @@ func (s *Source) runRound(ctx context.Context, t *snapshot.Table, forced bool) e
 	if b.fullReadReason != "" {
 		err = s.reader.Update(ctx, t, b.fullReadReason, position)
 		if !forced {
-			s.delayFullRead(time.Since(start))
+			took := time.Since(start)
+			s.delayFullRead(took)
+			if !requested { // the reason is the table or the server, so the next round may be a full read, too
+				s.nextRound = time.Now().Add(took)
+			}
 		}
 		return err
 	}
