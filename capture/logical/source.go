@@ -93,7 +93,11 @@ func Probe(ctx context.Context, env *source.Env) error {
 		return err
 	}
 	defer s.standby.close()
-	if _, err := s.slot.probe(ctx, s.standby.conn); err != nil || missing == nil {
+	created, err := s.slot.probe(ctx, s.standby.conn)
+	if created {
+		err = s.dropTestSlot(ctx, s.slot)
+	}
+	if err != nil || missing == nil {
 		return err
 	}
 	return s.createPublication(ctx, missing)
@@ -213,12 +217,18 @@ func (s *Source) testSlot(ctx context.Context) error {
 	case err != nil:
 		return err
 	case created:
-		return s.withIdleTimeout(ctx, func(ctx context.Context) error { return s.standby.exec(ctx, "DROP_REPLICATION_SLOT "+test.name) })
+		return s.dropTestSlot(ctx, test)
 	}
 	// The slot had to wait for write transactions, so probe has given up, and the connection is closed.
 	s.standby.close()
 	_, err = s.connect(ctx)
 	return err
+}
+
+// dropTestSlot drops a slot that was created as a test. Otherwise, it would exist for a moment after the connection has ended, and
+// the server may have no room for another.
+func (s *Source) dropTestSlot(ctx context.Context, test *slot) error {
+	return s.withIdleTimeout(ctx, func(ctx context.Context) error { return s.standby.exec(ctx, "DROP_REPLICATION_SLOT "+test.name) })
 }
 
 // createPublication creates or repairs the publication. The parameter missing is the first result of prepare.
