@@ -128,8 +128,12 @@ func (d *doctor) checkSlot(ctx context.Context) {
 	case err == nil:
 		d.addFinding(name, OK, "a temporary slot can be created", "", "")
 	case waiting.Err() != nil && ctx.Err() == nil:
+		reason := "the server is slow, or a write transaction has begun meanwhile and is open"
+		if list := open.String(); list != "" {
+			reason = "it waits for write transactions: " + list
+		}
 		d.addFinding(name, Warn, fmt.Sprintf("the server did not create one within %s", slotTimeout),
-			"it waits for write transactions: "+open.String()+"; capture reads the table from time to time meanwhile", "")
+			reason+"; capture reads the table from time to time meanwhile", "")
 	default:
 		d.addError(name, Warn, Explain(err))
 		d.addPluginHint(ctx, &d.Findings[len(d.Findings)-1])
