@@ -19,8 +19,8 @@ func TestRateLimiter(t *testing.T) {
 		}
 		return time.Since(start)
 	}
-	r := newRateLimiter(1_000_000, time.Minute)
 	if took := elapsed(func() error {
+		r := newRateLimiter(1_000_000, time.Minute)
 		for range 300 {
 			if err := r.wait(t.Context(), 1000); err != nil {
 				return err
@@ -30,7 +30,7 @@ func TestRateLimiter(t *testing.T) {
 	}); took < 250*time.Millisecond {
 		t.Errorf("300 kB at 1 MB/s took %s", took)
 	}
-	r = newRateLimiter(10_000_000, 100*time.Millisecond)
+	r := newRateLimiter(10_000_000, 100*time.Millisecond)
 	if took := elapsed(func() error { return r.wait(t.Context(), 600_000_000) }); took < 100*time.Millisecond || took > busy.Limit(time.Second) {
 		t.Errorf("the wait for a row of a minute took %s, want the bound of 100ms", took)
 	}

@@ -23,6 +23,7 @@ import (
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
 
+	"capture/internal/busy"
 	"capture/internal/pgserver"
 )
 
@@ -178,7 +179,7 @@ func (p *tab) do(action chromedp.Action[chromedp.Void]) {
 
 func run[T any](p *tab, action chromedp.Action[T]) T {
 	p.t.Helper()
-	ctx, cancel := context.WithTimeout(p.ctx, patience)
+	ctx, cancel := context.WithTimeout(p.ctx, busy.Limit(patience))
 	defer cancel()
 	result, err := chromedp.Run(ctx, action)
 	if err != nil {
@@ -223,8 +224,9 @@ func (p *tab) waitFor(expression string) {
 			resolve(done);
 		}, 50);
 	})`, expression)
+	limit := busy.Limit(patience)
 	for began := time.Now(); p.eval(wait) != true; {
-		if time.Since(began) > patience {
+		if time.Since(began) > limit {
 			p.screenshot("failed")
 			page := p.eval("document.body.innerText.slice(0, 3000)")
 			p.mu.Lock()
