@@ -85,7 +85,7 @@ func liveHeap() uint64 {
 	return m.HeapAlloc
 }
 
-// TestBurst: clients commit many small transactions as fast as the server takes them. The log and the number of flushes stay
+// TestBurst: a session commits many small transactions as fast as it can. The log and the number of flushes stay
 // bounded, and the file catches up.
 func TestBurst(t *testing.T) {
 	if testing.Short() {

@@ -46,8 +46,8 @@ func newFlushSchedule(delay, interval time.Duration, now time.Time) *flushSchedu
 	return s
 }
 
-// enterInterval makes the interval that contains the time now the current interval. The next regular write is due when a later
-// interval begins.
+// enterInterval sets the current interval to the one that contains now. The next regular write is due when a later interval
+// begins.
 func (s *flushSchedule) enterInterval(now time.Time) {
 	s.intervalStart, s.intervalRan = now.Truncate(s.interval), now
 }

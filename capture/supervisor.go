@@ -292,7 +292,8 @@ func (s *supervisor) endAttempt(a *attempt) (followingSince time.Time) {
 	return followingSince
 }
 
-// addReport returns r with the totals of past added. Fields that are not set in r yet, such as the server, come from past.
+// addReport adds the totals of past to r, and returns the result. Fields that are not set in r yet, such as the server, come
+// from past.
 func addReport(past, r source.Report) source.Report {
 	if r.SystemID == "" && r.ServerVersion == "" {
 		r.SystemID, r.ServerVersion, r.ServerAddress = past.SystemID, past.ServerVersion, past.ServerAddress

@@ -37,7 +37,8 @@ func TestTemplateUnitEqualsTheUnit(t *testing.T) {
 	}
 }
 
-// composeConfig returns what Docker Compose makes of the files, as JSON. It skips the test if Compose is not installed.
+// composeConfig returns the services of the configuration that Docker Compose makes of the files. It skips the test if Compose
+// is not installed.
 func composeConfig(t *testing.T, env []string, files ...string) map[string]map[string]any {
 	t.Helper()
 	if err := exec.Command("docker", "compose", "version").Run(); err != nil {

@@ -160,7 +160,8 @@ func TestActionsArePinnedByCommit(t *testing.T) {
 	}
 }
 
-// GitHub replaces an expression before the shell reads the script, so a tag's or branch's name would become commands.
+// GitHub puts the value of a ${{ }} expression into the script before the shell reads the script. So commands in the name of a
+// tag or branch would run.
 func TestWorkflowCommandsContainNoExpression(t *testing.T) {
 	for name, w := range workflows(t) {
 		if !maps.Equal(w.Permissions, map[string]string{"contents": "read"}) {

@@ -11,8 +11,8 @@ import (
 )
 
 // oldRows limits the memory of old rows: rows that the open transaction has replaced or deleted. Readers and the savepoint need
-// them until the Commit. If half of the table changes, old rows would need half of the table's memory in addition. Once they use
-// too much memory, oldRows moves them to the spill file.
+// them until the Commit. If half of the table changes, old rows would need half of the table's memory in addition. Once they
+// use too much memory, oldRows moves them to the spill file.
 //
 // The old version of a page usually shares most lines with the new version, so evicting the whole page would free little.
 // Therefore oldRows moves only the private lines (see rebase.go). It evicts a whole page only if the page shares few lines.
@@ -32,8 +32,8 @@ type oldRows struct {
 	failed  bool      // whether the open transaction has failed to move rows to the spill file
 	inTree  bool      // whether rows of the tree may be in the spill file, because a transaction was rolled back
 
-	shown atomic.Pointer[spill.File] // the spill file, for the method usage; nil until rows are moved
-	stuck atomic.Pointer[stuckRows]  // last rows that could not be moved, for the method usage; nil if later rows could be moved
+	shown atomic.Pointer[spill.File] // the spill file, as usage reports it; nil until rows are moved
+	stuck atomic.Pointer[stuckRows]  // last rows that could not be moved, as usage reports them; nil if later rows could be moved
 }
 
 // stuckRows are old rows that cannot be moved to the spill file.

@@ -11,7 +11,7 @@ import (
 // SetAtRename makes each Write call fn between its two renames.
 func SetAtRename(fn func()) { atRename = fn }
 
-// SetPatchFrom sets the size from which files are patched.
+// SetPatchFrom sets the smallest size of a file that is patched.
 func SetPatchFrom(n int64) { patchFrom = n }
 
 // SetBlockBytes sets the length of a block.

@@ -249,9 +249,9 @@ type replay struct {
 	seen       *seen
 }
 
-// run cuts the power after each call. It tries all outcomes in which the first changes of names survive and all pages are left
-// in the same way, and some random outcomes. It returns the number of different cuts, and an error for the first cut that does
-// harm.
+// run cuts the power after each call. For each number k, it tries the outcomes in which only the first k changes of names
+// survive and all pages are left in the same way. It also tries some random outcomes. It returns the number of different cuts,
+// and an error for the first cut that does harm.
 func (p *replay) run(t *testing.T) (cuts int, err error) {
 	d, s := newDevice(p.root), &transcript{foreign: p.foreign, seen: p.seen}
 	d.ignoreSync = p.ignoreSync

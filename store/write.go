@@ -202,7 +202,7 @@ func (f *File) replaceBoth(p *pendingVersion, m *manifest.Manifest, last written
 	if err := f.temp.publish(retire(last, p, f.dataPath)); err != nil {
 		return err
 	}
-	f.renamed, f.hasWritten, f.existing.quarantine = true, true, "" // the file that Open found now has only its second name
+	f.renamed, f.hasWritten, f.existing.quarantine = true, true, "" // a damaged file that Open found has only its second name from now on
 	atRename()
 	if err := f.share.rename(f.manifestTmp(), f.manifestPath); err != nil {
 		return err

@@ -37,7 +37,7 @@ func TestHorizonWaitsForStream(t *testing.T) {
 	}
 	p.propose(at(12, 120, place))
 	p.propose(at(13, 200, place))
-	p.propose(at(14, 210, place)) // replaces the moment with XID 13
+	p.propose(at(14, 210, place)) // replaces the proposal whose XID is 13
 	p.propose(at(14, 220, place)) // ignored: a later position, but no newer transactions
 	if h := p.passed(119); h != nil {
 		t.Errorf("%+v before the stream has passed it", h)

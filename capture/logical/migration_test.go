@@ -21,8 +21,8 @@ import (
 )
 
 // TestPlainReadDuringMigration reads the table while a migration rewrites it. The rewritten rows are not visible to a snapshot
-// that was taken before the migration ended, so such a snapshot would show an empty table. The same is true for a table that the
-// migration creates under the same name.
+// that was taken before the migration ended, so such a snapshot would show an empty table. The same is true for a table that
+// the migration creates under the same name.
 func TestPlainReadDuringMigration(t *testing.T) {
 	t.Parallel()
 	url := pgserver.Database(t)
@@ -59,8 +59,8 @@ func TestPlainReadDuringMigration(t *testing.T) {
 	}
 }
 
-// TestReadBetweenPartitions: a migration locks the partitions in the opposite order to that in which capture locks them. Its
-// deadlock_timeout is so short that it would fail at once if capture waited for one partition while it holds another.
+// TestReadBetweenPartitions: a migration and capture lock the partitions in opposite orders. The migration has a very short
+// deadlock_timeout. If capture waited for one partition while holding another, the migration would fail at once.
 func TestReadBetweenPartitions(t *testing.T) {
 	t.Parallel()
 	url := pgserver.Database(t)

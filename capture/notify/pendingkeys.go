@@ -33,7 +33,7 @@ type pendingKeys struct {
 
 // keyBatch is what a round reads: the rows with these keys, or the whole table.
 type keyBatch struct {
-	keys           map[string][]string // column values of each key in text form; the map's key joins them into one string
+	keys           map[string][]string // for each row, the texts of its key columns; the index is these texts in one string
 	fullReadReason string              // reason to read the whole table; "" if the keys are enough
 }
 

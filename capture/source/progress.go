@@ -22,7 +22,7 @@ const (
 )
 
 // Progress holds what a source reports about itself in one attempt. The source writes it, and any goroutine may read it. Each
-// attempt has a new Progress, so a condition that a source reports ends with the attempt.
+// attempt has a new Progress, so reported conditions end with the attempt.
 type Progress struct {
 	source    string
 	changed   func()

@@ -14,9 +14,9 @@ type Timeouts struct {
 	Check time.Duration // time between regular checks for events that the source's changes do not show, such as a new definition of the table
 	Stop  time.Duration // longest duration of each step of a stop; these steps save the next run a copy of the whole table
 
-	// In each of the following, zero stands for the usual value, a constant of the package that the comment names.
+	// For the following fields, zero means the default. The package that the field's comment names defines it.
 	RowCount     time.Duration // interval at which the table's rows are counted; see package logical
-	FrozenClient time.Duration // time after which the server ends the sessions of the slot's creation and of a copy if this process is frozen; see tablecopy.FrozenClientTimeout
+	FrozenClient time.Duration // time after which the server ends the sessions that create the slot or copy the table, if this process is frozen; see tablecopy.FrozenClientTimeout
 	Marker       time.Duration // longest wait for a marker among the notifications, after which the whole table is read; see package notify
 }
 

@@ -48,7 +48,7 @@ func (r *lossRound) run() (killed string) {
 			d = r.lose(d, i)
 		}
 	}
-	if len(r.steps) == 0 { // the loss is the change to another database
+	if len(r.steps) == 0 { // the loss comes from switching to another database
 		d = r.loseAndKill(d, 0)
 	}
 	r.check(d)

@@ -8,8 +8,8 @@ import (
 	"capture/internal/statefile"
 )
 
-// progress shows the progress of a long operation in a single line of a terminal. If the output is not a terminal, or one that
-// cannot overwrite a line, progress shows nothing.
+// progress shows the progress of a long operation in a single line of a terminal. It shows nothing unless the output is a
+// terminal that can overwrite a line.
 type progress struct {
 	w      io.Writer
 	prefix string

@@ -67,7 +67,7 @@ func (q *QueryConn) Take(ctx context.Context) (conn *pgx.Conn, err error) {
 	return conn, err
 }
 
-// Return returns a connection from Take, and ends its transaction, which must be read-only.
+// Return gives back a connection that Take returned. It ends the connection's transaction, which must be read-only.
 func (q *QueryConn) Return(ctx context.Context, conn *pgx.Conn) {
 	err := q.clock.WithIdleTimeout(ctx, q.idleTimeout, func(ctx context.Context) error {
 		_, err := conn.Exec(ctx, "ROLLBACK", pgx.QueryExecModeSimpleProtocol)
@@ -115,8 +115,8 @@ func CloseNow(conn *pgconn.PgConn) {
 	}
 }
 
-// rollbackTimeout bounds Rollback, because the server may not answer. It is long: a server that answers late, perhaps because it
-// has a lot to do, keeps its connection.
+// rollbackTimeout bounds Rollback, because the server may not answer. It is long: a server that answers late, perhaps because
+// it has a lot to do, keeps its connection.
 const rollbackTimeout = 30 * time.Second
 
 // Rollback ends a read-only transaction. It ignores errors: if it fails, the connection is broken, and the next use of the

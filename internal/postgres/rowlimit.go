@@ -133,7 +133,7 @@ func (m *rowLimiter) clear() error {
 			continue
 		}
 		if m.cleared > 0 {
-			return nil // pass on the messages before this one first
+			return nil // the preceding messages must be passed on first
 		}
 		m.start += messageHeaderLen
 		switch {

@@ -69,8 +69,8 @@ func TestLockIsWaitedForInTurns(t *testing.T) {
 	holder.Exec("ROLLBACK")
 }
 
-// TestRestoreBetweenPartitions: a migration locks the partitions in the opposite order to that in which a restore locks them. Its
-// deadlock_timeout is so short that it would fail at once if the restore waited for one partition while it holds another.
+// TestRestoreBetweenPartitions: a migration and a restore lock the partitions in opposite orders. The migration has a very
+// short deadlock_timeout. If the restore waited for one partition while holding another, the migration would fail at once.
 func TestRestoreBetweenPartitions(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)
@@ -90,7 +90,7 @@ func TestRestoreBetweenPartitions(t *testing.T) {
 	confirm := func(string, int64) error { return nil }
 	for _, c := range []struct {
 		name    string
-		first   string // what the statement contains before which the migration locks a partition
+		first   string // regular expression; the migration locks a partition before the first statement that matches it
 		waits   bool   // whether the migration continues only when the restore waits for the partition
 		options restore.Options
 	}{

@@ -85,7 +85,7 @@ func (m *stagedMerge) write(ctx context.Context) error {
 	return m.explainDisplaced(ctx, first)
 }
 
-// mergeRows is the first way of write.
+// mergeRows is the first of the ways that [stagedMerge.write] tries.
 func (m *stagedMerge) mergeRows(ctx context.Context) (w written, err error) {
 	if m.moved, err = m.countMoved(ctx); err != nil {
 		return w, err
@@ -105,7 +105,7 @@ func (m *stagedMerge) mergeRows(ctx context.Context) (w written, err error) {
 	return m.runSteps(ctx, m.steps())
 }
 
-// moveAndMerge is the second way of write.
+// moveAndMerge is the second of the ways that [stagedMerge.write] tries.
 func (m *stagedMerge) moveAndMerge(ctx context.Context) (w written, err error) {
 	if len(m.hooks.Rules) > 0 {
 		return w, errDisplaced
@@ -121,7 +121,7 @@ func (m *stagedMerge) moveAndMerge(ctx context.Context) (w written, err error) {
 	return m.mergeRows(ctx)
 }
 
-// parkAndMerge is the third way of write.
+// parkAndMerge is the third of the ways that [stagedMerge.write] tries.
 func (m *stagedMerge) parkAndMerge(ctx context.Context) (w written, err error) {
 	columns, err := m.parkingColumns(ctx)
 	if err != nil || len(columns) == 0 {
@@ -155,9 +155,9 @@ func (m *stagedMerge) parkingColumns(ctx context.Context) ([]string, error) {
 	return slices.DeleteFunc(columns, func(name string) bool { return !slices.Contains(m.columns.writableNames(), name) }), err
 }
 
-// mergeWithoutTriggers is the fourth way of write. Foreign keys are on only while it deletes the rows that the file lacks, so
-// that these deletes act on the rows of other tables. By then, it has already deleted the rows to be overwritten, because
-// these could refer to the rows that the file lacks.
+// mergeWithoutTriggers is the fourth of the ways that [stagedMerge.write] tries. Foreign keys are on only while it deletes the
+// rows that the file lacks, so that these deletes act on the rows of other tables. By then, it has already deleted the rows to
+// be overwritten, because these could refer to the rows that the file lacks.
 func (m *stagedMerge) mergeWithoutTriggers(ctx context.Context) (w written, err error) {
 	if len(m.hooks.Rules) > 0 || slices.ContainsFunc(m.hooks.ForeignKeys, func(k foreignKey) bool { return k.Period || !k.Readable }) {
 		return w, errDisplaced

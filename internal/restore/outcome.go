@@ -38,8 +38,8 @@ func (m *stagedMerge) finish(ctx context.Context, done written) (err error) {
 	return nil
 }
 
-// compare compares the table with the file after all triggers have fired. It returns an error if the table differs although it
-// had to become what the file says.
+// compare compares the table with the file after all triggers have fired. If they differ, compare returns
+// an error if the restore had to make the table equal to the file; otherwise, it only counts the differences.
 func (m *stagedMerge) compare(ctx context.Context) (err error) {
 	if m.result.Others, err = countOthers(ctx, m.tx, m.table, m.baseline); err != nil {
 		return err

@@ -19,8 +19,8 @@ const (
 	maxPartitionDepth = 8
 )
 
-// partitionBy returns the PARTITION BY clause for a partitioning of the manifest. It builds the clause from the strategy and
-// the names of columns. The manifest's definition serves only for messages.
+// partitionBy returns the PARTITION BY clause for p, which comes from the manifest. It builds the clause from p.Strategy and
+// p.Columns. p.Definition is only for messages.
 func (c *creation) partitionBy(p *rowjson.Partitioning) (string, error) {
 	if !slices.Contains([]string{"RANGE", "LIST", "HASH"}, p.Strategy) || len(p.Columns) == 0 {
 		return "", errNotSimple

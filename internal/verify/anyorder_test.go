@@ -10,7 +10,8 @@ import (
 	"capture/internal/verify"
 )
 
-// The rows of another program's file may be in any order and form. Each difference is reported as for any file.
+// The rows of another program's file may be in any order and form. Verify reports the same differences as for a file of
+// capture.
 func TestVerifyInAnyOrder(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)

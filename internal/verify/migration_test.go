@@ -56,8 +56,8 @@ func TestCompareDuringMigration(t *testing.T) {
 	}
 }
 
-// TestCompareDuringLongMigration: a comparison that waits for the lock behind a migration ends after a while, with an error that
-// names the reason and says what to do.
+// TestCompareDuringLongMigration: a comparison that waits for the lock behind a migration ends after a while, with an error
+// that names the reason and says what to do.
 func TestCompareDuringLongMigration(t *testing.T) {
 	if testing.Short() {
 		t.Skip("waits for the lock's timeout")
@@ -76,8 +76,8 @@ func TestCompareDuringLongMigration(t *testing.T) {
 	exec(t, app, "ROLLBACK")
 }
 
-// TestCompareBetweenPartitions: a migration locks the partitions in the opposite order to that in which a comparison locks them.
-// Its deadlock_timeout is so short that it would fail at once if the comparison waited for one partition while it holds another.
+// TestCompareBetweenPartitions: a migration and a comparison lock the partitions in opposite orders. The migration has a very
+// short deadlock_timeout. If the comparison waited for one partition while holding another, the migration would fail at once.
 func TestCompareBetweenPartitions(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)

@@ -277,7 +277,7 @@ func (t tableView) placeText(p place) string {
 // isOrderedByTime reports whether the votes are ordered by time. Otherwise they are ordered by key.
 func (t tableView) isOrderedByTime() bool { return t.time >= 0 && t.Rows() <= maxTimedRows() }
 
-// parsePlace is the inverse of placeText. In a table that is ordered by time, it also accepts the key of a row alone.
+// parsePlace is the inverse of placeText. If the table is ordered by time, it also accepts just the key of a row.
 func (t tableView) parsePlace(text string) (*place, bool) {
 	if rest, ok := strings.CutPrefix(text, placePrefix); ok && t.time >= 0 { // also if the table has become too large for the order by time
 		if micros, keyOf, ok := strings.Cut(rest, ":"); ok {

@@ -123,8 +123,8 @@ var errDropped = errors.New("the state was dropped meanwhile")
 // at 220 MB/s with level 1, and 2.99 times at 141 MB/s with level 5.
 const compressionLevel = 5
 
-// compressFile compresses the file at path to w. If the file matches m, compressFile sets the SHA-256 in m. Otherwise mismatch
-// describes how they differ.
+// compressFile reads the file at path, and writes it to w in compressed form. If the file matches m, compressFile sets the
+// SHA-256 in m. Otherwise mismatch describes how they differ.
 func compressFile(ctx context.Context, w io.Writer, path string, m *manifest.Manifest) (mismatch string, err error) {
 	file, err := disk.OpenRegular(path)
 	if err != nil {

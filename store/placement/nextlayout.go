@@ -1,8 +1,8 @@
 package placement
 
-// Next places parts, the next state of the table, and keeps as many of them as possible in their regions in l. It returns nil
+// Next places the parts of the table's next state. It keeps as many of them as possible in their regions in l. It returns nil
 // if the file should be written whole: if more than half of it would change, or if more than about a fifth would be padding.
-// patchFrom is the file size in bytes from which files are patched. For files that are only a little larger than patchFrom,
+// patchFrom is the smallest size in bytes of a file that is patched. For files that are only a little larger than patchFrom,
 // both limits are less strict.
 func (l *Layout) Next(parts []Part, patchFrom int64) *Layout {
 	if len(l.Regions) == 0 || len(parts) == 0 {
@@ -50,8 +50,8 @@ func unpaddedBytes(parts []Part) int64 {
 	return n
 }
 
-// match compares the regions of a layout with the parts of the next state. It pairs each unchanged part with its region. Regions
-// and parts are in key order.
+// match compares the regions of a layout with the parts of the next state. It pairs each unchanged part with its region.
+// Regions and parts are in key order.
 type match struct {
 	regions []Region
 	parts   []Part

@@ -92,7 +92,7 @@ func (r *jsonReader) Read(p []byte) (n int, err error) {
 	return n, io.EOF
 }
 
-// explain returns the cause of err, which is the error that ended the reading of the gzip.
+// explain returns the cause of err, the error with which reading the gzip ended: a failed request or damaged data.
 func (r *jsonReader) explain(err error) error {
 	if r.data.err != nil && r.data.err != io.EOF { // the request failed, so nothing is known about the data
 		return r.data.err

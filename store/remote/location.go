@@ -197,9 +197,9 @@ func (l *Location) HasClock() bool {
 // String returns the URL without secrets.
 func (l *Location) String() string { return l.url }
 
-// Waited returns the total waiting time so far: the waiting time of failed requests, and the pauses after them. For a failed
-// request, only the time after its last byte counts. For a failed operation on a local folder, its whole time counts. Waiting
-// uses no resources of this machine or of the service.
+// Waited returns the total waiting time so far: the pauses after failed requests, and, for each failed request, the time since
+// its last byte was sent or received. A failed operation on a local folder counts in full. Waiting uses no resources of this
+// machine or of the service.
 func (l *Location) Waited() time.Duration { return time.Duration(l.waited.Load()) }
 
 // Checksum returns the name of the checksum that is sent along with the data.

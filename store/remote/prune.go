@@ -11,10 +11,10 @@ import (
 )
 
 const (
-	// pruneGrace is the age below which no state is removed, by the service's clock. Another capture may be about to name the
+	// States younger than pruneGrace, by the service's clock, are not removed. Another capture may be about to name such a
 	// state in latest.json, and somebody may be reading it.
 	pruneGrace = 15 * time.Minute
-	// abandonedAfter is the age from which parts of an upload, and data without a manifest, count as left by a crash.
+	// Parts of an upload, and data without a manifest, that are at least as old as abandonedAfter count as left by a crash.
 	abandonedAfter = 24 * time.Hour
 )
 
