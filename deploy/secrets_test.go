@@ -195,7 +195,7 @@ func TestNetworkPolicyLimitsWhoMayConnect(t *testing.T) {
 		t.Error("nobody may connect")
 	}
 	for _, rule := range rules {
-		// A rule without `from`, or with an empty selector in it, lets everybody in.
+		// A rule without `from`, or with an empty selector in its `from`, lets everybody in.
 		from := list(rule, "from")
 		if len(from) == 0 || len(list(rule, "ports")) == 0 {
 			t.Errorf("everybody may connect, or to every port: %v", rule)

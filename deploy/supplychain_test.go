@@ -183,8 +183,8 @@ func TestWorkflowCommandsContainNoExpression(t *testing.T) {
 	}
 }
 
-// unpinnedImages are the images that are named by tag alone, each with the reason. docs/security.md lists the images whose
-// reason begins with "moves".
+// unpinnedImages are the images that are named by a tag without a digest, each with the reason. docs/security.md lists the
+// images whose reason begins with "moves".
 var unpinnedImages = map[string]string{
 	"golang:1.26-bookworm":               "moves with Go's security releases; builds the image only, not the release",
 	"postgres:18":                        "moves with Postgres' security releases",

@@ -120,8 +120,8 @@ func (s *service) listen(opts serviceOptions) (err error) {
 	return nil
 }
 
-// listen listens on an address, which is the value of flag. If the port is in use and anyPort is set, it listens on a free
-// port.
+// listen listens on address. The parameter flag names the flag and the variable that the address comes from, for errors. If the
+// port is in use and anyPort is set, it listens on a free port.
 func listen(flag, address string, anyPort bool) (net.Listener, error) {
 	host, _, _ := net.SplitHostPort(address)
 	network := "tcp"
@@ -227,7 +227,7 @@ func (s *service) handleSignals(ctx context.Context, group *errgroup.Group) {
 // address returns the HOST:PORT at which a client on this machine reaches the HTTP server.
 func (s *service) address() string { return dialAddress(s.listener.Addr().String(), "") }
 
-// close releases what openService has opened. run must have returned.
+// close releases what openService has opened. [service.run] must have returned.
 func (s *service) close() {
 	if s.listener != nil {
 		s.listener.Close()

@@ -119,7 +119,7 @@ func (c demoCmd) openService(url, path, folder string) (*service, error) {
 	})
 }
 
-// runDemo runs the daemon and the demo until the duration is over or ctx ends. Then it compares the file with the table.
+// runDemo runs the daemon and the demo until --duration is over or ctx ends. Then it compares the file with the table.
 func (c demoCmd) runDemo(ctx context.Context, out io.Writer, s *service, d *demo.Demo, path, folder string) error {
 	// The daemon outlives ctx, because the comparison needs a last flush.
 	daemonCtx, stop := context.WithCancel(context.WithoutCancel(ctx))
@@ -139,7 +139,7 @@ func (c demoCmd) runDemo(ctx context.Context, out io.Writer, s *service, d *demo
 	return cmp.Or(daemon.Wait(), err)
 }
 
-// showChanges runs the application and prints each change when the file contains it. It returns nil if ctx ends.
+// showChanges runs the application and prints each change once the file contains it. It returns nil if ctx ends.
 func (c demoCmd) showChanges(ctx context.Context, out io.Writer, s *service, d *demo.Demo, path, folder string) error {
 	if err := waitFirstCopy(ctx, s); err != nil || ctx.Err() != nil {
 		return err

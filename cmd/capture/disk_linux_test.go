@@ -40,8 +40,8 @@ func (d *daemon) mustAttachStrace(options ...string) (detach func()) {
 }
 
 // attachStrace attaches strace to the running daemon until detach is called. ok is false on a machine that does not let this
-// user trace a running process. On such a machine, TestDiskFaults tests only the faults that need no strace;
-// capture.TestWritesFail and the tests of package store test faults that are similar to the other faults.
+// user trace a running process. On such a machine, TestDiskFaults tests only the faults that need no strace. Faults similar to
+// the others are in capture.TestWritesFail and in the tests of package store.
 func (d *daemon) attachStrace(options ...string) (detach func(), ok bool) {
 	d.t.Helper()
 	pid := strconv.Itoa(d.cmd.Process.Pid)

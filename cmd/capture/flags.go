@@ -50,7 +50,7 @@ type fileConfig struct {
 
 // chooseState sets File to the state that a URL, --at or the path of a kept state selects. If this changes File, chooseState
 // prints which state was selected. Without --at, it also prints notes about the newest open losses that precede the file or the
-// newest copy. remove removes a downloaded file.
+// newest copy. The returned function deletes a downloaded file.
 func (c *fileConfig) chooseState(ctx context.Context, std streams, command string) (remove func(), err error) {
 	if remote.IsURL(c.File) {
 		return c.fetchState(ctx, std, command)
@@ -145,7 +145,7 @@ type watchConfig struct {
 	HeartbeatURL secretURL `name:"heartbeat-url" placeholder:"URL" env:"CAPTURE_HEARTBEAT_URL" help:"URL to request at most once a minute while all is well, for a service that notices when that stops."`
 }
 
-// watchedDirs returns the folders that capture writes to. Name is the volume's name in the status and the metrics.
+// watchedDirs returns the folders that capture writes to. The field Name is the volume's name in the status and the metrics.
 func watchedDirs(output string, logs logFiles) []capture.WatchedDir {
 	dirs := []capture.WatchedDir{{Name: "fallback", Path: filepath.Dir(output)}}
 	for _, log := range []struct{ name, path string }{{"usage-logs", logs.UsageLog}, {"error-logs", logs.ErrorLog}} {

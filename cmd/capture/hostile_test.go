@@ -91,7 +91,8 @@ func TestErrorsOfHostileServerAreHarmless(t *testing.T) {
 	}
 }
 
-// plantLock puts a lock file beside a file, with the content that an attacker would write. This process holds the lock.
+// plantLock puts a lock file beside the file at path. The lock file has content that an attacker would write, and this process
+// holds the lock.
 func plantLock(t *testing.T, path, host, listen string) *os.File {
 	t.Helper()
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {

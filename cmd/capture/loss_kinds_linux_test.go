@@ -13,7 +13,7 @@ import (
 type lossKind struct {
 	name    string
 	rows    int      // number of rows at the start
-	large   bool     // whether the rows need more memory than capture may use, and the file is patched
+	large   bool     // whether the rows need more memory than capture may use, and the file is large enough to be patched
 	prepare string   // statement that runs before capture starts
 	steps   []string // statements that run one after the other; capture writes the file after each statement
 	first   bool     // whether capture is killed at the first step instead of the last one

@@ -99,7 +99,7 @@ func (r *lossRound) begin() *daemon {
 	return d
 }
 
-// start starts a daemon and waits until the file equals the table, or runs `capture snapshot`.
+// start runs `capture snapshot` if that is the source. Otherwise it starts a daemon, and waits until the file equals the table.
 func (r *lossRound) start() *daemon {
 	r.t.Helper()
 	if r.source == "snapshot" {
@@ -249,7 +249,7 @@ func isDead(pid int) bool {
 	return err != nil || bytes.Contains(stat, []byte(") Z "))
 }
 
-// runTraced starts capture under strace, and waits until it is killed or done.
+// runTraced starts capture under strace, and waits until capture is killed or done.
 func (r *lossRound) runTraced(options []string) {
 	cmd := prepare(r.t.Context(), r.dir, r.env, r.arguments()...)
 	strace := exec.Command("strace", append(append([]string{"-f", "-qq"}, options...), append([]string{cmd.Path}, cmd.Args[1:]...)...)...)

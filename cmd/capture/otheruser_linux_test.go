@@ -33,7 +33,8 @@ func TestCommandsOfAnotherUser(t *testing.T) {
 	if got := run(t, dir, env, "snapshot"); got.code != exitDone {
 		t.Fatalf("capture snapshot: %+v", got)
 	}
-	// The modes change before the daemon starts. A write of the daemon keeps the mode that it has found, perhaps an earlier one.
+	// Change the modes before the daemon starts. Otherwise, a write of the daemon that has already read the old mode would
+	// restore it.
 	if err := filepath.Walk(dir, func(path string, info os.FileInfo, err error) error {
 		switch {
 		case err == nil && info.IsDir():

@@ -108,7 +108,7 @@ func keepHourly(t *testing.T, dir, stamp string) {
 
 var spans = regexp.MustCompile(`\b[0-9.]+ m?s\b|(\b[0-9]+ (d|h|min) ?)+ old|takes [0-9.]+ kB`)
 
-// timeless replaces each duration, age and size of a compressed file in the page by the same text.
+// timeless replaces each duration, each age, and each size of a compressed file in the page by the same text.
 func timeless(page string) string { return spans.ReplaceAllString(page, "N ms") }
 
 // page is a documentation page with console blocks. A block contains commands after "$ ", and their output.
@@ -193,8 +193,8 @@ var (
 	foundPattern = regexp.MustCompile(`\b20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ`)
 )
 
-// showTimes replaces the times of kept states by times on the hour of the page's day. The first time that appears becomes
-// 17:00, and the second one 18:00. The time of a loss becomes 17:20:05.
+// showTimes replaces the times of kept states by full hours of the day in the page: the time that appears first becomes 17:00,
+// and the next one 18:00. The time of a loss becomes 17:20:05.
 func (p *page) showTimes(said string) string {
 	for _, stamp := range stampPattern.FindAllString(said, -1) {
 		if strings.HasPrefix(stamp, "20261123T") {

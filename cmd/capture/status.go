@@ -106,8 +106,8 @@ func (c statusCmd) fetchStatus(ctx context.Context, path string) (status capture
 	return status, raw, address, nil
 }
 
-// earlierText describes the file that an earlier run has left, on a line of its own. It returns "" if the file has no manifest
-// that can be read.
+// earlierText returns a line that describes the file of an earlier run. It returns "" if the file has no manifest that can be
+// read.
 func earlierText(path string, now time.Time) string {
 	m, err := manifest.Read(path)
 	if err != nil {

@@ -16,9 +16,9 @@ import (
 )
 
 // BenchmarkInserts measures what following costs the application. 8 pgbench clients insert votes of 3 kB as fast as they can,
-// with one vote per transaction. They run without a follower, with the sources that add work to the server, and with
-// pg_recvlogical. pg_recvlogical discards what it reads, so its cost is the minimum for any follower by logical replication.
-// Everything runs on the same machine.
+// with one vote per transaction. They run first without a follower, then with pg_recvlogical, and then with each source that
+// adds work to the server (notify only if commits are synchronous). pg_recvlogical discards what it reads, so its cost is the
+// minimum for any follower by logical replication. Everything runs on the same machine.
 func BenchmarkInserts(b *testing.B) {
 	s, err := server()
 	if err != nil {

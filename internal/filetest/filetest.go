@@ -56,8 +56,8 @@ func split(file []byte) ([][]byte, error) {
 	return bytes.Split(body, []byte(",\n")), nil
 }
 
-// valid contains the hashes of texts that are one valid JSON object. The hashes save time, because most lines of a file were
-// also in the previous version of the file.
+// valid contains the hashes of texts, each of which is known to be one JSON object. The hashes save time, because most lines of
+// a file were also in the previous version of the file.
 var (
 	valid sync.Map
 	seed  = maphash.MakeSeed()

@@ -37,8 +37,9 @@ func TestRows(t *testing.T) {
 	}
 }
 
-// TestAddValid checks that Rows accepts a row that was passed to AddValid, even with other white space. Rows refuses other invalid
-// rows. It also refuses invalid UTF-8 and half of a surrogate pair, even in a row that was passed to AddValid.
+// TestAddValid checks that Rows accepts a row that was passed to AddValid, even with other white space. Rows refuses an invalid
+// row that was not passed to AddValid. It also refuses invalid UTF-8 and half of a surrogate pair, even in a row that was
+// passed to AddValid.
 func TestAddValid(t *testing.T) {
 	filetest.AddValid([]string{`{"known":1}`, "{\"known\":\"\xff\"}", `{"known":"\ud800"}`})
 	for row, ok := range map[string]bool{

@@ -41,7 +41,7 @@ func TestShellReadsWords(t *testing.T) {
 	if err != nil || string(got) != want {
 		t.Errorf("the shell reads %q, not %q: %v", got, want, err)
 	}
-	for _, w := range words { // what a terminal shows is one word, too
+	for _, w := range words { // the text that a terminal shows is one word, too
 		for _, shown := range []string{foreign.ShellWord(foreign.Text(w)), foreign.Lines(foreign.ShellWord(w))} {
 			if got, err := exec.Command("sh", "-c", `set -- `+shown+`; echo $#`).Output(); err != nil || string(got) != "1\n" {
 				t.Errorf("the shell reads %q as %q words: %v", shown, got, err)

@@ -327,8 +327,7 @@ func TestStuckStderr(t *testing.T) {
 	r.Close()
 }
 
-// TestLineTooLong: a line that is longer than the whole log may be is dropped and reported. It does not count as a log that
-// can't be written.
+// TestLineTooLong: a line that exceeds the maximum size of a log is dropped and reported, but [Logs.Err] still returns nil.
 func TestLineTooLong(t *testing.T) {
 	var stderr screen
 	cfg := testConfig(t.TempDir(), &stderr)

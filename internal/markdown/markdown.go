@@ -2,8 +2,8 @@
 // from this tree. No HTML is generated at any point: HTML in the text stays text, and an image becomes a link.
 //
 // The texts come from users and models, and the time of goldmark is not linear: it needs minutes for nested quotes, nested
-// lists and wide tables. So [Parser.Parse] refuses a text that is long or deeply nested before it parses it. The page then
-// shows the text as it is.
+// lists and wide tables. So [Parser.Parse] does not parse a text that exceeds certain limits, and returns [ErrTooComplex]. The
+// page then shows the text as it is.
 package markdown
 
 import (

@@ -54,8 +54,8 @@ var shared struct {
 	servers map[string]*Server
 }
 
-// Main calls run, which runs the tests of a package, and then stops the servers that the tests shared. It returns the result of
-// run.
+// Main calls the function run, which runs the tests of a package, and then stops the servers that the tests shared. It returns
+// the result of run.
 func Main(run func() int) int {
 	defer func() {
 		shared.Lock()

@@ -26,8 +26,8 @@ func FindBlockedSession(ctx context.Context, q Querier, pids []int32) (blocked s
 	return blocked, nil
 }
 
-// LimitFrozenSession makes the server end the session of q's open transaction if this process reads and sends nothing for as
-// long as the parameter frozen says. It returns the process ID of the session.
+// LimitFrozenSession makes the server end the session of q's open transaction if this process neither reads nor sends anything
+// for the duration frozen. It returns the process ID of the session.
 //
 // idle_in_transaction_session_timeout ends a session between statements. tcp_user_timeout ends a session that sends data which
 // nobody reads; it counts from the last byte for which the receiver had room. (statement_timeout would end a slow read, but not

@@ -164,7 +164,7 @@ func (d *doctor) addPluginHint(ctx context.Context, f *Finding) {
 
 // checkExportedSnapshots adds a finding on whether the server has the fix for a bug: a program that reads with a new slot's
 // snapshot while a commit is in progress may undo that commit. capture waits for such commits on every server; other programs
-// may not wait. 15.20 and 19 have the fix; 13.23, 14.23, 16.14, 17.10 and 18.4 lack it. Whether later minor releases have it is
+// might not. 15.20 and 19 have the fix; 13.23, 14.23, 16.14, 17.10 and 18.4 lack it. Whether later minor releases have it is
 // unknown.
 func (d *doctor) checkExportedSnapshots() {
 	const name = "exported snapshots"

@@ -81,7 +81,7 @@ func TestPublicationFingerprintOfUnlistedTables(t *testing.T) {
 	run(t, conn, "DROP PUBLICATION listed", "CREATE PUBLICATION partition FOR TABLE p1 WITH (publish_via_partition_root = true)")
 	moveParent := []string{"BEGIN", "ALTER TABLE p SET SCHEMA other", "ALTER TABLE other.p SET SCHEMA public", "COMMIT"}
 	step(false, "partition", "p1", append(moveParent, "GRANT SELECT ON p TO PUBLIC", "GRANT SELECT ON p1 TO PUBLIC", "TRUNCATE p1")...)
-	if publications["schemas"] != "" { // while p is in the published schema, the changes are published under its name
+	if publications["schemas"] != "" { // while p is in the published schema, the changes of p1 are published under p's name
 		run(t, conn, "ALTER PUBLICATION partition ADD TABLES IN SCHEMA other")
 		step(true, "partition", "p1", moveParent...)
 	}

@@ -46,15 +46,15 @@ func (t *Table) Lock(ctx context.Context, tx pgx.Tx) error {
 // conflicting lock for longer than wait, LockIn returns an error for which IsLockTimeout is true. It sets the transaction's
 // lock_timeout to 0.
 //
-// LockIn waits only while it holds no lock. LOCK TABLE locks partitions one by one. If it waited for one partition while it held
-// another, a statement of the application that locks them in another order could fail with a deadlock: Postgres cancels the
-// session that notices the deadlock. So LockIn waits only for the partitioned table itself. If a partition is locked, LockIn
-// releases what it has, and tries again.
+// LockIn waits only while it holds no lock. LOCK TABLE locks partitions one by one. If it held the lock on one partition while
+// it waited for another, a statement of the application that locks these two in the opposite order could fail with a deadlock:
+// Postgres cancels the session that notices the deadlock. So LockIn waits only for the partitioned table itself. If a partition
+// is locked, LockIn releases what it has, and tries again.
 func (t *Table) LockIn(ctx context.Context, tx pgx.Tx, mode LockMode, wait time.Duration) error {
 	return t.lock(ctx, tx, mode, wait, "")
 }
 
-// lock is LockIn, with statements for settings before it.
+// lock does the work of LockIn. Each attempt begins with the statements in the parameter settings.
 func (t *Table) lock(ctx context.Context, tx pgx.Tx, mode LockMode, wait time.Duration, settings string) error {
 	for deadline := time.Now().Add(wait); ; {
 		_, err := tx.Exec(ctx, settings+t.lockSQL(mode, time.Until(deadline)), pgx.QueryExecModeSimpleProtocol)
@@ -75,7 +75,7 @@ func (t *Table) lock(ctx context.Context, tx pgx.Tx, mode LockMode, wait time.Du
 	}
 }
 
-// lockSQL returns the statements of one attempt of LockIn, which waits at most this long.
+// lockSQL returns the statements of one attempt of LockIn. The parameter wait limits how long this attempt waits.
 func (t *Table) lockSQL(mode LockMode, wait time.Duration) string {
 	name := t.Name().Quoted()
 	lock := fmt.Sprintf("LOCK TABLE ONLY %s IN %s MODE", name, mode)
@@ -89,9 +89,9 @@ func (t *Table) lockSQL(mode LockMode, wait time.Duration) string {
 var ErrRedefined = errors.New("its definition changes all the time")
 
 // BeginLocked begins a read-only transaction of isolation level REPEATABLE READ, and locks the table's definition before the
-// transaction takes its snapshot. In the opposite order, it could wait for a migration that rewrites, truncates or exchanges the
-// table. These changes are not MVCC-safe (PostgreSQL documentation, "Concurrency Control", "Caveats"), so the table would look
-// empty.
+// transaction takes its snapshot. In the opposite order, the transaction could take its snapshot and then wait for a migration
+// that rewrites, truncates or exchanges the table. These changes are not MVCC-safe (PostgreSQL documentation, "Concurrency
+// Control", "Caveats"), so the table would look empty.
 //
 // The parameter load is LoadTable or a similar function. The parameter known is the table as last loaded, or nil. If the table
 // has not changed since then, BeginLocked returns known, otherwise the table as the snapshot shows it.
@@ -123,8 +123,8 @@ func BeginLocked(ctx context.Context, conn *pgx.Conn, name Name, known *Table, l
 	return nil, nil, fmt.Errorf("read table %s: %w", name, ErrRedefined)
 }
 
-// loadUnlocked loads the table in a transaction that holds no lock on it. Each wait for a lock in it is limited, because
-// pg_get_expr locks the table that the expression belongs to for a moment.
+// loadUnlocked loads the table in a transaction that holds no lock on it. The transaction limits each wait for a lock, because
+// pg_get_expr briefly locks the table that the expression belongs to.
 func loadUnlocked(ctx context.Context, conn *pgx.Conn, name Name, load func(context.Context, Querier, Name) (*Table, error)) (*Table, error) {
 	tx, err := Begin(ctx, conn, "READ ONLY")
 	if err != nil {

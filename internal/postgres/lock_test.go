@@ -7,9 +7,9 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// TestLockHoldsNothingWhileItWaits: another session has locked a partition for longer than Lock waits. Meanwhile, this session
-// gets each further lock that it wants. Its deadlock_timeout is so short that it would fail at once if Lock waited for the
-// partition while it holds the lock on another one.
+// TestLockHoldsNothingWhileItWaits: a second session locks a partition for longer than Lock waits, and meanwhile can lock the
+// other tables. Its deadlock_timeout is so short that the second session would fail at once if Lock waited for the partition
+// while holding one of those locks.
 func TestLockHoldsNothingWhileItWaits(t *testing.T) {
 	if testing.Short() {
 		t.Skip("waits for the lock's timeout")

@@ -31,9 +31,9 @@ const walSizesSQL = ` || ' ' || pg_catalog.current_setting('wal_block_size') ||
 const walPositionSQL = `CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn()
 			ELSE pg_catalog.pg_current_wal_insert_lsn() END::pg_catalog.text` + walSizesSQL
 
-// LoadWALPosition returns the replay position of a standby or the insert position of a primary. Everything that snapshots from
-// before the call show is at or below this position. The position is 0 for a standby that has replayed nothing. The result
-// standby is true if the server is a standby.
+// LoadWALPosition returns the replay position of a standby or the insert position of a primary. Everything that is visible to a
+// snapshot taken before the call is at or below this position. The position is 0 for a standby that has replayed nothing. The
+// result standby is true if the server is a standby.
 func LoadWALPosition(ctx context.Context, q Querier) (lsn pglogrepl.LSN, standby bool, err error) {
 	var text *string
 	err = Pinned(q).QueryRow(ctx, `

@@ -57,8 +57,8 @@ func (q *QueryConn) Do(ctx context.Context, f func(context.Context, *pgx.Conn) e
 	})
 }
 
-// Take returns the connection for a long use, and connects first if needed. The caller returns it with Return. Until then, Do
-// uses another connection.
+// Take returns the connection for a long use, and connects first if needed. The caller gives it back with [QueryConn.Return].
+// Until then, Do uses another connection.
 func (q *QueryConn) Take(ctx context.Context) (conn *pgx.Conn, err error) {
 	err = q.Do(ctx, func(_ context.Context, c *pgx.Conn) error {
 		conn, q.conn = c, nil

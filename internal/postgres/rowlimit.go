@@ -149,8 +149,8 @@ func (m *rowLimiter) clear() error {
 	}
 }
 
-// rewrite replaces a message that has a body of n bytes. It calls body, which reads the message's body and builds the new
-// message.
+// rewrite replaces a message that has a body of n bytes. It calls the function body, which reads the message's body and builds
+// the new message.
 func (m *rowLimiter) rewrite(kind byte, n int, body func(*messageRewriter)) error {
 	w := messageRewriter{rowLimiter: m, left: n, out: []byte{kind, 0, 0, 0, 0}}
 	body(&w)

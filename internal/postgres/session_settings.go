@@ -203,8 +203,8 @@ var timeoutSettings = map[string]string{
 	"25P04": "transaction_timeout",
 }
 
-// disableTimeout disables the timeout that caused err, by a startup parameter in c. It reports whether it disabled a timeout;
-// then another attempt may succeed. Timeouts are not disabled in advance, because older servers do not know all of them and
+// disableTimeout disables the timeout that caused err, by a startup parameter in c. It reports whether it disabled a timeout.
+// If so, another attempt may succeed. Timeouts are not disabled in advance, because older servers do not know all of them and
 // poolers refuse to pass them on.
 func disableTimeout(err error, c *pgconn.Config) bool {
 	name := timeoutSettings[SQLState(err)]
