@@ -53,8 +53,8 @@ func lossKinds(t *testing.T) []lossKind {
 	}
 }
 
-// suits reports whether this kind of loss is possible with the source. No `capture snapshot` runs while rows are lost, so the
-// source "snapshot" has no connection to cut and no daemon to stop.
+// suits reports whether this kind of loss is possible with the source. `capture snapshot` never runs while rows are lost, so
+// the source "snapshot" has no connection to cut and no daemon to stop.
 func (k *lossKind) suits(source string) bool {
 	return source != "snapshot" || !k.cut && !(k.away && k.other == nil)
 }

@@ -132,7 +132,7 @@ func omittedError(o *manifest.Omitted) error {
 	return fmt.Errorf("the table has %s that are not in the file, since they do not fit into memory: %s; give capture more memory", rowsText(o.Rows), foreign.Text(keys))
 }
 
-// exportTable reads the table from Postgres and writes it to w. If w is nil, it writes the same files as a daemon.
+// exportTable reads the table from Postgres and writes it to w. If w is nil, exportTable writes the same files as a daemon.
 func (c snapshotCmd) exportTable(ctx context.Context, std streams, w io.Writer) error {
 	database, err := c.connConfig()
 	if err != nil {

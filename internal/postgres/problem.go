@@ -36,7 +36,7 @@ func (p *Problem) Unwrap() error { return p.Err }
 // TableMissing reports whether the table does not exist.
 func (p *Problem) TableMissing() bool { return p.tableMissing }
 
-// NeedsSetup reports whether a publication or triggers are missing, which capture setup creates.
+// NeedsSetup reports whether a publication or triggers that capture setup creates are missing.
 func (p *Problem) NeedsSetup() bool { return p.needsSetup }
 
 // BreaksWrites reports whether a publication that capture cannot drop makes the application's UPDATE and DELETE fail.

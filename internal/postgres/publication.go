@@ -66,9 +66,9 @@ func FindPublication(ctx context.Context, conn *pgx.Conn, s *Server, table *Tabl
 }
 
 // EnsurePublication returns what [FindPublication] returns. But first, if capture's own publication is incomplete and the user
-// may repair it, EnsurePublication repairs it. If no publication is complete, EnsurePublication creates capture's own
-// publication. Only a caller that can follow the table calls EnsurePublication, because a publication that nobody follows has
-// only drawbacks for the application.
+// may repair it, EnsurePublication repairs it. If no publication is complete and the user may create one, EnsurePublication
+// creates capture's own publication. Only a caller that can follow the table calls EnsurePublication, because a publication
+// that nobody follows has only drawbacks for the application.
 func EnsurePublication(ctx context.Context, conn *pgx.Conn, s *Server, table *Table) (name, fingerprint string, err error) {
 	name, fingerprint, err = FindPublication(ctx, conn, s, table)
 	if !errors.Is(err, ErrPublicationMissing) && !errors.Is(err, ErrPublicationIncomplete) {
@@ -93,7 +93,7 @@ func EnsurePublication(ctx context.Context, conn *pgx.Conn, s *Server, table *Ta
 }
 
 // usePublication returns the name and the fingerprint of the chosen publication, and sets the columns' field Published. If
-// chosen is negative, it returns the problem that there is no publication; see noPublicationProblem for ddlErr.
+// chosen is negative, it returns the problem that no publication is complete; see noPublicationProblem for ddlErr.
 func (t *Table) usePublication(s *Server, publications []publication, chosen int, own string, ddlErr error) (name, fingerprint string, err error) {
 	if chosen < 0 {
 		return "", "", t.noPublicationProblem(s, publications, own, ddlErr)

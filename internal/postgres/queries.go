@@ -85,7 +85,7 @@ func (t *Table) KeyEqual(i int, a, b string) string {
 }
 
 // KeyProblem returns a [*Problem] if the server cannot find rows by their keys without reading the whole table, because the
-// user may not use the schema of a key column's type. Otherwise it returns nil.
+// user may not use the schema of a key column's type or operator. Otherwise it returns nil.
 func (t *Table) KeyProblem() error {
 	for i, o := range t.keyOperators {
 		if len(o.Schemas) > 0 {

@@ -97,7 +97,7 @@ func (m *rowLimiter) fill() error {
 }
 
 // clear adds to the field cleared the size of the messages at the start of buf that may be passed on unchanged. If the first
-// message may not be passed on unchanged, clear rewrites this message instead.
+// message may not be passed on unchanged, clear splits or rewrites this message, or returns an error.
 func (m *rowLimiter) clear() error {
 	if m.copyBody > 0 {
 		m.cleared = min(m.copyBody, copyPieceBytes)

@@ -83,7 +83,7 @@ func askForNotify(table *Table, err error) error {
 // LoadSetupState returns a text that changes when somebody runs the statements of [SetupSQL] for the source, "logical" or
 // "notify". With a publication of all tables or of a schema, the text also changes with other statements, such as TRUNCATE and
 // GRANT; see publicationFingerprintExpr. It is "" if the triggers are not intact, or if no publication is complete and the user
-// may not create or repair it. LoadSetupState changes nothing in the database.
+// may not create or repair capture's own publication. LoadSetupState changes nothing in the database.
 func LoadSetupState(ctx context.Context, conn *pgx.Conn, name Name, source string) (string, error) {
 	s, table, err := LoadServerAndTable(ctx, conn, name)
 	if err != nil {
