@@ -10,8 +10,9 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// FindBlockedSession returns the process ID and the role of a session that is kept waiting for a lock by a session whose
-// process ID is in pids. It returns "" if there is none. Reads and writes of the application queue up behind such a session.
+// FindBlockedSession finds a session that waits for a lock because of a session whose process ID is in pids. It returns the
+// process ID and the role of the waiting session, or "" if there is none. Reads and writes of the application queue up behind
+// such a session.
 func FindBlockedSession(ctx context.Context, q Querier, pids []int32) (blocked string, err error) {
 	err = Pinned(q).QueryRow(ctx, `
 		SELECT format('pid %s%s', l.pid, coalesce(' (' || a.usename || ')', ''))

@@ -207,8 +207,8 @@ func (p *publication) mayRepair(t *Table) bool {
 // contains a partitioned table that contains the table, the stream uses the name of that containing table. So the list must
 // change then, even if the option is off and the stream still uses the table's own name.
 //
-// In every other case in which the list has the table but the stream does not use the table's name, the table is partitioned and
-// the option is off. Then the list need not change.
+// If the list has the table and no such containing table, but the stream does not use the table's name, then the table is
+// partitioned and the option is off. The list need not change then, because the repair sets the option.
 func (p *publication) needsList(t *Table) bool {
 	if p.hasTable {
 		return p.ancestors || p.filtered || p.leftOutColumn(t) != ""
@@ -275,9 +275,10 @@ func (t *Table) alterPublicationSQL(version int) []string {
 	return []string{"ALTER PUBLICATION " + own + " SET TABLE " + t.Name().Quoted(), set}
 }
 
-// completePublicationSQL returns the statements with which somebody who owns both the table and capture's own publication p, or
-// a superuser, completes p. Unlike alterPublicationSQL, it leaves other tables in p if p lacks only the table. But it removes them
-// if one of them is a partitioned table that contains the table, because the stream may use the name of that table.
+// completePublicationSQL returns the statements that complete capture's own publication p. They are for somebody who owns both
+// the table and p, or for a superuser. Unlike alterPublicationSQL, it leaves other tables in p if p lacks only the table. But
+// it removes them if one of them is a partitioned table that contains the table, because the stream may use the name of that
+// table.
 func (t *Table) completePublicationSQL(p *publication, version int) (statements []string) {
 	own := QuoteIdentifier(objectName(t.Name()))
 	switch {
