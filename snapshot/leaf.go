@@ -35,8 +35,8 @@ func newLeaf(epoch uint64) *leaf {
 	return l
 }
 
-// readPage returns the page of l. If the page is not or not wholly in memory, readPage reads a copy from the spill file for the
-// caller alone.
+// readPage returns the page of l. If all or some of its lines are only in the spill file, readPage returns a copy with these
+// lines in memory, for the caller alone.
 func (l *leaf) readPage() (*page, error) {
 	if p := l.page.Load(); p != nil {
 		return p.complete()

@@ -15,6 +15,6 @@ func (t *Table) EndPage() {
 	t.tree.pageEnded = true
 }
 
-// CommitStored is like Commit for rows that are already in the file. The channel of Changed receives nothing, so the rows are
-// not written again.
+// CommitStored is like Commit for rows that are already in the file. The channel of [Table.Changed] receives nothing, so the
+// rows are not written again.
 func (t *Table) CommitStored(at Position) error { return t.commit(at) }

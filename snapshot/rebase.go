@@ -23,7 +23,7 @@ import (
 //
 // A rebase copies at most all lines of the older version, so it takes at most about as long as a rebuild of that version.
 
-// rebaseOlder rebases the older versions of p onto the new buffers of p. The page from is the content of p before the rebuild.
+// rebaseOlder rebases the older versions of p onto the new buffers of p. The parameter from is p as it was before the rebuild.
 // skip has the indices of the rows whose lines the rebuild left out.
 //
 // Other goroutines may read the leaf of an older version at the same time. They use either the old page or the new page of this
@@ -38,15 +38,15 @@ func (p *page) rebaseOlder(from *page, skip []int) {
 	}
 }
 
-// canRebase reports whether p shares its buffer of lines with the page from, and can instead refer to the buffer of the page
-// to. It reports false if offsets might not fit into 32 bits.
+// canRebase reports whether p uses the buffer from.lines, and can use to.lines instead. It reports false if offsets might not
+// fit into 32 bits.
 func (p *page) canRebase(from, to *page) bool {
 	return len(p.lines) > 0 && len(from.lines) > 0 && &p.lines[0] == &from.lines[0] &&
 		int64(len(to.lines))+int64(p.spilledBytes)+int64(len(p.ownLines))+int64(p.live) < math.MaxUint32
 }
 
-// rebaseOnto returns a copy of p that refers to the lines in the buffer of the page to, and has private copies of the lines
-// that this page lacks. The page from is the content of the page to before its rebuild, and skip has the indices of the rows
+// rebaseOnto returns a copy of p that refers to the lines in to.lines, and has private copies of the lines that are not there.
+// The parameter to is a page after its rebuild, and from is the same page before its rebuild. skip has the indices of the rows
 // whose lines the rebuild left out.
 //
 // The buffer of the result is clipped to its length, because only the newest version may append to it. If a rollback makes the
@@ -61,7 +61,7 @@ func (p *page) rebaseOnto(from, to *page, skip []int) *page {
 	i, ownBytes := 0, 0
 	for j := range q.entries {
 		e := &q.entries[j]
-		// Both pages have their rows in key order. A line that both pages have is at the same offset of the old buffer.
+		// p and from have their rows in key order. A line that both have is at the same offset of the old buffer.
 		for i < len(from.entries) && from.entries[i].lineOff != e.lineOff && bytes.Compare(from.key(i), p.key(j)) < 0 {
 			i++
 		}

@@ -14,7 +14,7 @@ func TestTriggersNeverFailTheWriter(t *testing.T) {
 	t.Parallel()
 	hardenings := []struct {
 		functions string
-		silent    bool // whether the triggers may send nothing
+		silent    bool // whether the triggers then send nothing
 	}{
 		{"FUNCTION pg_notification_queue_usage()", true},
 		{"FUNCTION float8le(float8, float8)", true},
@@ -35,7 +35,7 @@ func TestTriggersNeverFailTheWriter(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			conn, url := database(t, c.table, "GRANT ALL ON votes TO pg_monitor") // a role of every server that is not a superuser
+			conn, url := database(t, c.table, "GRANT ALL ON votes TO pg_monitor") // a role of every server, and no superuser
 			setup(t, conn, "votes", SetupOptions{Source: "notify"})
 			l := listen(t, url, loadTable(t, conn, "votes"))
 			for _, h := range hardenings {
@@ -48,7 +48,7 @@ func TestTriggersNeverFailTheWriter(t *testing.T) {
 				if f := findings["notifications"]; strings.HasPrefix(f.Hint, "GRANT EXECUTE") != h.silent || strings.Contains(f.Found, "or float8le(") != h.silent {
 					t.Errorf("without %s, doctor finds: %+v", h.functions, f)
 				}
-				writer := connectTo(t, url) // earlier sessions may have cached the result of a cast
+				writer := connectTo(t, url) // a new session, because an earlier one may have cached the result of a cast
 				for _, write := range []string{
 					"INSERT INTO public.votes VALUES (1)", "UPDATE public.votes SET comment = 'x'", "UPDATE public.votes SET vote_id = 2",
 					"DELETE FROM public.votes", "TRUNCATE public.votes",
@@ -87,7 +87,7 @@ func TestTriggersOfHiddenSchema(t *testing.T) {
 	setup(t, conn, "hidden.votes", SetupOptions{Source: "notify"})
 	setup(t, conn, "hidden.answers", SetupOptions{Source: "notify"})
 	run(t, conn, "REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA hidden FROM PUBLIC",
-		// What a role may put in place of what the trigger functions use.
+		// Objects with the names of those that the trigger functions use.
 		"CREATE SCHEMA evil; GRANT USAGE ON SCHEMA evil TO pg_monitor",
 		"CREATE FUNCTION evil.pg_notify(text, text) RETURNS void LANGUAGE plpgsql AS 'BEGIN RAISE ''evil''; END'",
 		"CREATE FUNCTION evil.pg_notification_queue_usage() RETURNS float8 LANGUAGE sql AS 'SELECT 1::float8'",

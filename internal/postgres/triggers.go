@@ -18,8 +18,8 @@ type trigger struct {
 	bits                                 int16 // pg_trigger.tgtype: see catalog/pg_trigger.h
 }
 
-// needsRowTriggers reports whether triggers must fire for each row. The table's statement triggers do not fire for a statement
-// that names a partition instead, nor for writes of a subscription's apply worker.
+// needsRowTriggers reports whether triggers must fire for each row. The table's statement triggers fire neither for a statement
+// that names one of its partitions, nor for writes of a subscription's apply worker.
 func (t *Table) needsRowTriggers() bool { return t.Partitioned || t.facts.Subscribed }
 
 func (t *Table) wantedTriggers() []trigger {

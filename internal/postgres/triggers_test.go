@@ -23,7 +23,7 @@ func listen(t *testing.T, url string, table *Table) *listener {
 }
 
 // receiveKeys returns the keys of all notifications since the last call, sorted and without duplicates. A key "*" stands for a
-// full read. The connection writer sends the notification that ends the list.
+// full read. The parameter writer is a connection on which receiveKeys sends the notification that ends the list.
 func (l *listener) receiveKeys(writer *pgx.Conn) []string {
 	l.t.Helper()
 	run(l.t, writer, "NOTIFY "+QuoteIdentifier(l.table.Channel())+", '[[\"end\"]]'")

@@ -132,9 +132,9 @@ func TestKeysOfSeveralCollations(t *testing.T) {
 	}
 }
 
-// TestAssumedKeyComparesBytes restores into a table that has no key, and a column whose collation ignores case. The manifest's key
-// then identifies the rows. Its values are compared as bytes, because no index of the table treats values as equal that differ
-// only in case.
+// TestAssumedKeyComparesBytes restores into a table without a key. The collation of one of its columns ignores case. The
+// manifest's key then identifies the rows. The values of this key are compared as bytes, because the table has no index that
+// treats values as equal if they differ only in case.
 func TestAssumedKeyComparesBytes(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)

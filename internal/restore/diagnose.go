@@ -167,7 +167,7 @@ func (m *stagedMerge) checkForeignKeys(ctx context.Context) error {
 	return nil
 }
 
-// errDisplaced is the error of a way of merging that write does not try, because that way cannot work.
+// errDisplaced is the error that a way of merging returns without trying, because it cannot work; see [stagedMerge.write].
 var errDisplaced = errors.New("rows stand in each other's way")
 
 // explainDisplaced returns the error for rows that block each other in every order in which they could be written.

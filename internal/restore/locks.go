@@ -68,8 +68,8 @@ func lockTable(ctx context.Context, tx pgx.Tx, table *postgres.Table, o *Options
 	}
 }
 
-// lockPartitions locks a partitioned table, and its partitions, for a dry run, as the statements that write to them would do.
-// Those statements would wait for one partition while they hold another; see [postgres.Table.LockIn].
+// lockPartitions takes the locks that the statements of a dry run need on a partitioned table and its partitions. The
+// statements themselves would wait for one partition while holding another; see [postgres.Table.LockIn].
 func lockPartitions(ctx context.Context, tx pgx.Tx, table *postgres.Table) error {
 	if !table.Partitioned {
 		return nil
@@ -134,8 +134,8 @@ func retryLocked(ctx context.Context, f func() error) (err error) {
 	return err
 }
 
-// heldLocksSQL selects the locks on the table that keep a SHARE ROW EXCLUSIVE lock from being granted ("Explicit Locking" in
-// Postgres' documentation), and the sessions that hold them. $1 is the table's OID.
+// heldLocksSQL is a FROM clause. It selects the locks on the table and its partitions that keep a SHARE ROW EXCLUSIVE lock from
+// being granted ("Explicit Locking" in Postgres' documentation), and the sessions that hold them. $1 is the table's OID.
 var heldLocksSQL = `
 	FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
 	WHERE l.locktype = 'relation' AND l.granted AND l.pid <> pg_catalog.pg_backend_pid()
@@ -143,14 +143,15 @@ var heldLocksSQL = `
 		AND l.relation IN ` + postgres.TreeSQL("$1::bigint") + `
 		AND l.mode NOT IN ('AccessShareLock', 'RowShareLock')`
 
-// holdersSQL describes the sessions that hold these locks.
+// holdersSQL describes the sessions that hold the locks of heldLocksSQL.
 var holdersSQL = `
 	SELECT DISTINCT 'process ' || a.pid || COALESCE(' of ' || NULLIF(a.usename::text, ''), '') || COALESCE(' (' || NULLIF(a.application_name, '') || ')', '')
 		|| COALESCE(', ' || a.state || ' for ' || pg_catalog.date_trunc('second', pg_catalog.clock_timestamp() - a.xact_start)::text, '')` +
 	heldLocksSQL + `
 	ORDER BY 1 LIMIT 3`
 
-// lockedPartitionSQL selects the quoted name of a partition with such a lock. The search path is empty, so the name has a schema.
+// lockedPartitionSQL selects the quoted name of a partition that has a lock of heldLocksSQL. The search path is empty, so the
+// name has a schema.
 var lockedPartitionSQL = `SELECT l.relation::pg_catalog.regclass::text` + heldLocksSQL + ` AND l.relation <> $1::bigint LIMIT 1`
 
 // describeHolders returns who holds the table's locks, for a message: ", by process 17 of app (worker), idle in transaction for

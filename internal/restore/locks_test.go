@@ -139,8 +139,9 @@ func TestRestoreBetweenPartitions(t *testing.T) {
 	}
 }
 
-// lockTracer calls before, and then closes locked, before the first statement that the expression first matches. refused
-// receives the first error of a lock that the server refuses because another session holds it.
+// lockTracer waits for a statement that matches l.first. Before the first such statement is sent, it calls l.before and then
+// closes l.locked. The channel l.refused receives the first error of a lock that the server refuses because another session
+// holds it.
 type lockTracer struct {
 	first   *regexp.Regexp
 	before  func()

@@ -68,7 +68,7 @@ func TestManifestIsData(t *testing.T) {
 	}
 	t.Parallel()
 	d := newDB(t)
-	// A call of the function own leaves a trace that survives a rollback: the value of a sequence.
+	// A call of own() or own_cast() leaves a trace that survives a rollback: the value of a sequence.
 	d.Exec(`CREATE SEQUENCE calls; CREATE FUNCTION own() RETURNS text LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN PERFORM nextval('public.calls'); RETURN 'owned'; END $$;
 		CREATE DOMAIN evil_int AS text; CREATE FUNCTION own_cast(int) RETURNS evil_int LANGUAGE plpgsql AS $$ BEGIN PERFORM nextval('public.calls'); RETURN 'x'; END $$`)
 	d.Exec(`CREATE TABLE origin (id int PRIMARY KEY, t text); INSERT INTO origin VALUES (1, 'x')`)

@@ -196,7 +196,7 @@ func (m *stagedMerge) mergeWithoutTriggers(ctx context.Context) (w written, err 
 	return w, err
 }
 
-// markMoved marks the rows of the plan that a condition selects as rows to be deleted and inserted again.
+// markMoved marks the rows of the plan for which the condition is true: they are to be deleted and inserted again.
 func (m *stagedMerge) markMoved(ctx context.Context, condition string) error {
 	for _, sql := range []string{"UPDATE " + planTable + " p SET moved = true WHERE " + condition, "ANALYZE " + planTable} {
 		if _, err := m.tx.Exec(ctx, sql); err != nil {

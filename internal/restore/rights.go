@@ -22,7 +22,7 @@ type rights struct {
 	delete    bool
 }
 
-// rightsSQL returns rights. $1 is the table's OID, $2 the columns that are written.
+// rightsSQL selects the fields of rights. $1 is the table's OID, $2 the columns that are written.
 const rightsSQL = `
 	SELECT current_user::text, pg_catalog.current_database()::text,
 		pg_catalog.has_database_privilege(pg_catalog.current_database(), 'TEMPORARY'),

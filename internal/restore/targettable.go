@@ -132,7 +132,7 @@ func (r *restoration) stage(ctx context.Context, generatedDiffer bool) error {
 	return nil
 }
 
-// isEmpty sets the field empty.
+// isEmpty sets r.empty.
 func (r *restoration) isEmpty(ctx context.Context) error {
 	err := r.tx.QueryRow(ctx, "SELECT NOT EXISTS (SELECT FROM "+r.table.FromClause()+")").Scan(&r.empty)
 	return explain("read table "+r.result.Table, err)
@@ -147,8 +147,8 @@ func (r *restoration) lockTable(ctx context.Context) error {
 }
 
 // checkUnchanged is called after the table has been locked. It returns an error if the table's definition has changed since the
-// restore was prepared, if the table has more rows than the user agreed to lose, or if the table is no longer empty and the
-// restore relies on that.
+// restore was prepared, if the table has more rows than the user agreed to lose, or if the restore relies on an empty table and
+// the table is no longer empty.
 func (r *restoration) checkUnchanged(ctx context.Context) error {
 	if !r.result.Created {
 		now, err := r.loadTable(ctx, r.tx)

@@ -274,8 +274,8 @@ func (f *File) CheckSize() error {
 // CheckManifest reads the rest of the file and compares the whole file with its manifest. rows is the number of rows that have
 // been read. The parameter found is the error that ended the reading of rows, or nil if there was none.
 //
-// If the file does not match its manifest, the error wraps both a [*MismatchError] and the error found, because damage to the
-// file explains a bad row. If the file matches or has no manifest, CheckManifest returns the error found.
+// If the file does not match its manifest, the error wraps both a [*MismatchError] and the parameter found, because damage to
+// the file explains a bad row. If the file matches or has no manifest, CheckManifest returns the parameter found.
 func (f *File) CheckManifest(rows int, found error) error {
 	var known *MismatchError
 	if f.manifest == nil || errors.As(found, &known) {

@@ -108,8 +108,8 @@ func alterTable(d *db) (start func(), altered chan error) {
 	}), altered
 }
 
-// waitBlocked waits until a session waits for a table's lock, or until the work whose error the channel ended receives has
-// ended.
+// waitBlocked waits until a session waits for a table's lock. It also returns once the channel ended holds a value, because no
+// session will wait then.
 func waitBlocked(t *testing.T, d *db, ended chan error) {
 	t.Helper()
 	conn := d.Connect(d.Config)

@@ -101,8 +101,8 @@ func TestCompareBetweenPartitions(t *testing.T) {
 	}
 }
 
-// lockTracer calls before before the first statement that locks a table. refused receives the first error of a lock that the
-// server refuses because another session holds it.
+// Before the first statement that locks a table is sent, lockTracer calls l.before. The channel l.refused receives the first
+// error of a lock that the server refuses because another session holds it.
 type lockTracer struct {
 	before  func()
 	refused chan error

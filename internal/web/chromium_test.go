@@ -153,7 +153,7 @@ func (p *tab) record(event any) {
 	}
 }
 
-// check fails the test if a problem was recorded that matches none of allowed, or if the page sent a request to another host.
+// check fails the test if a recorded problem contains none of the allowed texts, or if the page sent a request to another host.
 func (p *tab) check(host string, allowed ...string) {
 	p.t.Helper()
 	p.mu.Lock()

@@ -84,8 +84,8 @@ func (h *eventsHandler) run() {
 			case <-h.joined: // not needed: the votesWatcher has begun with an earlier state
 			default:
 			}
-			// The status is read before the state and sent after it. A client that sees in the status that there are votes, and
-			// loads them, therefore gets an event for each later change.
+			// The status is read before the state is read, and sent after that. A client that sees in the status that there are
+			// votes, and loads them, therefore gets an event for each later change.
 			statusEvent := status.nextEvent(h.status(), time.Now())
 			votesEvent := votes.nextEvent(h.tables.view())
 			for _, event := range [][]byte{statusEvent, votesEvent} {
@@ -180,8 +180,9 @@ func (t *tables) newestPlace(view tableView) (*place, error) {
 	return nil, nil
 }
 
-// appendVotesAbove appends the votes that are newer than the place newest, separated by commas, the newest vote first. The
-// result more reports whether some votes are missing because the event was full or because rows could not be read back.
+// appendVotesAbove appends the votes that come before the place in newest, or all votes if newest is nil. Commas separate the
+// votes, and the newest vote comes first. The result more reports whether some votes are missing because the event was full or
+// because rows could not be read back.
 func (v *votesWatcher) appendVotesAbove(dst []byte, t tableView, newest *place) (_ []byte, more bool) {
 	rows, size := 0, 0
 	for row, err := range v.tables.order.newestFirst(t, nil) {

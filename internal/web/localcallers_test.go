@@ -236,8 +236,8 @@ func TestProxyHeadersAreRefused(t *testing.T) {
 	}
 }
 
-// A caller whose process has ended before its request is read is refused. Many kernels report root as the owner of such a
-// socket, which capture must not believe.
+// A request is refused if the caller's process has ended before the request is read. Many kernels report root as the owner of
+// such a caller's socket, which capture must not believe.
 func TestCallerThatIsGoneIsRefused(t *testing.T) {
 	t.Parallel()
 	var flushes atomic.Int64

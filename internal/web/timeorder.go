@@ -33,8 +33,8 @@ func (p place) isNewer(q place) bool {
 // bytesPerTimedRow is the maximum memory in bytes that the order needs for each row.
 const bytesPerTimedRow = 12
 
-// maxTimedRows returns the maximum number of rows that are ordered by time: 5 million, or as many as take a sixteenth of the
-// memory limit. Rows of larger tables are ordered by key.
+// maxTimedRows returns the maximum number of rows that are ordered by time: 5 million, or fewer if the order would otherwise
+// take more than a sixteenth of the memory limit. Rows of larger tables are ordered by key.
 var maxTimedRows = sync.OnceValue(func() int {
 	return int(min(5_000_000, cgroup.MemoryLimit()/16/bytesPerTimedRow))
 })
@@ -188,7 +188,7 @@ type timeHead struct {
 
 func newTimeMerge(parts []timedPart, after *place) (*timeMerge, error) {
 	m := &timeMerge{parts: parts, openPart: -1}
-	withKey := -1 // index of the Part that contains the key of the place after, or would contain this key
+	withKey := -1 // index of the Part that contains after.key, or would contain it
 	if after != nil {
 		withKey = sort.Search(len(parts), func(i int) bool { return bytes.Compare(parts[i].FirstKey(), after.key) > 0 }) - 1
 	}

@@ -67,7 +67,7 @@ func compileType(t *Type, depth int) (node, error) {
 	return n, nil
 }
 
-// memberOpening returns the text before the value of an object's i-th member: a brace or a comma, the name and a colon.
+// memberOpening returns the text before the value of an object's i-th member: a brace or a comma, then the name and a colon.
 func memberOpening(i int, name string) []byte {
 	opening := []byte{','}
 	if i == 0 {
