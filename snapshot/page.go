@@ -50,7 +50,7 @@ type page struct {
 
 	// Only the writer uses the following fields.
 	referenced bool                 // whether the page was used after the clock hand last passed it; see nextVictim
-	older      []weak.Pointer[leaf] // leaves with older versions of the page; Views may still show these versions, and they may share the buffer lines
+	older      []weak.Pointer[leaf] // leaves with older versions of the page; Views may still show these versions, which may share p.lines
 }
 
 // MaxRowBytes is the maximum number of bytes of a row, key and line together, that a Table can hold. With this maximum, every

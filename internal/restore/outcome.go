@@ -38,8 +38,9 @@ func (m *stagedMerge) finish(ctx context.Context, done written) (err error) {
 	return nil
 }
 
-// compare compares the table with the file after all triggers have fired. If they differ, compare returns
-// an error if the restore had to make the table equal to the file; otherwise, it only counts the differences.
+// compare counts what changed in other tables. If something in the database may have changed the restored rows, it then
+// compares the table with the file, after all triggers have fired. If m.exact is set, a difference is an error. Otherwise,
+// compare only counts the differences.
 func (m *stagedMerge) compare(ctx context.Context) (err error) {
 	if m.result.Others, err = countOthers(ctx, m.tx, m.table, m.baseline); err != nil {
 		return err

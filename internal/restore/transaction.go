@@ -10,7 +10,8 @@ import (
 	"capture/internal/postgres"
 )
 
-// withSavepoint runs f within a savepoint. If f fails, it rolls back to the savepoint.
+// withSavepoint runs f within a savepoint. If f fails, withSavepoint rolls back to the savepoint, unless ctx has ended or the
+// connection is closed.
 func withSavepoint(ctx context.Context, tx pgx.Tx, f func() error) error {
 	if _, err := tx.Exec(ctx, "SAVEPOINT capture"); err != nil {
 		return err

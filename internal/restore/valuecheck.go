@@ -20,7 +20,7 @@ import (
 // moneyOID is the OID of type money, whose text form depends on the setting lc_monetary.
 const moneyOID = 790
 
-// anyElement reports whether the type or a type in it satisfies f: its elements or its fields.
+// anyElement reports whether f is true for the type t or for any type in t: the type of its elements, or of one of its fields.
 func anyElement(t *rowjson.Type, f func(*rowjson.Type) bool) bool {
 	return f(t) || t.Elem != nil && anyElement(t.Elem, f) ||
 		slices.ContainsFunc(t.Fields, func(field rowjson.Field) bool { return anyElement(&field.Type, f) })
@@ -48,7 +48,7 @@ func isNumber(t *rowjson.Type) bool { return t.Kind == rowjson.Number }
 func isComposite(t *rowjson.Type) bool { return t.Kind == rowjson.Composite }
 
 // firstUserOID is the lowest OID of a type that somebody has created (FirstNormalObjectId in Postgres' access/transam.h). Types
-// with OIDs from this one on may differ between databases although they have the same name.
+// with this OID or a higher OID may differ between databases although they have the same name.
 const firstUserOID = 16384
 
 // compareTypes compares the types in the manifest with those of the table. If the table's type could change the file's values,

@@ -15,7 +15,7 @@ import (
 const (
 	lockWatchInterval = 500 * time.Millisecond // time between two checks for sessions that wait for the table
 	frozenTimeout     = 4 * time.Hour          // time after which the server ends a session of a frozen process; far longer than comparisons usually take
-	watchLostTimeout  = 30 * time.Second       // time without a successful check after which a comparison ends
+	watchLostTimeout  = 30 * time.Second       // a comparison ends after this time without a successful check
 )
 
 var errGaveWay = errors.New("the comparison gave way to a session that waits for its lock or its snapshot")

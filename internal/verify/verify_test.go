@@ -313,7 +313,7 @@ func spoiled(v *snapshot.View) *snapshot.View {
 	return t.View()
 }
 
-// Verify finds no fault while the file is replaced again and again, as a running daemon does.
+// Verify finds no fault while the file is replaced again and again, as by a running daemon.
 func TestVerifyBesideAWriter(t *testing.T) {
 	if testing.Short() {
 		t.Skip("compares beside writers for seconds")

@@ -22,7 +22,7 @@ func (e *Encoder) appendArray(dst []byte, n *node, text []byte) ([]byte, error) 
 		text = text[i+1:]
 	}
 	depth, deepest := 0, 0
-	elements := false // whether an element has been read; from then on all elements must be at depth deepest
+	elements := false // whether an element has been read; any other element must have the same depth, which is then in deepest
 	after := false    // whether text[:i] ends with a value
 	for i := 0; i < len(text); {
 		switch c := text[i]; {
