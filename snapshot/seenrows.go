@@ -54,7 +54,7 @@ func (s *seen) deleteRow(i int) {
 	s.bits = s.bits[:(s.rows+63)/64]
 }
 
-// appendRows appends the rows of the record next.
+// appendRows appends the rows of another record.
 func (s *seen) appendRows(next *seen) {
 	for i := range next.rows {
 		s.appendRow(next.hasRow(i))

@@ -41,7 +41,7 @@ func (s *spiller) resetIfCorrupt() bool {
 }
 
 // evict removes p, the page of l, from memory. If the spill file does not have the page yet, evict first writes it there.
-// Readers of Views depend on the order of the assignments; see the field page of leaf.
+// Readers of Views depend on the order of the assignments; see leaf.page.
 func (s *spiller) evict(l *leaf, p *page) error {
 	if l.extent == nil {
 		p, err := p.complete()

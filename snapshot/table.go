@@ -33,7 +33,7 @@ type Table struct {
 
 	tree        tree
 	buffer      txBuffer    // changes of the open transaction that are not in the tree yet; used only by the writer
-	txOmitted   omittedRows // omitted rows as the open transaction sees them; nil if they equal the field omitted; used only by the writer
+	txOmitted   omittedRows // omitted rows as the open transaction sees them; nil if they equal Table.omitted; used only by the writer
 	maxRowBytes int         // maximum bytes of key and line in Put; MaxRowBytes, except in tests
 
 	loadShape  *rowjson.Shape // shape of the open Load; nil in any other transaction; used only by the writer

@@ -221,9 +221,8 @@ func (t *tree) putRow(key, line []byte) {
 	t.countChange(gi, li, memory, live)
 }
 
-// countChange updates the totals after a change of the leaf at index li of the group at index gi. The parameters memory and
-// live are the bytes of memory of the leaf's page and the bytes of the leaf's lines before the change. If the leaf is now too
-// large, countChange splits it.
+// countChange updates the totals after a change of the leaf at index li of the group at index gi. Before the change, the leaf's
+// page took memory bytes, and the leaf's lines had live bytes. If the leaf is now too large, countChange splits it.
 func (t *tree) countChange(gi, li int, memory int64, live int) {
 	l := t.groups[gi].leaves[li]
 	t.cache.adjustResident(t.cache.residentBytes(l) - memory)
@@ -378,7 +377,8 @@ func (t *tree) seenOrNew(l *leaf) *seen {
 	return l.seen
 }
 
-// appendSeen appends the record of the leaf next to the record of l. It must be called before the rows of next are added to l.
+// appendSeen appends the record of another leaf to the record of l. It must be called before the rows of the other leaf are
+// added to l.
 func (t *tree) appendSeen(l, next *leaf) {
 	if t.seenRows(l) == nil && t.seenRows(next) == nil {
 		return

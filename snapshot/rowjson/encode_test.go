@@ -84,8 +84,8 @@ func TestAppendRowOfVotes(t *testing.T) {
 	}
 }
 
-// TestRowEndsWithoutSpaces: a value of type json keeps the white space after it, but no line has spaces before its last brace,
-// where a file has its padding.
+// TestRowEndsWithoutSpaces: a value of type json keeps the white space at its end, except spaces before the last brace of the
+// line: in a file, spaces there are padding.
 func TestRowEndsWithoutSpaces(t *testing.T) {
 	e := newEncoder(t, shapeOf(Type{Kind: JSON, OID: 114}), false)
 	for text, want := range map[string]string{

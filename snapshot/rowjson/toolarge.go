@@ -6,8 +6,8 @@ import (
 	"math"
 )
 
-// largeRow is the number of bytes from which a row counts as large. A large row's line gets its memory at once, because growing
-// it step by step would allocate more than twice as much. Buffers that have grown beyond largeRow are released after the row.
+// largeRow is the smallest size of a large row, in bytes. A large row's line gets its memory at once, because growing it step
+// by step would allocate more than twice as much. Buffers that have grown beyond largeRow are released after the row.
 const largeRow = 256 << 10
 
 // TooLargeError is the error for a row whose line would be longer than [Encoder.MaxLine].
@@ -38,7 +38,7 @@ func IsTooLarge(err error) (sizes []int64, tooLarge bool) {
 
 var errTooLarge = errors.New("the line is too long") // AppendRow returns a *TooLargeError instead
 
-// reserveLine sets the field end for the next line. For a large row, it also makes dst large enough for the probable length of
+// reserveLine sets e.end for the next line. For a large row, it also makes dst large enough for the probable length of
 // the line. If the line is certain to be too long, reserveLine returns an error before it allocates.
 func (e *Encoder) reserveLine(dst []byte, values [][]byte, old []byte) ([]byte, error) {
 	e.end = math.MaxInt

@@ -61,8 +61,7 @@ type Extent struct {
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// Write stores data. The first part of the data, whose length in bytes is the parameter head, can be read alone with
-// [Extent.AppendHead].
+// Write stores data. The first head bytes of the data can be read without the rest; see [Extent.AppendHead].
 func (f *File) Write(data []byte, head int) (*Extent, error) {
 	count := (len(data) + blockSize - 1) / blockSize
 	f.mu.Lock()
