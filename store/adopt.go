@@ -52,7 +52,7 @@ func (f *File) adopt(m manifest.Manifest, data io.Reader) (bool, error) {
 	if lacksFile, err := f.lacksFile(); err != nil || !lacksFile {
 		return false, err
 	}
-	m.Kept, m.Horizon = nil, nil // with a horizon, the next run would not read the rows that differ from the table's
+	m.Kept, m.Horizon = nil, nil // with a horizon, the next run would keep rows of the file that differ from the table's
 	f.existing.checked = false   // if one of the next steps fails, the next Write inspects the folder
 	if err := f.renameBoth(tmp, m); err != nil {
 		return false, err

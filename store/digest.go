@@ -132,8 +132,8 @@ func (d *digest) completeStep(ctx context.Context, v *snapshot.View, layout *pla
 	return d.whole.n == layout.Bytes, err
 }
 
-// adoptBlocks adopts b, the hashes of all blocks that were computed while the file was copied, unless d already has block
-// hashes.
+// adoptBlocks adopts b, unless d already has block hashes. b has the hashes of all blocks, which were computed while the file
+// was copied.
 func (d *digest) adoptBlocks(b *manifest.BlockHashes) {
 	if d.blocks == nil {
 		b.EndBlock()

@@ -7,7 +7,7 @@
 // These files implement a Write, in the order in which it uses them:
 //
 //	write.go            the steps, their order, and what a crash leaves after each of them
-//	write_strategy.go   how a version gets to disk: from which size it is patched, and when it is written whole
+//	write_strategy.go   how a version gets to disk: when a file is patched, and when it is written whole
 //	patch.go            patches the shadow file or a clone; patchinplace_linux.go explains why readers do not notice
 //	writewhole.go       writes a whole file and hashes it at the same time
 //	digest.go           updates the SHA-256 of a file after a small change

@@ -26,9 +26,9 @@ type existing struct {
 	quarantine string            // suffix of the name under which the first Write keeps the file; "" if it need not be kept
 }
 
-// inspectExisting compares the file with its manifest, but hashes it only if it has at most hashLimit bytes. If a crash
-// interrupted a Write between its two renames, inspectExisting does the second rename. The warning describes damage or such a
-// crash; it is "" if there was neither.
+// inspectExisting compares the file with its manifest. It hashes a file of at most hashLimit bytes; for a longer file it
+// compares only the sizes. If it hashes the file and finds that a crash interrupted a Write between its two renames, it does
+// the second rename. The warning describes damage or such a crash; it is "" if neither was found.
 func inspectExisting(p paths, hashLimit int64) (_ existing, warning string) {
 	m, merr := manifest.ReadAt(p.manifestPath)
 	pending, perr := manifest.ReadAt(p.manifestTmp())

@@ -144,9 +144,9 @@ func TestLeftOverTemporaryFiles(t *testing.T) {
 	}
 }
 
-// TestQuarantineAfterClockWasSetBack: the clock was years ahead when damaged files were kept, or is years behind now, as that
-// of a machine without a battery before it reaches a time server. The file that this run finds damaged is kept, even though its
-// name has the earliest time.
+// TestQuarantineAfterClockWasSetBack: the clock was years ahead when damaged files were kept, or is years behind now, as the
+// clock of a machine without a battery is until it reaches a time server. The file that this run finds damaged is kept, even
+// though its name has the earliest time.
 func TestQuarantineAfterClockWasSetBack(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "feedback.json")
 	for i := range 6 {

@@ -65,8 +65,8 @@ func TestLinksAreNotFollowed(t *testing.T) {
 }
 
 // While capture runs, somebody puts a named pipe or a link in the place of the file. capture does not wait for the pipe's
-// writer, and does not keep what the link leads to as the state before a loss, because more people may read kept states than
-// the target of the link. The next Write puts the file back.
+// writer. It makes no kept state from the target of the link, because more people may read kept states than this target. The
+// next Write puts the file back.
 func TestReplacedWhileRunning(t *testing.T) {
 	secret := filepath.Join(t.TempDir(), "secret")
 	if err := os.WriteFile(secret, []byte("secret"), 0o600); err != nil {

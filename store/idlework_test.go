@@ -82,7 +82,7 @@ func TestIdleCompletesManifest(t *testing.T) {
 	}
 }
 
-// TestCompleteUnlessChange: unless its reason is a change, Write completes the manifest, whether anything has changed or not.
+// TestCompleteUnlessChange: with any reason except a change, Write completes the manifest, even if no row has changed.
 func TestCompleteUnlessChange(t *testing.T) {
 	t.Parallel()
 	for _, reason := range []manifest.Reason{store.ReasonForced, store.ReasonInterval, store.ReasonStop} {

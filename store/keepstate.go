@@ -99,7 +99,8 @@ func (f *File) compareParts(v *snapshot.View, last *written) *manifest.Manifest 
 	}
 	m.Kept = f.newKept(c, v, goneRows)
 	m.Kept.Other = isOther(&m, v)
-	differs := !f.hasWritten && len(gone)+len(added) > 0 && !f.kept.IsOff() // last comes from Load, so an earlier run wrote the file
+	// If this run has not written the file, last comes from Load, and an earlier run wrote the file.
+	differs := !f.hasWritten && len(gone)+len(added) > 0 && !f.kept.IsOff()
 	if m.Kept.Loss == nil && !m.Kept.Other && !differs {
 		return nil
 	}
@@ -138,8 +139,8 @@ func compareFile(path string, m *manifest.Manifest, v *snapshot.View) *loss.Comp
 	return c
 }
 
-// diffParts compares v with the last version. It returns, as gone, the regions of the Parts that are no longer in v, the number
-// of the rows in these regions, and, as added, the Parts of v that are not in the last version.
+// diffParts compares v with the last version. gone has the regions of the Parts that are no longer in v, goneRows is the number
+// of rows in these regions, and added has the Parts of v that are not in the last version.
 func diffParts(v *snapshot.View, last *written) (gone []placement.Region, goneRows int, added []snapshot.Part) {
 	regions := last.layout.Regions
 	head, isHead := 0, true

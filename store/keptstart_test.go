@@ -17,8 +17,8 @@ import (
 	"capture/store/retention"
 )
 
-// TestSpacesAfterJSONAreNoLoss: a program wrote values of type json with a newline after them, and the column is the last one.
-// The spaces in the row's place look like padding. A later run that reads the same rows finds no difference.
+// TestSpacesAfterJSONAreNoLoss: in the last column, a program wrote values of type json that end with a newline. In a line,
+// this newline would become a space, which looks like padding. A later run that reads the same rows finds no difference.
 func TestSpacesAfterJSONAreNoLoss(t *testing.T) {
 	t.Parallel()
 	shape := &rowjson.Shape{Schema: "public", Table: "votes", Key: []int{0}, Columns: []rowjson.Column{

@@ -80,7 +80,7 @@ func acquireLock(path string, o Owner) (*lock, error) {
 	return l, nil
 }
 
-// lockFile opens and locks the lock file. It sets the field earlier.
+// lockFile opens and locks the lock file. It sets l.earlier.
 func (l *lock) lockFile() (*os.File, error) {
 	for start := time.Now(); ; time.Sleep(lockPause) {
 		f, err := openLockFile(l.path, unix.O_RDWR|unix.O_CREAT)

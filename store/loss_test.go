@@ -120,7 +120,7 @@ func TestLossIsKept(t *testing.T) {
 }
 
 // TestRuinedValuesBeforeTruncate: an UPDATE ruins all values, and a TRUNCATE follows in the same hour. The states before the two
-// losses have the same number of rows. Both stay: the state before the UPDATE, which alone has the good values, and the state
+// losses have the same number of rows. Both stay: the state before the UPDATE, the only one with the good values, and the state
 // before the TRUNCATE.
 func TestRuinedValuesBeforeTruncate(t *testing.T) {
 	t.Parallel()

@@ -85,7 +85,7 @@ func key(id int) rowjson.Key { return binary.BigEndian.AppendUint64(nil, uint64(
 // votes returns a table of n rows that all have the given text.
 func votes(n int, fill string) *snapshot.Table { return copied(n, fill, nil) }
 
-// copied returns the same table as votes. After each hundred rows, it calls the function ahead with the Parts so far.
+// copied returns the same table as votes. After each hundred rows, it passes the Parts so far to ahead, unless ahead is nil.
 func copied(n int, fill string, ahead func([]snapshot.Part)) *snapshot.Table {
 	t := snapshot.NewTable()
 	t.Load(&rowjson.Shape{
@@ -249,7 +249,7 @@ func names(t *testing.T, dir string) []string {
 	return list
 }
 
-// commit commits the changes that the function change makes to the table.
+// commit calls change, which changes the table, and commits the changes.
 func commit(t *testing.T, tab *snapshot.Table, change func()) *snapshot.View {
 	t.Helper()
 	change()

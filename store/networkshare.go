@@ -35,7 +35,7 @@ const (
 	renamePause    = 50 * time.Millisecond
 )
 
-// rename renames the file old to path and replaces the file there.
+// rename gives the file at old the name path, and replaces the file that had this name.
 func (s *share) rename(old, path string) error {
 	err := os.Rename(old, path)
 	if s == nil || !isBlocked(err) {

@@ -15,8 +15,9 @@ import (
 //     the file later waits until the lease ends. The lease ends after the last byte is written, before the file is synced and
 //     published. From then on, a reader gets a file that is complete and does not change any more. A program that does not wait
 //     (O_NONBLOCK), such as GNU tar, gets EAGAIN, so the lease is held no longer than necessary.
-//   - Direct I/O (open(2), O_DIRECT) does not modify pages in the page cache; it puts new pages in their place. A reader may
-//     have passed old pages on to a socket or a pipe (sendfile, splice) before it closed the file. These pages stay unchanged.
+//   - Direct I/O (open(2), O_DIRECT) does not modify pages in the page cache; it drops them, and later reads get new pages. A
+//     reader may have passed old pages on to a socket or a pipe (sendfile, splice) before it closed the file. These pages stay
+//     unchanged.
 //   - A file with a second name is not patched: that name may be somebody's backup.
 //
 // If any of this is not possible, writePending patches a clone that shares blocks with the current file (FICLONE), or writes

@@ -89,8 +89,8 @@ func (s *transcript) readLine(c *call) (word string) {
 	return word
 }
 
-// checkContent returns an error unless a power cut now may leave the file with this content. The content is nil if there is no
-// file.
+// checkContent returns an error unless a power cut at this moment may leave the file with this content. The content is
+// nil if there is no file.
 func (s *transcript) checkContent(content *leftFile) error {
 	if s.done == 0 {
 		if content == nil && s.foreign == nil || s.foreign != nil && content.is(s.foreign) {
@@ -244,7 +244,7 @@ type replay struct {
 	ignoreSync func(c *call, folder bool) bool
 	random     int // number of random power cuts after each call
 	open       bool
-	from       *call // first call after which run cuts the power, if another run covers the calls before; nil if run covers all calls
+	from       *call // if not nil, run cuts no power before this call, because another replay covers the earlier calls
 	r          *rand.Rand
 	seen       *seen
 }

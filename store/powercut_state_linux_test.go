@@ -23,7 +23,7 @@ type leftFile struct {
 
 func newLeftFile(data []byte) *leftFile { return &leftFile{data, maphash.Bytes(hashSeed, data)} }
 
-// is reports whether the file exists and its content is data.
+// is reports whether the file exists and its content equals data.
 func (c *leftFile) is(data []byte) bool { return c != nil && bytes.Equal(c.data, data) }
 
 // An outcome determines what a power cut leaves of the names and pages that were not durable.

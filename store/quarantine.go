@@ -36,7 +36,7 @@ func quarantineSuffix(p paths, now time.Time) string {
 
 // quarantine gives the file and its manifest second names that end in suffix, before a Write replaces them: a file that capture
 // did not write may contain valuable data (invariant 9, docs/design.md). The first names stay until the rename, so
-// feedback.json always exists. The result taken reports whether the error is that another file has one of the second names.
+// feedback.json always exists. taken reports whether the error means that another file has one of the second names.
 func quarantine(p paths, suffix string) (taken bool, err error) {
 	for _, path := range []string{p.dataPath, p.manifestPath} {
 		if err := linkOrCopy(path, path+suffix); err != nil {

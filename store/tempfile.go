@@ -49,8 +49,8 @@ func (t *tempFile) create() (*os.File, error) {
 }
 
 // publish renames the file to its final name; afterwards nothing has the temporary name. If retired is not nil and the file
-// system can exchange two names, publish exchanges them instead: the version that is replaced gets the temporary name and
-// becomes the shadow retired. info is the identity of that version.
+// system can exchange two names, publish exchanges them instead: the version that is replaced gets the temporary name, and
+// retired becomes the use of this name. info is the identity of that version.
 func (t *tempFile) publish(retired *shadow, info os.FileInfo) error {
 	if retired != nil {
 		exchanged, err := renameExchange(t.path, t.target)

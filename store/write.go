@@ -164,6 +164,8 @@ func (f *File) KeepCurrent() error {
 //	4  rename the manifest                                  the new pair
 //	5  fsync the folder                                     the new pair, durable
 //
+// If the file has more than 64 MB, the first Write, and not Open, inspects the pending manifest.
+//
 // Until step 5, a power cut may undo both renames, or only the second one; the disk is then as after step 2 or 3. Each file is
 // synced before it is renamed.
 //

@@ -9,8 +9,8 @@ import (
 	"capture/store/placement"
 )
 
-// patchFrom is the size in bytes from which a file is patched. A smaller file is written whole, which takes a few milliseconds.
-// It has no padding and leaves no shadow file.
+// patchFrom is the smallest size in bytes of a file that is patched. A smaller file is written whole, which takes a few
+// milliseconds. It has no padding and leaves no shadow file.
 var patchFrom int64 = 4 << 20
 
 // pendingVersion is a version of the file that is being written to disk.
@@ -102,8 +102,8 @@ func (p *pendingVersion) isWorthPatching(old *placement.Layout) bool {
 	return changed < p.Bytes/2
 }
 
-// retire returns the shadow that the file at path, the last version, becomes when p replaces it, and the identity of this file.
-// The shadow is nil if no version could be made by patching this file.
+// retire is called before p replaces the file at path, which is the last version. It returns the shadow that this file becomes,
+// and the identity of the file. The shadow is nil if no version could be made by patching this file.
 func retire(last written, p *pendingVersion, path string) (*shadow, os.FileInfo) {
 	if !isPatchable(last, p, path) {
 		return nil, nil

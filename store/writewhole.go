@@ -8,7 +8,7 @@ import (
 
 const (
 	chunks         = 4       // number of chunks that may be waiting to be hashed or written
-	largeChunk     = 4 << 20 // size in bytes above which a chunk is freed and not reused; only a very large row needs such a chunk
+	largeChunk     = 4 << 20 // maximum size in bytes of a chunk that is reused; only a very large row needs a larger chunk
 	writebackBytes = 8 << 20 // number of bytes after which the kernel is asked to start writing them to the device
 )
 

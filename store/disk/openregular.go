@@ -9,8 +9,8 @@ import (
 )
 
 // OpenRegular opens the regular file at path for reading. Somebody who may write to the folder can replace a file of ours while
-// capture runs. Therefore OpenRegular follows no symbolic link, whose target that person might not be able to read, and does not
-// wait for the writer of a named pipe.
+// capture runs. Therefore OpenRegular does not follow a symbolic link, because that person might not be allowed to read its
+// target, and does not wait for the writer of a named pipe.
 func OpenRegular(path string) (*os.File, error) {
 	return openRegular(path, os.O_RDONLY|unix.O_NOFOLLOW)
 }

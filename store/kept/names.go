@@ -120,7 +120,7 @@ func (n names) parseName(name string) (stateFile, bool) {
 }
 
 // FindMoved returns the path of a kept state's data if they were at path and have been compressed since. It reports false if
-// there is a file at path, or if path is not the name of a kept state that is not compressed yet, or if the state is gone.
+// there is a file at path, if path is not the name of plain (uncompressed) data of a kept state, or if the state is gone.
 func FindMoved(path string) (compressed string, ok bool) {
 	match := plainName.FindStringSubmatch(filepath.Base(path))
 	if match == nil || !isGone(path) {

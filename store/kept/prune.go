@@ -18,9 +18,8 @@ func (k *States) Prune() (dropped []State, err error) {
 	return dropped, err
 }
 
-// MakeRoom is like Prune, but drops more states until need bytes are freed. If that frees too little, it also returns, as left,
-// the state before the largest unacknowledged loss, which is never dropped. Otherwise, or if there is no such state, left is
-// nil.
+// MakeRoom is like Prune, but drops more states until need bytes are freed. If that frees too little, left is the
+// state before the largest unacknowledged loss, which is never dropped. Otherwise, or if there is no such state, left is nil.
 func (k *States) MakeRoom(need int64) (dropped []State, left *State, err error) {
 	dropped, left, err = k.prune(need)
 	if err != nil {
@@ -47,7 +46,7 @@ func (k *States) prune(need int64) (dropped []State, left *State, err error) {
 	for i, s := range states {
 		list[i] = s.retention()
 		if slices.ContainsFunc(states[:i], func(other State) bool { return os.SameFile(other.inode, s.inode) }) {
-			list[i].Bytes = 0 // an equal state before this one in the list has the same data on disk
+			list[i].Bytes = 0 // an equal state earlier in the list has the same data on disk
 		}
 		if s.HasOpenLoss() {
 			budget.File = max(budget.File, s.Bytes)
@@ -72,7 +71,7 @@ func (k *States) prune(need int64) (dropped []State, left *State, err error) {
 		dropped = append(dropped, states[i])
 	}
 	for i := range states {
-		if need > 0 && !slices.Contains(drop, i) { // at most one state: Plan spares only that before the largest loss
+		if need > 0 && !slices.Contains(drop, i) { // at most one state: Plan spares only the state before the largest loss
 			left = &states[i]
 		}
 	}

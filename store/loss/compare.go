@@ -236,7 +236,7 @@ func (c *Comparison) parseKey() (err error) {
 	return err
 }
 
-// countChange counts the columns in which the file's current row differs from the View's row, which is the parameter line.
+// countChange counts the columns in which the file's current row differs from line, the View's row.
 func (c *Comparison) countChange(line []byte) {
 	c.changed++
 	var ok [2]bool

@@ -117,7 +117,7 @@ func (t *table) file(tt *testing.T, l *placement.Layout) []byte {
 // unpad removes the spaces before the closing braces of rows. The rows of these tests have no such spaces of their own.
 func unpad(file []byte) string { return strings.ReplaceAll(string(file), " ", "") }
 
-// patch copies the spans from the content next into a copy of the content old, and returns this copy.
+// patch returns a copy of the old content in which the spans have the bytes of the next content.
 func patch(old, next []byte, spans []placement.Span) []byte {
 	file := slices.Clone(old)
 	for _, s := range spans {

@@ -14,8 +14,9 @@ import (
 )
 
 // Prove reads a state back whole and compares it with its manifest. If they differ, or if the data or the manifest are missing
-// or cannot be read, the error wraps a [*DamagedError]. A state that was already damaged when it was kept may differ from its
-// manifest, which describes the damage. For such a state, Prove only checks that its data are valid gzip.
+// or not valid, the error wraps a [*DamagedError]. The error for a failed request does not. A state that was already damaged
+// when it was kept may differ from its manifest, which describes the damage. For such a state, Prove only checks that its data
+// are valid gzip.
 func (l *Location) Prove(ctx context.Context, s State) error {
 	m, err := l.Manifest(ctx, s)
 	if err == nil {
@@ -92,7 +93,7 @@ func (r *jsonReader) Read(p []byte) (n int, err error) {
 	return n, io.EOF
 }
 
-// explain returns the cause of err, the error with which reading the gzip ended: a failed request or damaged data.
+// explain returns the cause of err: a failed request or damaged data. err is the error with which reading the gzip ended.
 func (r *jsonReader) explain(err error) error {
 	if r.data.err != nil && r.data.err != io.EOF { // the request failed, so nothing is known about the data
 		return r.data.err

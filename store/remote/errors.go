@@ -54,7 +54,8 @@ func classify(err error) error {
 	return err
 }
 
-// isConflict reports whether the code of a response with the status 409 means that another request was faster.
+// isConflict reports whether the code of a response with the status 409 means that the name is taken or the object has changed:
+// another request was faster, or a policy forbids that the object is replaced.
 func isConflict(code string) bool {
 	switch code {
 	case "BlobAlreadyExists", "UnauthorizedBlobOverwrite", "ConditionalRequestConflict", "BlobImmutableDueToPolicy":

@@ -90,7 +90,7 @@ func TestUnreachable(t *testing.T) {
 	})
 }
 
-// breaker writes the JSON of a state in pieces, and calls the function do after each piece.
+// breaker writes the JSON of a state in pieces. After each piece, it calls b.do.
 type breaker struct {
 	data  io.WriterTo
 	every int

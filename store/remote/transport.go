@@ -37,8 +37,7 @@ func newTransport() *transport {
 	return t
 }
 
-// silence returns for how long no bytes have been sent or received. The result is at most the time that has passed since the
-// time begun.
+// silence returns for how long no bytes have been sent or received, but at most time.Since(begun).
 func (t *transport) silence(begun time.Time) time.Duration {
 	moved := t.start.Add(time.Duration(t.moved.Load()))
 	return min(time.Since(begun), time.Since(moved))

@@ -28,9 +28,9 @@ const (
 	largestLoss // the earliest state with the most rows among those before unacknowledged losses
 )
 
-// Plan returns the indexes of the states to drop: first all states that neither the policy nor a loss covers, then as many more
-// as are needed to free the number of bytes that the parameter excess gives. The result short is the number of these bytes that
-// can't be freed, because the state before the largest unacknowledged loss is never dropped.
+// Plan returns the indexes of the states to drop: first all states that neither the policy nor a loss covers, then more states
+// until at least excess bytes are freed. short is the number of these bytes that can't be freed, because the state before the
+// largest unacknowledged loss is never dropped.
 func Plan(states []State, policy Policy, now time.Time, excess int64) (drop []int, short int64) {
 	classes := classify(states, policy, now)
 	order := make([]int, len(states))
@@ -94,15 +94,17 @@ func classify(states []State, policy Policy, now time.Time) []class {
 }
 
 // lossDays is the number of days for which states before losses are kept. For each day, only the state with the most rows is
-// kept. If several states have the most rows, it is the earliest of them whose loss is unacknowledged, or else the earliest.
+// kept. If several states have the most rows, the earliest of those whose loss is unacknowledged is kept. If all their losses
+// are acknowledged, the earliest state is kept.
 const lossDays = 30
 
 // classifyLosses calls keep for each state that stays because it precedes a loss.
 func classifyLosses(states []State, now time.Time, keep func(int, class)) {
 	largest, largestOfDay := -1, map[int64]int{}
-	// outranks reports whether i has more rows than j. If both have the same number of rows, i outranks j if only the loss of j is
-	// acknowledged, or else if i is earlier: an UPDATE that ruins values leaves the number of rows as it is, so if a TRUNCATE
-	// follows, only the earlier state has the good values.
+	// outranks reports whether i has more rows than j. Of two states with the same number of rows, a state whose loss is
+	// unacknowledged outranks one whose loss is acknowledged. Otherwise the earlier state outranks the later state: an UPDATE
+	// that ruins values leaves the number of rows as it is, so if a TRUNCATE follows, only the earlier state has the good
+	// values.
 	outranks := func(i, j int) bool {
 		a, b := states[i], states[j]
 		switch {

@@ -152,8 +152,8 @@ func TestLosses(t *testing.T) {
 	hour := func(h int) time.Time { return day.Add(time.Duration(h) * time.Hour) }
 	states := []retention.State{
 		{Time: hour(1), Rows: 900, Loss: true, Acknowledged: true},
-		{Time: hour(2), Rows: 1000, Loss: true, Acknowledged: true}, // the earliest of the largest of the day
-		{Time: hour(3), Rows: 800, Loss: true},                      // the earliest of the largest that nobody has acknowledged
+		{Time: hour(2), Rows: 1000, Loss: true, Acknowledged: true}, // the earlier of the two largest states of the day
+		{Time: hour(3), Rows: 800, Loss: true},                      // the earlier of two states before unacknowledged losses
 		{Time: hour(4), Rows: 800, Loss: true},                      // has as many rows, but an UPDATE may have ruined their values
 		{Time: hour(4).Add(time.Minute), Rows: 1000, Loss: true, Acknowledged: true},
 		{Time: hour(5), Rows: 1000},
