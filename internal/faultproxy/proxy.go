@@ -4,11 +4,13 @@ package faultproxy
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"strconv"
 	"sync"
+	"syscall"
 	"time"
 
 	"capture/internal/pgserver"
@@ -92,6 +94,12 @@ func (p *Proxy) Accept() error {
 		return nil
 	}
 	l, err := net.Listen("tcp", p.addr)
+	// FreePort or Refuse has closed a listener on this address. A process that Go was forking at that moment has a copy of the
+	// listener until it executes its program.
+	for tries := 0; errors.Is(err, syscall.EADDRINUSE) && tries < 500; tries++ {
+		time.Sleep(20 * time.Millisecond)
+		l, err = net.Listen("tcp", p.addr)
+	}
 	if err != nil {
 		return err
 	}
