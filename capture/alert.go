@@ -26,8 +26,8 @@ const (
 	firstAlertRetry    = 5 * time.Second  // first pause between attempts to post an alert; the pauses double
 	longestAlertRetry  = time.Minute      // longest pause between attempts to post an alert
 
-	// alertCopyAfter limits how long copies of the table can delay the alert "following". It counts from the last time at which
-	// the table was followed steadily. The rule CaptureNotFollowing in deploy/prometheus-rules.yml has the same time.
+	// alertCopyAfter limits how long copies of the table can delay the alert "following". The delay counts from the last time
+	// at which the table was followed steadily. The rule CaptureNotFollowing in deploy/prometheus-rules.yml has the same limit.
 	alertCopyAfter = 30 * time.Minute
 
 	// steadyInterval is the time for which the table must be followed without a break before the condition "following" is over.
@@ -129,8 +129,9 @@ func worthAlert(c Check) bool {
 	return !c.OK && strings.HasPrefix(c.Name, "volume ")
 }
 
-// updateConditions updates the conditions from the checks in st. Until the table is followed steadily, an excuse or a short
-// success only interrupts the condition "following": the condition stays posted and keeps the time that it has lasted.
+// updateConditions updates the conditions from the checks in st. Until the table is followed steadily, an excuse (see
+// isExcused) or a short success only interrupts the condition "following": the condition stays posted and keeps the time that
+// it has lasted.
 func (a *alerter) updateConditions(st *Status, now time.Time) {
 	steady := st.State == stateFollowing && now.Sub(st.followingSince) >= a.steady
 	for _, c := range st.Checks {
@@ -153,8 +154,8 @@ func (a *alerter) updateConditions(st *Status, now time.Time) {
 	for name, c := range a.conditions {
 		detail, fails := failing[name]
 		interrupted := !fails && name == "following" && !steady && !c.since.IsZero()
-		// The time between two checks counts if the condition counts at both. An interruption counts only after alertCopyAfter
-		// without steady following.
+		// The time between two checks counts if the condition counts at both checks. An interrupted condition counts only after
+		// alertCopyAfter without steady following.
 		counts := fails || interrupted && now.Sub(a.followed) >= alertCopyAfter
 		if c.counts && counts {
 			c.lasted += elapsed

@@ -182,7 +182,7 @@ func TestCopyIsNoAlert(t *testing.T) {
 	}
 	for _, c := range []struct {
 		name   string
-		states []string // state of each minute; the last state lasts
+		states []string // state in each minute; the last of them also holds in all later minutes
 		fires  int      // minute of the alert
 	}{
 		{"first copy", []string{stateConnecting, stateCopying}, 31},

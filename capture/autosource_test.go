@@ -20,8 +20,8 @@ import (
 	"capture/snapshot"
 )
 
-// by waits until this source follows the table and the note contains these words. The note explains why no better source is
-// used.
+// by waits until the table is followed by this source, and the note contains these words. The note explains why no better
+// source is used.
 func (d *daemon) by(source, words string) {
 	d.t.Helper()
 	eventually(d.t, "followed by "+source, func() error {
@@ -343,8 +343,8 @@ func TestErrorClasses(t *testing.T) {
 	}
 }
 
-// TestAutoStaysWhereTheDatabaseIsAway: if the database does not answer at all, auto never changes the source. If only
-// replication connections are closed, it changes the source after maxUnknownFailures attempts.
+// TestAutoStaysWhereTheDatabaseIsAway: if the database does not answer at all, auto never changes the source. If the server
+// closes only replication connections, auto changes the source after maxUnknownFailures attempts.
 func TestAutoStaysWhereTheDatabaseIsAway(t *testing.T) {
 	t.Parallel()
 	cut := postgres.Explain(fmt.Errorf("connect for replication: %w", io.ErrUnexpectedEOF))

@@ -24,8 +24,9 @@ type Config struct {
 	// Database is the configuration of the connections to the database.
 	Database *pgx.ConnConfig
 
-	// ReloadDatabase, if set, returns the present value of Database. It is called before each attempt to follow the table,
-	// since a password file or a certificate may have changed. If it fails, the previous configuration stays in use.
+	// ReloadDatabase, if set, returns the present value of Database. It is called before each attempt to follow the table and
+	// before each comparison, since a password file or a certificate may have changed. If it fails, the previous configuration
+	// stays in use.
 	ReloadDatabase func() (*pgx.ConnConfig, error)
 
 	// Table is the table to follow.

@@ -63,7 +63,8 @@ func TestHugeTransaction(t *testing.T) {
 		t.Fatal(err)
 	}
 	close(done)
-	// The collector lets the heap grow to twice its live part, which is little more than the text itself.
+	// The live part of the heap is little more than the text itself, and the collector lets the heap grow to twice the live
+	// part.
 	text := uint64(d.View().Bytes())
 	most, live := <-peak, liveHeap()
 	t.Logf("%d MB of text, %d MB live, at most %d MB in use", text>>20, (live-before)>>20, (most-before)>>20)

@@ -31,7 +31,7 @@ type fetcher struct {
 const fetchedCondition = "fetched"
 
 // fetch downloads the newest intact copy off the machine as feedback.json, and returns its manifest. It reports false if there
-// is no copy, or if a file was written in the meantime.
+// is no intact copy, or if a file was written in the meantime.
 func (f *fetcher) fetch(ctx context.Context) (m manifest.Manifest, fetched bool, err error) {
 	clusters, err := f.copies.location.Clusters(ctx)
 	if err != nil && !remote.IsMissing(err) {

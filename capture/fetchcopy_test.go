@@ -137,8 +137,8 @@ func TestEmptyFolderFindsLoss(t *testing.T) {
 }
 
 // TestDamagedCopiesArePassedOver: the two newest copies are damaged. While the database is away, a machine with an empty folder
-// serves the copy before them. With the database, another such machine compares the table with that copy, keeps it as the state
-// before a loss, and makes a new copy.
+// serves the copy before them. When the database is back, another machine with an empty folder compares the table with that
+// copy, keeps that copy as the state before a loss, and makes a new copy.
 func TestDamagedCopiesArePassedOver(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

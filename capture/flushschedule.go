@@ -117,10 +117,10 @@ func (s *flushSchedule) due(now time.Time, hasWritten bool) (manifest.Reason, bo
 	return store.ReasonChange, !now.Before(s.changeDue())
 }
 
-// intervalDue reports whether a regular write is due because the wall clock has entered another interval. The monotonic clock
-// bounds the time since the current interval was entered, so setting the wall clock causes at most one additional write: a
-// write is always due after a whole interval, and never before half an interval. If less than half of the current interval was
-// left when it was entered, that rest is the lower bound.
+// intervalDue reports whether a regular write is due because the wall clock has entered another interval. Somebody may set the
+// wall clock, so intervalDue also measures, by the monotonic clock, how much time has passed since the current interval was
+// entered. After a whole interval, a write is always due. Before half an interval, or before the rest of the current interval
+// if that rest was shorter, no write is due. So setting the wall clock causes at most one additional write.
 func (s *flushSchedule) intervalDue(now time.Time) bool {
 	passed := now.Sub(s.intervalRan)
 	if passed >= s.interval {

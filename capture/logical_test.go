@@ -83,8 +83,8 @@ func TestRandomWorkload(t *testing.T) {
 	}
 }
 
-// checkWorkload checks that vote 0, if it exists, holds the number of the other rows. Every transaction of workload sets it to
-// that number.
+// checkWorkload checks that vote 0, if it exists, holds the number of the other rows. Every transaction that [workload] runs
+// stores this number in vote 0.
 func checkWorkload(rows []string) error {
 	if len(rows) == 0 || !strings.HasPrefix(rows[0], `{"vote_id":0,`) {
 		return nil

@@ -98,7 +98,7 @@ func TestPublicationIsCreatedDuringOpenTransaction(t *testing.T) {
 }
 
 // TestNoSlotWithoutPublication: the table's owner may replicate, but may create no publication. capture tries again and again,
-// and creates no slot, which would wait for the open transaction. It follows once it may create the publication.
+// and creates no slot, because a slot would wait for the open transaction. It follows once it may create the publication.
 func TestNoSlotWithoutPublication(t *testing.T) {
 	t.Parallel()
 	url := pgserver.ForTest(t, pgserver.Options{}).URL("postgres")

@@ -171,8 +171,8 @@ func TestNotifyWithoutPrivilege(t *testing.T) {
 	d.follows(conn, "votes", "vote_id")
 }
 
-// TestNotifyAfterHardening: an administrator takes rights that the triggers use from all roles, capture's own role included. The
-// application's writes succeed, a forced snapshot includes them, and capture reports that notifications are lost.
+// TestNotifyAfterHardening: the triggers use rights that an administrator revokes from all roles, capture's own role included.
+// The application's writes succeed, a forced snapshot includes them, and capture reports that notifications are lost.
 func TestNotifyAfterHardening(t *testing.T) {
 	t.Parallel()
 	url := pgserver.Database(t)
@@ -255,8 +255,8 @@ func TestFullReadsLeavePauses(t *testing.T) {
 	}
 }
 
-// TestNotifyReportsNewReasonOfLoss: notifications are lost because the queue is too full, then because capture may not ask for
-// its usage, then because it is too full again. The status always has the current reason.
+// TestNotifyReportsNewReasonOfLoss: notifications are lost because the queue is too full, then because PUBLIC may not query the
+// queue's usage, then because the queue is too full again. The status always has the current reason.
 func TestNotifyReportsNewReasonOfLoss(t *testing.T) {
 	if pgserver.Shared(t).VersionNum() < 170000 {
 		t.Skip("the size of the queue is a setting since PostgreSQL 17; before, it is 8 GB")

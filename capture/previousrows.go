@@ -29,7 +29,8 @@ type previousRows struct {
 // Pauses between attempts to fetch a copy.
 const firstFetchRetry, longestFetchRetry = 2 * time.Second, time.Minute
 
-// run loads the rows if the first attempt to follow fails, and returns when a source follows or ctx ends.
+// run serves the rows if the first attempt to follow fails. It returns when a source follows, when ctx ends, or at once if
+// there can be no such rows.
 func (p *previousRows) run(ctx context.Context) error {
 	found, ok := p.file.Existing()
 	if !ok && p.fetcher == nil || p.load == nil {

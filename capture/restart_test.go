@@ -28,7 +28,8 @@ func restartable(t *testing.T, source, url string) (cfg Config, conn *pgx.Conn, 
 	t.Helper()
 	conn = connect(t, url)
 	table(t, conn, 400)
-	// By notify, the horizon of the first copy is the oldest transaction of the cluster. It must be younger than these votes.
+	// With the source notify, the horizon of the first copy is the oldest open transaction of the cluster. It must be younger
+	// than the transactions that inserted these votes.
 	next := one[int64](t, conn, "SELECT pg_snapshot_xmax(pg_current_snapshot())::text::int8")
 	eventually(t, "the transactions of other tests end", func() error {
 		if oldest := one[int64](t, conn, "SELECT pg_snapshot_xmin(pg_current_snapshot())::text::int8"); oldest < next {

@@ -174,7 +174,7 @@ func (c reportCollector) Collect(ch chan<- prometheus.Metric) {
 	gauge(sourceDesc, 1, st.Source)
 }
 
-// ageSeconds returns the time since t, or none if t is nil.
+// ageSeconds returns the time since t in seconds. If t is nil, it returns the value of the parameter none.
 func ageSeconds(t *time.Time, none float64) float64 {
 	if t == nil {
 		return none

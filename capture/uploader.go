@@ -222,8 +222,9 @@ func (u *uploader) checkOwner(ctx context.Context, states []remote.State, table 
 	return nil
 }
 
-// lastAccepted returns the latest time that a capture had accepted when it made one of the states. The time in a state's name
-// may come from a wrong clock. states must be newest first, and not be empty.
+// lastAccepted returns the latest accepted time of the states. A state's accepted time is the time that capture took to be
+// right when it made the state. The time in the state's name may be another time, from a wrong clock. states must be in order
+// from newest to oldest, and must not be empty.
 func (u *uploader) lastAccepted(ctx context.Context, states []remote.State) (last time.Time, err error) {
 	for _, s := range states {
 		m, err := u.location.Manifest(ctx, s)
@@ -295,7 +296,7 @@ func (u *uploader) upload(ctx context.Context, f *remote.Folder, src remote.Sour
 	src.Data = p
 	accepted := u.clock.Behind(time.Now().Round(0), time.Since(u.start))
 	if src.Manifest.AcceptedAt.IsZero() && accepted.Before(src.Time) {
-		src.Manifest.AcceptedAt = accepted // zero if the clock is right
+		src.Manifest.AcceptedAt = accepted // if the clock is right, AcceptedAt stays zero
 	}
 	return f.Upload(ctx, src)
 }

@@ -19,7 +19,8 @@ import (
 	"capture/store/remote"
 )
 
-// lossCheck is the time between two checks of the losses that only the copies show, while such a loss is open.
+// lossCheck is the time until uploadLosses runs again if a loss that only the copies show is open, or if some of the losses
+// could not be checked.
 const lossCheck = time.Minute
 
 // errNotOpened means that a kept state could not be opened: it was dropped in the meantime, or cannot be read.

@@ -13,7 +13,7 @@ import (
 	"capture/snapshot"
 )
 
-// verifyRetry is the pause after a comparison that failed.
+// verifyRetry is the longest pause after a comparison that failed.
 const verifyRetry = 10 * time.Minute
 
 // verifier regularly compares the captured rows with the table. It counts and logs differences, and requests a new copy of the

@@ -16,7 +16,7 @@ import (
 // volumeCheckInterval is the time between measurements of the volumes.
 const volumeCheckInterval = 15 * time.Second
 
-// volumeHysteresis is the number of percentage points below the warning level at which a warning ends.
+// A warning ends once the percentage in use is more than volumeHysteresis points below the warning level.
 const volumeHysteresis = 2
 
 // volumeMonitor measures the volumes that capture writes to.

@@ -110,8 +110,8 @@ func TestRecordedStream(t *testing.T) {
 	}
 }
 
-// record returns the messages that pgoutput sends for the changes that f makes. In these messages, record replaces the OIDs of
-// the table and of the type pair by recordedOID and pairOID.
+// record returns the messages that pgoutput sends for the changes that f makes. In the returned messages, recordedOID stands
+// for the OID of the table, and pairOID for the OID of the type named pair.
 func record(t *testing.T, url string, f func()) (messages [][]byte) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), busy.Limit(sourcetest.Patience))

@@ -17,7 +17,7 @@ func TestHorizonWaitsForStream(t *testing.T) {
 		return &snapshot.Horizon{XID: xid, LSN: lsn, Place: place}
 	}
 	var p horizons
-	p.propose(at(9, 90, place)) // the stream began without a horizon
+	p.propose(at(9, 90, place)) // ignored: the place of the stream is not known
 	if h := p.passed(100); h != nil {
 		t.Errorf("%+v, although the place of the stream is not known", h)
 	}
@@ -31,7 +31,7 @@ func TestHorizonWaitsForStream(t *testing.T) {
 	if h := p.passed(1000); h != nil {
 		t.Errorf("%+v, which is another place", h)
 	}
-	p.propose(at(10, 100, place)) // not newer than the first horizon
+	p.propose(at(10, 100, place)) // ignored: not newer than the horizon with which the stream began
 	if lsn := p.awaited(); lsn != 0 {
 		t.Errorf("awaits %s, although nothing is proposed", lsn)
 	}

@@ -137,7 +137,7 @@ func TestReadBetweenPartitions(t *testing.T) {
 				return nil
 			default:
 			}
-			var waiting int // without conn: the session of the last round may still hold a lock for a moment
+			var waiting int // without conn, which may wait for a lock of the last round's session
 			err := observer.QueryRow(t.Context(), `SELECT count(*) FROM pg_locks l JOIN pg_database d ON d.oid = l.database
 				WHERE NOT l.granted AND d.datname = current_database() AND l.pid <> $1`, conn.PgConn().PID()).Scan(&waiting)
 			if err == nil && waiting == 0 {
@@ -153,8 +153,8 @@ func TestReadBetweenPartitions(t *testing.T) {
 	}
 }
 
-// lockTracer calls before before the first statement that locks a table. refused receives the first error of a lock that the
-// server refuses because another session holds it.
+// lockTracer calls the function in its field before once, when the first statement that locks a table is about to run. The
+// channel refused receives the error of a statement whose lock the server refuses because another session holds the lock.
 type lockTracer struct {
 	before  func()
 	refused chan error
@@ -222,8 +222,8 @@ func TestImportAfterNameSwap(t *testing.T) {
 	}
 }
 
-// TestImportAfterDetach detaches a partition after a snapshot was exported, and locks it. The import does not wait for it, but
-// requests a resync.
+// TestImportAfterDetach detaches a partition after a snapshot was exported, and locks the partition. The import does not wait
+// for this lock, but requests a resync.
 func TestImportAfterDetach(t *testing.T) {
 	t.Parallel()
 	url := pgserver.Database(t)

@@ -50,7 +50,7 @@ func (c *rowCounter) run(ctx context.Context) error {
 }
 
 // compare returns a *source.ResyncError if the numbers differ. Rows may be inserted or deleted during a count, so a count
-// proves nothing if the Table changed meanwhile. Only a difference in three counts in a row is an error.
+// proves nothing if the Table changed meanwhile. Only a difference in three successive counts is an error.
 func (c *rowCounter) compare(ctx context.Context) error {
 	var rows int
 	for range 3 {

@@ -38,7 +38,8 @@ func newServerValues(ctx context.Context, queries *postgres.QueryConn, table *po
 	return v
 }
 
-// encode returns to_json of a column's value, which it gets in text form. A rowjson.Encoder calls it as its Server.
+// encode returns to_json of a column's value. The parameter text is the text form of the value. A rowjson.Encoder has encode in
+// its field Server.
 func (v *serverValues) encode(column int, text []byte) (answer []byte, err error) {
 	c := &v.shape.Columns[column]
 	types := []uint32{c.TypeOID} // the type's name instead of its OID would require USAGE on the type's schema
@@ -61,8 +62,8 @@ func (v *serverValues) encode(column int, text []byte) (answer []byte, err error
 	return answer, nil
 }
 
-// generate returns the text forms of the unpublished columns for a row with these values. Values that an update left
-// unchanged come from line, which is the row's new line with all columns of the stream.
+// generate returns the text forms of the unpublished columns for a row with these values. Values that an update left unchanged
+// come from the parameter line, which is the row's new line with all columns of the stream.
 func (v *serverValues) generate(encoder *rowjson.Encoder, values [][]byte, line []byte) (generated [][]byte, err error) {
 	v.params = v.params[:0]
 	for _, i := range v.inputs {
@@ -96,8 +97,8 @@ func (v *serverValues) generate(encoder *rowjson.Encoder, values [][]byte, line 
 	return generated, nil
 }
 
-// textOf returns the text form of a column's value, which it derives from the JSON in line. The text of NULL is nil. ok is
-// false if the JSON does not determine the value.
+// textOf derives the text form of a column's value from the row's JSON, which the parameter line holds. The text of NULL is
+// nil. ok is false if the JSON does not determine the value.
 func (v *serverValues) textOf(encoder *rowjson.Encoder, line []byte, column int) (text []byte, ok bool) {
 	value, ok := encoder.Field(line, column)
 	t := &v.shape.Columns[column].Type

@@ -77,7 +77,7 @@ func slotSource(t *testing.T, url string, frozenClient time.Duration) *Source {
 	return s
 }
 
-// countSlots returns an error unless the server has want slots with the name of source's slot.
+// countSlots returns an error unless the number of slots with the name of source's slot equals want.
 func countSlots(t *testing.T, conn *sourcetest.Conn, source *Source, want int) error {
 	var n int
 	err := conn.QueryRow(t.Context(), "SELECT count(*) FROM pg_replication_slots WHERE slot_name = $1", source.slot.name).Scan(&n)

@@ -283,8 +283,8 @@ func (s *Source) withIdleTimeout(ctx context.Context, f func(context.Context) er
 	return s.reads.WithIdleTimeout(ctx, s.env.Timeouts.Idle, f)
 }
 
-// stream applies the stream until stop ends, the connection fails, or a check or a Barrier ends the stream. After stop has
-// ended, the receiver and the standby continue until advanceHorizon returns.
+// stream applies the replication stream until the context stop ends, the connection fails, or a check or a Barrier ends the
+// stream. After the end of that context, the receiver and the standby continue until advanceHorizon returns.
 func (s *Source) stream(stop context.Context, t *snapshot.Table, encoder *rowjson.Encoder) error {
 	if err := s.startReplication(stop); err != nil {
 		return err
@@ -293,7 +293,7 @@ func (s *Source) stream(stop context.Context, t *snapshot.Table, encoder *rowjso
 	s.endStream = endStream
 	defer endStream(nil)
 	g, ctx := errgroup.WithContext(ctx)
-	checking, endChecks := context.WithCancel(ctx) // ends with stop, because a check must not delay the stop
+	checking, endChecks := context.WithCancel(ctx) // ends with the context stop: a check must not delay the stop
 	defer context.AfterFunc(stop, endChecks)()
 	generated := newServerValues(ctx, s.queries, s.table)
 	encoder.Server = generated.encode

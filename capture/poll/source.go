@@ -2,8 +2,8 @@
 // SELECT, and works on standbys and through poolers.
 //
 // If nothing has changed on the whole server, a read is one short query. Otherwise the server scans the table and returns a
-// hash of its row versions. The table is read only if the hash differs from that of the last read, or cannot be used. Then, if
-// possible, only the rows that have changed are transferred; see [tablecopy.Copier.Update].
+// hash of its row versions. Rows are transferred only if this hash or the table's definition has changed since the last read,
+// or if no hash can be used. If possible, only the rows that have changed are transferred; see [tablecopy.Copier.Update].
 package poll
 
 import (

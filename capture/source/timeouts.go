@@ -9,10 +9,10 @@ import (
 
 // Timeouts are the intervals after which a source checks something or gives up. Only tests set them.
 type Timeouts struct {
-	Idle  time.Duration // time without data from the server after which its connection counts as dead
+	Idle  time.Duration // a connection counts as dead if the server has sent nothing for this time
 	Ping  time.Duration // interval at which a server that sends nothing is asked for a reply
 	Check time.Duration // time between regular checks for events that the source's changes do not show, such as a new definition of the table
-	Stop  time.Duration // longest duration of each step of a stop; these steps save the next run a copy of the whole table
+	Stop  time.Duration // longest duration of each step of a stop; with these steps, the next run need not copy the whole table
 
 	// For the following fields, zero means the default. The package that the field's comment names defines it.
 	RowCount     time.Duration // interval at which the table's rows are counted; see package logical

@@ -13,9 +13,9 @@ import (
 )
 
 // If synchronous_commit is off, an ordinary snapshot shows commits before they are durable. A crash may undo them, and the
-// server then gives their transaction IDs to other transactions. A Reader therefore sets no horizon for rows that it has read
-// until the server has flushed the WAL up to a position after the read. Only the session that read the rows can confirm this:
-// as long as the session exists, the server has not crashed.
+// server then gives their transaction IDs to other transactions. A Reader therefore sets the horizon of the rows that it has
+// read only once the server has confirmed that it has flushed the WAL up to a position after the read. This confirmation must
+// come over the session that read the rows: as long as that session exists, the server has not crashed.
 //
 // A standby shows only changes whose WAL it has flushed. After a crash, it may show an earlier state for some time.
 // [Copier.Update] detects this by the position up to which the standby has replayed the WAL.

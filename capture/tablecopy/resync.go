@@ -14,15 +14,15 @@ import (
 )
 
 const (
-	// smallTableBytes is the total size of the rows below which the whole table is copied. In a measurement with unchanged rows
-	// of 3 kB, a copy took 0.7 times as long as a resync if the table had 80 kB, 1.2 times as long if it had 270 kB, and 3
-	// times as long if it had 800 kB.
+	// A table is always copied whole if its rows have fewer than smallTableBytes bytes in total. In a measurement with
+	// unchanged rows of 3 kB, a copy took 0.7 times as long as a resync if the table had 80 kB, 1.2 times as long if it had 270
+	// kB, and 3 times as long if it had 800 kB.
 	smallTableBytes = 256 << 10
 
 	// sampledPages is the number of pages that are read to estimate how many rows have changed. If the share of changed rows is
 	// above copiedShare, a copy of the whole table takes less time.
 	sampledPages = 256
-	leastSampled = 50 // number of sampled rows below which an estimate is ignored
+	leastSampled = 50 // smallest number of sampled rows for which an estimate counts
 	copiedShare  = 0.75
 
 	// oldestHorizon is the number of transactions after which a horizon is not used. Postgres compares transaction IDs modulo
@@ -91,9 +91,9 @@ func LoadPlace(ctx context.Context, conn *pgx.Conn, table *postgres.Table, serve
 	return &snapshot.Place{}, nil
 }
 
-// changesError returns err, or a *source.ResyncError if the server has refused a statement, or if its answer cannot be decoded.
-// The next attempt then copies the whole table. A FATAL error is not such a refusal: it ends the connection, whatever the
-// statement.
+// changesError returns a *source.ResyncError, so that the next attempt copies the whole table, if the server has refused a
+// statement or if the server's answer cannot be decoded. Otherwise it returns err. A FATAL error is not such a refusal: it ends
+// the connection, whatever the statement.
 func changesError(err error) error {
 	pg, decode := (*pgconn.PgError)(nil), (*decodeError)(nil)
 	if errors.As(err, &pg) && pg.SeverityUnlocalized != "FATAL" || errors.As(err, &decode) {

@@ -41,7 +41,7 @@ type Watchdog struct {
 	check CheckFunc
 
 	checkNow  chan struct{} // closed to skip the first interval
-	connected chan struct{} // closed once the Watchdog has its own connection
+	connected chan struct{} // closed once the Watchdog has its own connection, or the server has refused it
 
 	mu   sync.Mutex
 	pids []int32 // process IDs of the sessions that read

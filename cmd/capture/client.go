@@ -60,7 +60,7 @@ func findDaemon(ctx context.Context, path, listen string) (address string, runni
 	return address, true, nil
 }
 
-// isThisMachine reports whether the host of an address is an IP address of this machine. It does not look up names.
+// isThisMachine reports whether the host of an address is localhost or an IP address of this machine. It looks up no names.
 func isThisMachine(address string) bool {
 	host, _, err := net.SplitHostPort(address)
 	if err != nil {
@@ -83,8 +83,9 @@ func isThisMachine(address string) bool {
 	})
 }
 
-// dialAddress returns the address to dial for an address that a server listens on. It replaces an unspecified IP address, such
-// as 0.0.0.0, with host, or with the loopback address if host is "".
+// dialAddress returns the address to dial for an address that a server listens on. If that address has no host, or an
+// unspecified IP address such as 0.0.0.0, the result has the parameter host instead, or the loopback address if this parameter
+// is "".
 func dialAddress(listen, host string) string {
 	name, port, err := net.SplitHostPort(listen)
 	if err != nil {
