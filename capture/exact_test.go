@@ -68,8 +68,9 @@ func available(t *testing.T, conn *pgx.Conn, extension string) (yes bool) {
 	return yes
 }
 
-// exactTable creates table t. The table has columns of each type and of types derived from it (arrays, domains, composites,
-// generated columns), and rows with each value of the types. exactTable returns the columns that hold values.
+// exactTable creates table t. The table has columns of each type and of types derived from it (arrays, domains, composites),
+// generated columns, and rows with each value of the types. exactTable returns the columns of these types that are not
+// generated.
 func exactTable(t *testing.T, conn *pgx.Conn, types []exactType) (columns []string) {
 	t.Helper()
 	// Few transactions create everything, because each transaction that changes the catalog costs time in every server process

@@ -46,7 +46,7 @@ func newPendingKeys(progress *source.Progress) *pendingKeys {
 	}
 }
 
-// addNotification adds the keys in a notification that the table's triggers sent.
+// addNotification adds the keys in a notification that arrived on the channel of the table's triggers.
 func (p *pendingKeys) addNotification(payload string, keyColumns int) {
 	keys, all, err := postgres.ParseNotification(payload)
 	reason := ""
