@@ -36,7 +36,7 @@ func (d *daemon) by(source, words string) {
 	}
 }
 
-// notLogical returns server settings with which no version offers logical replication. PostgreSQL 19 offers it even at
+// notLogical returns server settings that rule out logical replication in every version. PostgreSQL 19 offers it even at
 // wal_level = replica.
 func notLogical() map[string]string {
 	return map[string]string{"wal_level": "minimal", "max_wal_senders": "0", "max_prepared_transactions": "0"}

@@ -10,7 +10,7 @@ import (
 const (
 	firstRetry   = 200 * time.Millisecond // pause after the first failed attempt
 	longestRetry = 10 * time.Second       // longest pause between attempts, before retrySpread is applied
-	retrySpread  = 0.5                    // share by which pauses vary at random, because clients must not all return to a database together
+	retrySpread  = 0.5                    // share by which pauses vary at random, so that clients do not all reconnect together
 	stableAfter  = 5 * time.Second        // time that a source must follow before the pauses are short again
 )
 

@@ -16,7 +16,7 @@ import (
 	"capture/internal/pgserver"
 )
 
-// slowly returns a configuration with which the first copy of bigTable takes long.
+// slowly returns a configuration that makes the first copy of bigTable take long.
 func slowly(t testing.TB, url string) Config {
 	cfg := config(t, url)
 	cfg.CopyRate = 1_500_000

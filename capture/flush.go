@@ -253,7 +253,7 @@ func (f *flusher) handleFailure(start time.Time, reason manifest.Reason, err err
 	f.metrics.flushErrors.Inc()
 }
 
-// idleStep performs one of the steps that the last write has postponed until no changes arrive.
+// idleStep performs one step of the work that the last write has left for a time without changes.
 func (f *flusher) idleStep(ctx context.Context) {
 	s, start := f.schedule, time.Now()
 	result, more, err := f.file.Idle(ctx, f.table.View())

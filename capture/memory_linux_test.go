@@ -14,8 +14,8 @@ import (
 	"capture/internal/pgserver"
 )
 
-// largeTable creates a table of votes of which only a part fits into the minimum memory for rows. It returns a function that
-// runs a statement.
+// largeTable creates a table of votes that does not fit into the minimum memory for rows. It returns a function that runs a
+// statement.
 func largeTable(t *testing.T, url string) (query func(sql string)) {
 	conn := connect(t, url)
 	table(t, conn, 0)

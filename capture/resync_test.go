@@ -269,7 +269,7 @@ func TestResyncOmittedRows(t *testing.T) {
 	}
 }
 
-// TestResyncLargerThanMemory: most rows are spilled, and their keys arrive in another order than that of the file.
+// TestResyncLargerThanMemory: most rows are spilled, and their keys do not arrive in the order of the file.
 func TestResyncLargerThanMemory(t *testing.T) {
 	if testing.Short() {
 		t.Skip("fills a table that is larger than the memory")

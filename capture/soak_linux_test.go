@@ -368,7 +368,7 @@ func (s *soak) manifest(u *usage) {
 	}
 }
 
-// warmUp is the number of first checkpoints at which a process's resource usage may still grow.
+// During the first warmUp checkpoints of a process, its resource usage may still grow.
 const warmUp = 10
 
 // measure compares the resource usage of the process with its usage during the warm-up.

@@ -123,7 +123,7 @@ type MemoryStatus struct {
 // statusReporter builds the Status from the reports of the daemon's parts.
 type statusReporter struct {
 	base       Status        // fields that stay the same while the daemon runs
-	idle       time.Duration // time without data after which the server counts as dead
+	idle       time.Duration // the server counts as dead if it has sent no data for this time
 	logHealth  func() error
 	table      *snapshot.Table
 	shown      func() *snapshot.View // returns the View that readers get

@@ -161,8 +161,8 @@ func TestStatusNamesAnsweringHost(t *testing.T) {
 	}
 }
 
-// TestPublicationConditionEndsWithNextCopy: the condition that a publication makes writes fail is shown until the next source
-// has looked for such publications. The source does this before it copies, so the condition does not last for the copy.
+// TestPublicationConditionEndsWithNextCopy: if a publication makes writes fail, a condition is shown until the next source has
+// looked for such publications. The source does this before it copies, so the condition does not last for the copy.
 func TestPublicationConditionEndsWithNextCopy(t *testing.T) {
 	t.Parallel()
 	progress := source.NewProgress("logical", nil)

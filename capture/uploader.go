@@ -128,8 +128,8 @@ func (u *uploader) workIfDue(ctx context.Context) {
 			u.lossesDue, u.lossesAt = false, now.Add(longestUploadRetry) // until lossesAt, the current state can be uploaded
 		}
 		end := time.Now()
-		// Waiting for an unreachable service does not count as work. Otherwise, capture would rest after an outage for nine
-		// times as long as the outage took.
+		// Waiting for an unreachable service does not count as work. Otherwise, the pause after an outage would be nine times
+		// as long as the outage.
 		u.schedule.addWork(end, max(0, end.Sub(now)-(u.location.Waited()-waited)), err)
 		u.recordResult(what, err)
 	}
@@ -209,7 +209,7 @@ func (u *uploader) openFolder(ctx context.Context, systemID string, table manife
 // checkOwner returns an error if the folder has the states of another table.
 func (u *uploader) checkOwner(ctx context.Context, states []remote.State, table manifest.TableName, database string) error {
 	_, m, err := u.copies.newest(ctx, []remote.Cluster{{States: states}})
-	if remote.IsMissing(err) { // all states are damaged, so nobody can know of which table they are
+	if remote.IsMissing(err) { // all states are damaged, so their table is not known
 		return nil
 	}
 	if err != nil {

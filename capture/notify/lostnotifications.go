@@ -16,7 +16,7 @@ const (
 	lossReread   = 10 * time.Second // time between full reads while triggers may drop notifications
 	hourlyReread = time.Hour        // longest time between full reads, even if nothing indicates a change
 	statsReread  = time.Minute      // shortest time between full reads caused by changes that only the statistics show
-	statsDelay   = 75 * time.Second // time after which the statistics include a notified change; they lag by up to a minute
+	statsDelay   = 75 * time.Second // after this time, the statistics include a notified change; they lag by up to a minute
 )
 
 // activity holds signs of changes and of lost notifications.

@@ -17,7 +17,7 @@ type Timeouts struct {
 	// For the following fields, zero means the default. The package that the field's comment names defines it.
 	RowCount     time.Duration // interval at which the table's rows are counted; see package logical
 	FrozenClient time.Duration // time after which the server ends the sessions that create the slot or copy the table, if this process is frozen; see tablecopy.FrozenClientTimeout
-	Marker       time.Duration // longest wait for a marker among the notifications, after which the whole table is read; see package notify
+	Marker       time.Duration // if a notified marker takes longer than this, the whole table is read; see package notify
 }
 
 const (

@@ -7,7 +7,7 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// rateLimiter limits the rate at which all connections of a copy together read. That also limits the rate at which the server
+// rateLimiter limits the bytes per second that all connections of a copy together read. This also limits how fast the server
 // reads the table, because the server waits until it can send.
 type rateLimiter struct {
 	limiter *rate.Limiter

@@ -27,9 +27,9 @@ const maxResponse = 1 << 20
 // running is false if no daemon runs.
 //
 // Requests to the address may carry the token, which another user's server must not get. Therefore findDaemon uses the address
-// in the lock file only if no other user can have written that file, and if the address belongs to this machine or is that of
-// --listen, which the parameter listen holds. If this user can't read the lock file or can't trust it, findDaemon tries the
-// address of --listen.
+// in the lock file only if no other user can have written that file, and if the address belongs to this machine or equals that
+// of --listen. If this user can't read the lock file or can't trust it, findDaemon tries the address of --listen. The parameter
+// listen holds that address.
 func findDaemon(ctx context.Context, path, listen string) (address string, running bool, err error) {
 	asked := dialAddress(listen, "")
 	owner, held, err := store.ReadOwner(path)

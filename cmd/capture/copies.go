@@ -230,7 +230,7 @@ func (s *copiedState) damaged() string {
 	return ""
 }
 
-// lossText describes the loss because of which the state was kept. It returns "" for other states.
+// If the state was kept because of a loss, lossText describes the loss. Otherwise it returns "".
 func (s *copiedState) lossText() string {
 	switch {
 	case !s.Loss:

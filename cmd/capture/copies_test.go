@@ -252,8 +252,8 @@ func TestNewestCopyIsBeforeLoss(t *testing.T) {
 	wantAll(t, got.stderr, "The state before it has 7 rows: --at 2026-11-22T16:00:00Z")
 }
 
-// The copy of the state before a loss is damaged, so restore refuses it. Instead of a command or a time of --at that fails, each
-// output refers to the documentation.
+// The copy of the state before a loss is damaged, so restore refuses it. No output has a command or a time of --at that would
+// fail. Instead, each output refers to the documentation.
 func TestCopyBeforeLossIsDamaged(t *testing.T) {
 	t.Parallel()
 	dir, env := t.TempDir(), []string{"CAPTURE_COPY_TO=file://" + t.TempDir()}
