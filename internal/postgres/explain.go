@@ -143,9 +143,10 @@ func isForTLS(attempt error) bool {
 	return strings.Contains(attempt.Error(), "server refused TLS")
 }
 
-// urlPassword and dsnPassword match passwords in URLs and DSNs. Errors of pgx, a proxy or the server may quote a URL or DSN.
+// urlPassword and dsnPassword match passwords in URLs and DSNs. Errors of pgx, a proxy or the server may quote a URL or DSN. A
+// password may contain an @, so the last @ before a space ends it.
 var (
-	urlPassword = regexp.MustCompile(`(://[^\s:/@]*):[^\s@]*@`)
+	urlPassword = regexp.MustCompile(`(://[^\s:/@]*):\S*@`)
 	dsnPassword = regexp.MustCompile(`(?i)((?:ssl)?password\s*=\s*)('(?:[^'\\]|\\.)*'|[^\s&]+)`)
 )
 

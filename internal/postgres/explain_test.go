@@ -253,3 +253,16 @@ func TestExplainKeepsTheCauseAndHidesPasswords(t *testing.T) {
 		t.Error("an error that needs no explanation is changed")
 	}
 }
+
+func TestNoPartOfPasswordIsShown(t *testing.T) {
+	t.Parallel()
+	for _, text := range []string{
+		"postgres://u:hunter2@h/d", "postgres://u:@hunter2@h/d", "postgres://u:hunter2@hunter2@h/d", "postgres://u:hunter2:/@hunter2@h/d?sslmode=disable",
+		"postgres://:hunter2@h/d", "a pooler of postgresql://u:hunter2/hunter2@h, and postgres://u:hunter2@hunter2@[::1]:5432/d",
+		"password=hunter2@hunter2", `password='hunter2 \'hunter2' host=h`, "postgres://h/d?user=u&password=hunter2@hunter2&sslmode=disable",
+	} {
+		if got := withoutPasswords(text); strings.Contains(got, "hunter2") || !strings.Contains(got, "…") {
+			t.Errorf("%s becomes %s", text, got)
+		}
+	}
+}
