@@ -33,9 +33,7 @@ func proxiedConfig(t testing.TB, p *faultproxy.Proxy, url string) Config {
 
 // readLine is the log line of a copy or a resync.
 type readLine struct {
-	Message string    `json:"@message"`
-	Time    time.Time `json:"@timestamp"` // end of the read
-	Ms      float64
+	Message string `json:"@message"`
 	Reason  string
 	Rows    int
 	Changed int
