@@ -186,7 +186,7 @@ func TestFrozenGivesWay(t *testing.T) {
 			conn := connect(t, url)
 			bigTable(t, conn)
 			path := filepath.Join(t.TempDir(), "feedback.json")
-			c := startChild(t, url, path, "CAPTURE_TEST_CHILD_RATE=1000000", "CAPTURE_TEST_CHILD_CONNECTIONS="+connections, "CAPTURE_TEST_FROZEN_AFTER=3s")
+			c := startChild(t, url, path, "CAPTURE_TEST_CHILD_RATE=2000000", "CAPTURE_TEST_CHILD_CONNECTIONS="+connections, "CAPTURE_TEST_FROZEN_AFTER=2s")
 			copying(t, conn, 1)
 			if err := c.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
 				t.Fatal(err)

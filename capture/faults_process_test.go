@@ -203,7 +203,7 @@ func TestFrozenWhileCopying(t *testing.T) {
 	conn := connect(t, url)
 	bigTable(t, conn)
 	path := filepath.Join(t.TempDir(), "feedback.json")
-	c := startChild(t, url, path, "CAPTURE_TEST_CHILD_RATE=1000000", "CAPTURE_TEST_FROZEN_AFTER=3s")
+	c := startChild(t, url, path, "CAPTURE_TEST_CHILD_RATE=1500000", "CAPTURE_TEST_FROZEN_AFTER=2s")
 	copying(t, conn, 1)
 	if err := c.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
