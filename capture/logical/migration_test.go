@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -15,6 +13,7 @@ import (
 	"capture/capture/sourcetest"
 	"capture/capture/tablecopy"
 	"capture/internal/busy"
+	"capture/internal/locktest"
 	"capture/internal/pgserver"
 	"capture/internal/postgres"
 	"capture/snapshot"
@@ -120,11 +119,11 @@ func TestReadBetweenPartitions(t *testing.T) {
 			return err
 		},
 	} {
-		tracer := &lockTracer{refused: make(chan error, 1), before: func() {
+		tracer := locktest.New("LOCK TABLE", func() {
 			if _, err := conn.Exec(t.Context(), "BEGIN; LOCK TABLE votes_2", pgx.QueryExecModeSimpleProtocol); err != nil {
 				t.Error(err)
 			}
-		}}
+		})
 		env := newEnv(t, url)
 		env.Database.Tracer = tracer
 		ended := make(chan error, 1)
@@ -133,7 +132,7 @@ func TestReadBetweenPartitions(t *testing.T) {
 			select {
 			case err := <-ended:
 				t.Fatalf("%s did not need the lock: %v", name, err)
-			case <-tracer.refused:
+			case <-tracer.Refused:
 				return nil
 			default:
 			}
@@ -149,30 +148,6 @@ func TestReadBetweenPartitions(t *testing.T) {
 		conn.MustExec("COMMIT")
 		if err := <-ended; err != nil {
 			t.Errorf("%s: %v", name, err)
-		}
-	}
-}
-
-// lockTracer calls the function in its field before once, when the first statement that locks a table is about to run. The
-// channel refused receives the error of a statement whose lock the server refuses because another session holds the lock.
-type lockTracer struct {
-	before  func()
-	refused chan error
-	once    sync.Once
-}
-
-func (l *lockTracer) TraceQueryStart(ctx context.Context, _ *pgx.Conn, data pgx.TraceQueryStartData) context.Context {
-	if strings.Contains(data.SQL, "LOCK TABLE") {
-		l.once.Do(l.before)
-	}
-	return ctx
-}
-
-func (l *lockTracer) TraceQueryEnd(_ context.Context, _ *pgx.Conn, data pgx.TraceQueryEndData) {
-	if postgres.IsLockTimeout(data.Err) {
-		select {
-		case l.refused <- data.Err:
-		default:
 		}
 	}
 }

@@ -45,24 +45,32 @@ func TestStatusMessagesEndWithConnection(t *testing.T) {
 		if _, err := s.connect(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		sent, ended := make(chan struct{}, 1), make(chan struct{})
-		go func() {
-			defer close(ended)
-			for s.standby.sendStatus(true, true) == nil {
-				select {
-				case sent <- struct{}{}:
-				default:
-				}
-			}
-		}()
-		select {
-		case <-sent:
-		case <-ended:
-			t.Fatal("no status message was sent")
-		}
+		ended := sendStatusUntilError(t, s)
 		s.standby.close()
 		<-ended
 	}
+}
+
+// sendStatusUntilError sends status messages in a goroutine until one fails. It returns after the first message. The channel is
+// closed when the goroutine ends.
+func sendStatusUntilError(t *testing.T, s *Source) (ended <-chan struct{}) {
+	t.Helper()
+	sent, done := make(chan struct{}, 1), make(chan struct{})
+	go func() {
+		defer close(done)
+		for s.standby.sendStatus(true, true) == nil {
+			select {
+			case sent <- struct{}{}:
+			default:
+			}
+		}
+	}()
+	select {
+	case <-sent:
+	case <-done:
+		t.Fatal("no status message was sent")
+	}
+	return done
 }
 
 // TestStatusMessagesWhileReadFails sends status messages while the receiver's read fails and pgx therefore ends the connection.
@@ -76,21 +84,7 @@ func TestStatusMessagesWhileReadFails(t *testing.T) {
 		if _, err := s.connect(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		sent, ended := make(chan struct{}, 1), make(chan struct{})
-		go func() {
-			defer close(ended)
-			for s.standby.sendStatus(true, true) == nil {
-				select {
-				case sent <- struct{}{}:
-				default:
-				}
-			}
-		}()
-		select {
-		case <-sent:
-		case <-ended:
-			t.Fatal("no status message was sent")
-		}
+		ended := sendStatusUntilError(t, s)
 		endStream()
 		if _, err := s.standby.conn.ReceiveMessage(t.Context()); err == nil {
 			t.Error("the read did not fail")

@@ -6,9 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"regexp"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -16,7 +14,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"capture/internal/busy"
-	"capture/internal/postgres"
+	"capture/internal/locktest"
 	"capture/internal/restore"
 	"capture/internal/statefile"
 	"capture/internal/statefile/statefiletest"
@@ -105,8 +103,7 @@ func TestRestoreBetweenPartitions(t *testing.T) {
 			continue
 		}
 		d.Exec("DELETE FROM votes WHERE vote_id IN (2, 12)")
-		tracer := &lockTracer{first: regexp.MustCompile(c.first), before: func() { exec("BEGIN; LOCK TABLE public.votes_2") },
-			locked: make(chan struct{}), refused: make(chan error, 1)}
+		tracer := locktest.New(c.first, func() { exec("BEGIN; LOCK TABLE public.votes_2") })
 		cfg := d.Config.Copy()
 		cfg.Tracer = tracer
 		conn := d.Connect(cfg)
@@ -119,11 +116,11 @@ func TestRestoreBetweenPartitions(t *testing.T) {
 			ended <- err
 		}()
 		select {
-		case <-tracer.locked:
+		case <-tracer.Locked:
 		case err := <-ended:
 			t.Fatalf("%s: the migration did not lock the partition: %v", c.name, err)
 		}
-		for start := time.Now(); c.waits || len(tracer.refused) == 0; time.Sleep(time.Millisecond) {
+		for start := time.Now(); c.waits || len(tracer.Refused) == 0; time.Sleep(time.Millisecond) {
 			if d.Query(fmt.Sprintf("SELECT count(*) FROM pg_locks WHERE NOT granted AND pid = %d", conn.PgConn().PID())) != "0" {
 				break
 			}
@@ -135,36 +132,6 @@ func TestRestoreBetweenPartitions(t *testing.T) {
 		exec("COMMIT")
 		if err := <-ended; err != nil || res.Inserted.Rows != 2 {
 			t.Errorf("%s: %+v, %v", c.name, res, err)
-		}
-	}
-}
-
-// lockTracer waits for a statement that matches l.first. Before the first such statement is sent, it calls l.before and then
-// closes l.locked. The channel l.refused receives the first error of a lock that the server refuses because another session
-// holds it.
-type lockTracer struct {
-	first   *regexp.Regexp
-	before  func()
-	locked  chan struct{}
-	refused chan error
-	once    sync.Once
-}
-
-func (l *lockTracer) TraceQueryStart(ctx context.Context, _ *pgx.Conn, data pgx.TraceQueryStartData) context.Context {
-	if l.first.MatchString(data.SQL) {
-		l.once.Do(func() {
-			l.before()
-			close(l.locked)
-		})
-	}
-	return ctx
-}
-
-func (l *lockTracer) TraceQueryEnd(_ context.Context, _ *pgx.Conn, data pgx.TraceQueryEndData) {
-	if postgres.IsLockTimeout(data.Err) {
-		select {
-		case l.refused <- data.Err:
-		default:
 		}
 	}
 }

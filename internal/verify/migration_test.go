@@ -6,13 +6,13 @@ import (
 	"fmt"
 	"iter"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 
 	"capture/internal/busy"
+	"capture/internal/locktest"
 	"capture/internal/postgres"
 	"capture/internal/verify"
 	"capture/snapshot"
@@ -83,9 +83,9 @@ func TestCompareBetweenPartitions(t *testing.T) {
 	d := newDB(t)
 	d.Exec(`CREATE TABLE p (id int PRIMARY KEY) PARTITION BY RANGE (id);
 		CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (10); CREATE TABLE p2 PARTITION OF p FOR VALUES FROM (10) TO (20)`)
-	app, database, tracer := d.Connect(d.Config), d.Config.Copy(), &lockTracer{refused: make(chan error, 1)}
+	app, database := d.Connect(d.Config), d.Config.Copy()
 	exec(t, app, "SET deadlock_timeout = '1ms'")
-	tracer.before = func() { begin(t, app, "LOCK TABLE public.p2") }
+	tracer := locktest.New("LOCK TABLE", func() { begin(t, app, "LOCK TABLE public.p2") })
 	database.Tracer = tracer
 	errLocked := errors.New("the comparison has its lock")
 	compared := make(chan error, 1)
@@ -94,34 +94,10 @@ func TestCompareBetweenPartitions(t *testing.T) {
 			State: func(context.Context, *postgres.Table) (iter.Seq2[snapshot.Row, error], error) { return nil, errLocked }})
 		compared <- err
 	}()
-	waitBlocked(t, d, tracer.refused)
+	waitBlocked(t, d, tracer.Refused)
 	exec(t, app, "LOCK TABLE public.p1; COMMIT")
 	if err := <-compared; err != errLocked {
 		t.Errorf("the comparison returned %v", err)
-	}
-}
-
-// Before the first statement that locks a table is sent, lockTracer calls l.before. The channel l.refused receives the first
-// error of a lock that the server refuses because another session holds it.
-type lockTracer struct {
-	before  func()
-	refused chan error
-	once    sync.Once
-}
-
-func (l *lockTracer) TraceQueryStart(ctx context.Context, _ *pgx.Conn, data pgx.TraceQueryStartData) context.Context {
-	if strings.Contains(data.SQL, "LOCK TABLE") {
-		l.once.Do(l.before)
-	}
-	return ctx
-}
-
-func (l *lockTracer) TraceQueryEnd(_ context.Context, _ *pgx.Conn, data pgx.TraceQueryEndData) {
-	if postgres.IsLockTimeout(data.Err) {
-		select {
-		case l.refused <- data.Err:
-		default:
-		}
 	}
 }
 

@@ -1,0 +1,49 @@
+// Package locktest lets a test act just before capture locks a table.
+package locktest
+
+import (
+	"context"
+	"regexp"
+	"sync"
+
+	"github.com/jackc/pgx/v5"
+
+	"capture/internal/postgres"
+)
+
+// Tracer traces the statements of the connections that have it in their configuration.
+type Tracer struct {
+	Locked  chan struct{} // closed when before has returned
+	Refused chan error    // receives the first error of a lock that the server refuses because another session holds a conflicting lock
+
+	first  *regexp.Regexp
+	before func()
+	once   sync.Once
+}
+
+// New returns a Tracer that calls before. The call comes before a connection sends the first statement that matches the regular
+// expression first.
+func New(first string, before func()) *Tracer {
+	return &Tracer{first: regexp.MustCompile(first), before: before, Locked: make(chan struct{}), Refused: make(chan error, 1)}
+}
+
+// TraceQueryStart implements pgx.QueryTracer.
+func (t *Tracer) TraceQueryStart(ctx context.Context, _ *pgx.Conn, data pgx.TraceQueryStartData) context.Context {
+	if t.first.MatchString(data.SQL) {
+		t.once.Do(func() {
+			t.before()
+			close(t.Locked)
+		})
+	}
+	return ctx
+}
+
+// TraceQueryEnd implements pgx.QueryTracer.
+func (t *Tracer) TraceQueryEnd(_ context.Context, _ *pgx.Conn, data pgx.TraceQueryEndData) {
+	if postgres.IsLockTimeout(data.Err) {
+		select {
+		case t.Refused <- data.Err:
+		default:
+		}
+	}
+}
