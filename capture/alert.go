@@ -72,7 +72,7 @@ type alerter struct {
 type alertCondition struct {
 	since  time.Time     // start of the condition; zero once it is over
 	lasted time.Duration // how long the condition has lasted; see updateConditions for what counts
-	counts bool          // whether the condition counted at the last check; see updateConditions
+	counts bool          // whether the last check counts for lasted, which grows only between two checks that count
 	fails  bool          // whether the Check failed without an excuse at the last check; if false, the condition is interrupted or over
 	detail string
 	posted bool // whether the firing alert has been posted
@@ -135,7 +135,7 @@ func worthAlert(c Check) bool {
 func (a *alerter) updateConditions(st *Status, now time.Time) {
 	steady := st.State == stateFollowing && now.Sub(st.followingSince) >= a.steady
 	for _, c := range st.Checks {
-		steady = steady && (c.OK || c.Name != "following") // the server may be silent while the state is still following
+		steady = steady && (c.OK || c.Name != "following") // the check can fail while the state is still following, for example if the server is silent
 	}
 	if steady {
 		a.followed = now
@@ -175,9 +175,9 @@ func (a *alerter) updateConditions(st *Status, now time.Time) {
 	}
 }
 
-// isExcused reports whether c fails only because the table is not copied yet. A copy takes its time, but it is no excuse after
-// alertCopyAfter without steady following. Nor is it an excuse once an alert has been posted, because that alert stays until
-// the table is followed steadily.
+// isExcused reports whether c fails only because the table is not copied yet. A copy is an excuse until alertCopyAfter has
+// passed without steady following. Once an alert has been posted, a copy is no excuse, because the alert must stay until the
+// table is followed steadily.
 func (a *alerter) isExcused(c *Check, st *Status, now time.Time) bool {
 	switch c.Name {
 	case "following":

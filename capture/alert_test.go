@@ -17,7 +17,7 @@ import (
 	"capture/internal/pgserver"
 )
 
-// receiver records what is posted to it.
+// receiver is a server for --alert-url that records the alerts it gets.
 type receiver struct {
 	*httptest.Server
 	mu     sync.Mutex
@@ -71,7 +71,7 @@ func TestAlerts(t *testing.T) {
 	r := newReceiver(t)
 	r.fail = 2
 	cfg := config(t, srv.URL("postgres"))
-	cfg.intervals, cfg.AlertURL, cfg.AlertAfter = shortIntervals, r.URL+"/secret-path", 2*time.Second // longer than a busy machine takes to follow again
+	cfg.intervals, cfg.AlertURL, cfg.AlertAfter = shortIntervals, r.URL+"/secret-path", 2*time.Second // AlertAfter is longer than a busy machine needs to follow the table again
 	d := start(t, cfg)
 	d.ready()
 	if err := srv.Stop("immediate"); err != nil {
@@ -285,7 +285,8 @@ func TestFlappingSourceIsOneAlert(t *testing.T) {
 	}
 }
 
-// TestLostConnectionsAreOneAlert: the server ends each connection as soon as capture follows the table. This causes one alert.
+// TestLostConnectionsAreOneAlert: the test ends each connection as soon as capture follows the table. All lost connections
+// together cause one alert.
 func TestLostConnectionsAreOneAlert(t *testing.T) {
 	if testing.Short() {
 		t.Skip("waits for retries")

@@ -60,7 +60,7 @@ func (a *autoSource) follow(ctx context.Context) (followingSince time.Time, err 
 		if !since.IsZero() || ctx.Err() != nil || i == len(sourceKinds)-1 {
 			return since, err
 		}
-		if postgres.MayWithdraw(err) { // supervisor.run does not see err if the next source follows
+		if postgres.MayWithdraw(err) { // if the next source follows, supervisor.run does not get err, so it cannot withdraw
 			err = a.supervisor.withdrawPublication(ctx, err)
 		}
 		u, ok := a.checkUnavailable(ctx, kind, err)
@@ -102,7 +102,7 @@ func (a *autoSource) logNote(kind string, skipped []unavailable) string {
 func skippedNote(skipped []unavailable) string {
 	reasons := make([]string, len(skipped))
 	for i, u := range skipped {
-		reasons[i] = "not by " + u.kind + ": " + strings.TrimSuffix(u.err.Error(), ";") // a hint may end with an SQL statement
+		reasons[i] = "not by " + u.kind + ": " + strings.TrimSuffix(u.err.Error(), ";") // a hint may end with an SQL statement and its semicolon
 	}
 	return strings.Join(reasons, "; ")
 }
@@ -127,7 +127,7 @@ func (a *autoSource) probeLoop(ctx context.Context, kind string, skipped []unava
 	seen := map[string]string{} // the last setup state, by kind of source
 	for _, u := range skipped {
 		if p := (*postgres.Problem)(nil); !errors.As(u.err, &p) || !p.NeedsSetup() {
-			seen[u.kind], _ = a.loadSetupState(ctx, u.kind) // setup was complete; the source lacked something else
+			seen[u.kind], _ = a.loadSetupState(ctx, u.kind) // setup is not the problem, so only a change of the setup state is worth a probe
 		}
 	}
 	next := time.Now().Add(interval)
@@ -151,7 +151,7 @@ func (a *autoSource) probeLoop(ctx context.Context, kind string, skipped []unava
 			}
 			a.supervisor.log.Debug("source still unavailable", "source", u.kind, "reason", err)
 			if c := classify(err); (c == postgres.Permanent || c == postgres.Transient) && err.Error() != u.err.Error() {
-				skipped[i].err = err // the status has the new reason
+				skipped[i].err = err // the next note contains the new reason
 				a.logUnavailable(skipped[i], kind)
 				note := skippedNote(skipped)
 				a.lastNote[kind] = note
@@ -197,8 +197,8 @@ func (a *autoSource) checkUnavailable(ctx context.Context, kind string, err erro
 	case postgres.Transient:
 		u.transient = true
 	case postgres.Unknown:
-		// A proxy that cannot replicate may just close the connection. This looks like a network failure, except that the
-		// database still answers on ordinary connections.
+		// A proxy that cannot replicate may just close the connection. That looks like a network failure, so ping checks whether
+		// the database still accepts ordinary connections.
 		if a.ping(ctx) != nil {
 			return u, false
 		}

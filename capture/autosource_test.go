@@ -64,8 +64,9 @@ func triggerCount(t testing.TB, conn *pgx.Conn) int {
 	return one[int](t, conn, "SELECT count(*)::int FROM pg_trigger WHERE tgrelid = 'votes'::regclass AND NOT tgisinternal")
 }
 
-// TestAutoTakesTheBest: without logical replication, capture uses the triggers that capture setup created. Once the server has
-// been restarted with logical replication, capture uses that. While the server is away, capture tries no other source.
+// TestAutoTakesTheBest: without logical replication, capture uses the triggers that capture setup created. Once the server
+// has been restarted with logical replication, capture uses the source logical. While the server is down, capture tries no
+// other source.
 func TestAutoTakesTheBest(t *testing.T) {
 	t.Parallel()
 	s := pgserver.ForTest(t, pgserver.Options{Settings: notLogical()})
@@ -201,8 +202,8 @@ func TestAutoFindsPublication(t *testing.T) {
 	d.follows(conn, "votes", "vote_id")
 }
 
-// TestAutoProbesNoMoreAfterFailedQuery: a query that fails says nothing about the database's setup. capture then makes no probe
-// beyond the hourly probes, because a probe for logical creates a slot.
+// TestAutoProbesNoMoreAfterFailedQuery: if capture cannot query the setup state, it does not know whether the setup has
+// changed. It then makes only the hourly probes, because a probe for logical creates a slot.
 func TestAutoProbesNoMoreAfterFailedQuery(t *testing.T) {
 	t.Parallel()
 	url := pgserver.Database(t)
@@ -215,7 +216,7 @@ func TestAutoProbesNoMoreAfterFailedQuery(t *testing.T) {
 	d.by("poll", "may not replicate")
 	failed := func() int { return d.said("reading what capture setup has created failed") }
 	before := failed()
-	exec(t, conn, "ALTER ROLE capture_test_probes CONNECTION LIMIT 0") // connections that are open stay
+	exec(t, conn, "ALTER ROLE capture_test_probes CONNECTION LIMIT 0") // only new connections fail
 	eventually(t, "failed queries for each source", func() error {
 		if n := failed() - before; n < 3 {
 			return fmt.Errorf("%d", n)
@@ -273,7 +274,8 @@ func TestOutputPluginNotAllowed(t *testing.T) {
 	d.by("logical", "")
 }
 
-// TestAutoLeavesTwoPhaseCommitsAlone: Postgres refuses PREPARE TRANSACTION after NOTIFY, so auto creates no triggers.
+// TestAutoLeavesTwoPhaseCommitsAlone: capture's triggers execute NOTIFY, and Postgres refuses PREPARE TRANSACTION after
+// NOTIFY. Therefore, auto creates no triggers.
 func TestAutoLeavesTwoPhaseCommitsAlone(t *testing.T) {
 	t.Parallel()
 	settings := notLogical()

@@ -49,7 +49,7 @@ func TestCommitHeldWhileSlotStarts(t *testing.T) {
 	}()
 	gdb.stopped(t)
 	exec(t, second, "COMMIT")
-	time.Sleep(3 * time.Second) // a read without the guard comes within milliseconds
+	time.Sleep(3 * time.Second) // without awaitCommits, capture would read the table within milliseconds
 	if d.Status().Ready {
 		t.Error("it follows while a transaction of its snapshot has not ended")
 	}
@@ -76,7 +76,7 @@ func waitForLock(t *testing.T, ask, conn *pgx.Conn) {
 	})
 }
 
-// debugger is a gdb that stops a backend where it would mark its commit in pg_xact.
+// debugger is a running gdb. It stops one backend just before this backend marks its commit in pg_xact.
 type debugger struct {
 	in    io.WriteCloser
 	lines chan string
@@ -138,8 +138,8 @@ func (d *debugger) wait(t *testing.T, text string) {
 func (d *debugger) stopped(t *testing.T) { t.Helper(); d.wait(t, "Breakpoint 1, ") }
 func (d *debugger) resume()              { d.say("delete\ndetach\nquit\n") }
 
-// TestPollNeverGoesBack: the address leads to a standby that is behind the file, as may happen after a crash. The file stays as
-// it is until the standby has caught up, and the status has the reason.
+// TestPollNeverGoesBack: capture connects to a standby whose state is older than the file, as can happen after the primary's
+// crash. The file does not change until the standby has caught up, and the status contains the reason.
 func TestPollNeverGoesBack(t *testing.T) {
 	t.Parallel()
 	s := pgserver.ForTest(t, pgserver.Options{})
@@ -179,8 +179,8 @@ func TestPollNeverGoesBack(t *testing.T) {
 	d.follows(conn, "votes", "vote_id")
 }
 
-// TestSourcesNoticeHiddenDefinitions runs statements that neither the stream nor a trigger reports, although they change the
-// JSON of a table's rows or the set of rows.
+// TestSourcesNoticeHiddenDefinitions checks that each source notices statements that neither the stream nor a trigger
+// reports. The statements change the JSON of the rows, or add or remove rows.
 func TestSourcesNoticeHiddenDefinitions(t *testing.T) {
 	if testing.Short() {
 		t.Skip("waits for regular checks")

@@ -77,7 +77,7 @@ func config(t testing.TB, url string) Config {
 func parseConfig(url string) (Config, error) {
 	cfg := DefaultConfig()
 	cfg.Table, cfg.Source, cfg.Version, cfg.FlushDelay = postgres.Name{Table: "votes"}, "logical", "test", 10*time.Millisecond
-	cfg.FlushInterval = 1000 * time.Hour // a regular write at the full hour would hide other writes
+	cfg.FlushInterval = 1000 * time.Hour // no regular write, so the tests see only writes that have another cause
 	db, err := postgres.ParseConfig(url)
 	cfg.Database = db
 	return cfg, err
@@ -169,7 +169,7 @@ func exec(t testing.TB, conn *pgx.Conn, sql string, args ...any) {
 	}
 }
 
-// oracle returns what the file must hold according to Postgres: compact rows, ordered by the given SQL.
+// oracle returns the rows that the file must contain, as Postgres prints them: compact JSON, in the given SQL order.
 func oracle(t testing.TB, conn *pgx.Conn, table, order string) []string {
 	t.Helper()
 	tx, err := conn.Begin(t.Context())

@@ -25,8 +25,8 @@ import (
 	"capture/store"
 )
 
-// A child is this test program again, running a daemon in a process of its own. Tests that kill, freeze or starve a process
-// need a child.
+// Environment variables of a child. A child is a second process of this test program, and runs a daemon. Tests that kill,
+// freeze or starve a daemon need a child.
 const (
 	childURL    = "CAPTURE_TEST_CHILD_URL"
 	childPath   = "CAPTURE_TEST_CHILD_PATH"
@@ -34,7 +34,8 @@ const (
 	childLogs   = "CAPTURE_TEST_CHILD_LOGS"   // folder of the child's logs, if any
 )
 
-// Limits of the child's logs.
+// childLogMB is the largest size of a child's log file, in MB. childLogBackups is the number of older log files that the
+// child keeps.
 const childLogMB, childLogBackups = 1, 2
 
 func init() {

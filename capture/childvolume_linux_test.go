@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// remount makes the child mount its volume in another way (see the function remount).
+// remount makes the child call the function remount with how.
 func (c *child) remount(how string) {
 	c.t.Helper()
 	if _, err := fmt.Fprintln(c.stdin, how); err != nil {
@@ -28,15 +28,16 @@ func mountSmall(dir string) error {
 	return nil
 }
 
-// remount changes the size of the volume at dir, or whether it is read-only. (While the lock file is open, only a second mount
-// over the first mount can be read-only.)
+// remount makes the volume at dir read-only ("ro") or writable ("rw"), or changes its mount options, for example to
+// "size=64m". While the lock file is open, the volume itself cannot become read-only. Therefore, "ro" mounts it a second
+// time over the first mount.
 func remount(dir, how string) error {
 	switch how {
 	case "ro":
 		return errors.Join(unix.Mount(dir, dir, "", unix.MS_BIND, ""),
 			unix.Mount("", dir, "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY, ""))
 	case "rw":
-		return unix.Unmount(dir, unix.MNT_DETACH) // a file may be open there
+		return unix.Unmount(dir, unix.MNT_DETACH) // Unmount without MNT_DETACH fails while a file is open
 	}
 	return unix.Mount("", dir, "", unix.MS_REMOUNT, how)
 }

@@ -56,8 +56,8 @@ type Config struct {
 	// a loss of rows is always kept.
 	Keep retention.Policy
 
-	// CopyTo is the location of the copies off the machine; nil if there are none. They are kept by the same policy as the
-	// states beside the file.
+	// CopyTo is the location of the copies off the machine, or nil if there are none. Keep also determines which copies are
+	// kept.
 	CopyTo *remote.Location
 
 	// Compare, if set, compares the captured rows with the table every VerifyInterval. A VerifyInterval of zero turns this off.
@@ -110,8 +110,8 @@ type Config struct {
 	pageBytes int                // size of the Table's pages in bytes; if it is set, each group of pages is small, too
 
 	// maxRowBytes is the size limit of a row as JSON, in bytes, or 0 if memory is not limited. New computes it from the memory
-	// limit of the process, and only once, because that limit includes the limit of the Go runtime, which changes later. Tests
-	// may set a lower value.
+	// limit of the process. New does so only once, because that limit includes the limit of the Go runtime, which changes
+	// later. Tests may set a lower value.
 	maxRowBytes int64
 }
 

@@ -29,7 +29,7 @@ type CopiesStatus struct {
 	damage     string    // description of a damaged copy; "" if there is none
 	late       bool      // whether lateAt is set
 	lateAt     time.Time // time from which the pending change is late
-	unprovenAt time.Time // time at which the last proof becomes too old; zero before the first upload
+	unprovenAt time.Time // time at which it is too long ago that a copy was read back; zero before the first upload
 }
 
 // UploadStatus describes the progress of an upload.
@@ -49,7 +49,7 @@ type uploadProgress struct {
 
 // WriteTo implements io.WriterTo.
 func (p *uploadProgress) WriteTo(w io.Writer) (int64, error) {
-	p.bytes.Store(0) // an upload may begin again under another name
+	p.bytes.Store(0) // an upload may begin again under another name, and is then counted from zero
 	return p.data.WriteTo(countingWriter{w, &p.bytes})
 }
 
@@ -85,8 +85,8 @@ func (u *uploader) updateStatus(now time.Time) {
 	u.report.Store(c)
 }
 
-// status returns the status of the copies. Whether they are late is decided here and not in updateStatus, which does not run
-// while an upload hangs.
+// status returns the status of the copies. It also checks whether they are late, because updateStatus does not run while an
+// upload hangs.
 func (u *uploader) status() *CopiesStatus {
 	c, now := *u.report.Load(), time.Now()
 	if p := u.uploading.Load(); p != nil {

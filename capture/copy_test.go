@@ -73,7 +73,8 @@ func needSeveralConnections(t *testing.T, conn *pgx.Conn) {
 	}
 }
 
-// TestCopyOverSeveralConnectionsUnderLoad: rows are written during the copy. None is lost or doubled between copy and stream.
+// TestCopyOverSeveralConnectionsUnderLoad: the test writes rows during the copy. No row is lost or doubled between the copy
+// and the stream.
 func TestCopyOverSeveralConnectionsUnderLoad(t *testing.T) {
 	if testing.Short() {
 		t.Skip("copies a large table")
@@ -89,7 +90,7 @@ func TestCopyOverSeveralConnectionsUnderLoad(t *testing.T) {
 		cfg := config(t, url)
 		cfg.copying.Connections, cfg.copying.RangeBytes, cfg.timeouts.RowCount = 4, 32<<10, 50*time.Millisecond
 		cfg.copying.WriteAheadBytes = 8 << 10
-		cfg.CopyRate = 500_000 // other connections must start before the first connection has read everything
+		cfg.CopyRate = 500_000 // so slow that other connections start before the first connection has read everything
 		d := start(t, cfg)
 		d.ready()
 		if regexp.MustCompile(`"@message":"copied".*"jobs":[234]`).MatchString(d.log.String()) {
@@ -132,7 +133,7 @@ func TestCopyWithFewerConnections(t *testing.T) {
 	if n := d.said("the server has no room for another connection of the copy"); n != 1 {
 		t.Errorf("the lack of connections was logged %d times", n)
 	}
-	if !regexp.MustCompile(`"jobs":[34]`).MatchString(d.log.String()) { // one of the five connections watches the copy, and the slot may need another connection
+	if !regexp.MustCompile(`"jobs":[34]`).MatchString(d.log.String()) { // of the five connections, one watches the copy, and the slot may need another one; three or four remain
 		t.Error("it did not use the connections that it has")
 	}
 	if n := d.said("not following"); n != 0 {
@@ -144,7 +145,7 @@ func TestCopyWithFewerConnections(t *testing.T) {
 // time, all of the copy's connections end. Finally, a copy succeeds.
 func TestCopyOverSeveralConnectionsGivesWay(t *testing.T) {
 	t.Parallel()
-	url := pgserver.ForTest(t, pgserver.Options{}).URL("postgres") // this server has no transactions of other tests, which would cause a plain read before the copy
+	url := pgserver.ForTest(t, pgserver.Options{}).URL("postgres") // on a shared server, transactions of other tests delay the slot, and capture first reads the table without a slot
 	conn, other := connect(t, url), connect(t, url)
 	needSeveralConnections(t, conn)
 	bigTable(t, conn)
@@ -241,7 +242,7 @@ func TestReadingText(t *testing.T) {
 		{ReadingStatus{Began: now}, "0 rows"},
 		{ReadingStatus{Began: now.Add(-time.Minute), TotalRows: 100}, "0 of about 100 rows"},
 		{ReadingStatus{Began: now.Add(-4 * time.Second), Rows: 20, TotalRows: 100}, "20 of about 100 rows, 5 rows/s, 16s left"},
-		{ReadingStatus{Began: now.Add(-4 * time.Second), Rows: 120, TotalRows: 100}, "120 of about 100 rows, 30 rows/s"}, // the statistics are too old
+		{ReadingStatus{Began: now.Add(-4 * time.Second), Rows: 120, TotalRows: 100}, "120 of about 100 rows, 30 rows/s"}, // the statistics are outdated, so the remaining time is unknown
 		{ReadingStatus{Began: now.Add(-4 * time.Second), Rows: 20}, "20 rows, 5 rows/s"},
 	} {
 		if got := c.r.text(now); got != c.want {

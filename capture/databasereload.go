@@ -20,8 +20,8 @@ func newDatabaseConfig(cfg *Config) *databaseConfig {
 	return &databaseConfig{load: cfg.ReloadDatabase, log: cfg.Logger, cfg: cfg.Database}
 }
 
-// reload loads the configuration again and returns it. If that fails, it returns the previous configuration. Connecting with
-// the previous configuration then shows what is wrong.
+// reload loads the configuration again and returns it. If loading fails, it returns the previous configuration. If the
+// previous configuration no longer works, the error of the next connection is logged and shown.
 func (d *databaseConfig) reload() *pgx.ConnConfig {
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -16,8 +16,8 @@
 // Around this path:
 //
 //   - The supervisor runs one source at a time. If the source fails, or if the table must be read again (a resync), the
-//     supervisor pauses and runs the next source. That source transfers only what has changed if the rows in memory have
-//     a horizon (snapshot.Horizon), and otherwise copies the whole table. The file keeps its last state meanwhile. With
+//     supervisor pauses and then runs a source again. If the rows in memory have a horizon (snapshot.Horizon), this source
+//     transfers only what has changed. Otherwise, it copies the whole table. The file keeps its last state meanwhile. With
 //     the source auto, an autoSource chooses the best source that works.
 //   - A barrier waits until everything that was committed before it began is in a View. [Daemon.Snapshot] is a barrier
 //     and a write. The verifier compares the table with the View after a barrier.

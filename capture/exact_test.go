@@ -27,7 +27,7 @@ type exactType struct {
 }
 
 const (
-	typesPerTable = 9    // number of types per table; a row of all their columns must fit into a page, without its long values
+	typesPerTable = 9    // number of types per table, small enough that a row fits into a Postgres page, apart from its long values
 	shifted       = 1000 // difference between the keys of a row and of its copy
 )
 
@@ -42,7 +42,7 @@ func exactTypes(t *testing.T, conn *pgx.Conn) (types []exactType) {
 		f := strings.SplitN(strings.TrimSuffix(line, "\n"), "\t", 4)
 		since, err := strconv.Atoi(f[1])
 		switch {
-		case err != nil, since > major(conn), f[2] != "" && !available(t, conn, f[2]): // err is set for the heading
+		case err != nil, since > major(conn), f[2] != "" && !available(t, conn, f[2]): // the heading has no version, so err is set
 			continue
 		case len(types) > 0 && types[len(types)-1].name == f[0]:
 			last := &types[len(types)-1]
@@ -69,11 +69,11 @@ func available(t *testing.T, conn *pgx.Conn, extension string) (yes bool) {
 }
 
 // exactTable creates table t. The table has columns of each type and of types derived from it (arrays, domains, composites),
-// generated columns, and rows with each value of the types. exactTable returns the columns of these types that are not
-// generated.
+// generated columns, and rows with each value of the types. exactTable returns the names of the columns of these types,
+// without the generated columns.
 func exactTable(t *testing.T, conn *pgx.Conn, types []exactType) (columns []string) {
 	t.Helper()
-	// Few transactions create everything, because each transaction that changes the catalog costs time in every server process
+	// exactTable uses few transactions, because each transaction that changes the catalog costs time in every server process
 	// that decodes changes.
 	var setup strings.Builder
 	var ddl, values, exprs []string
@@ -97,8 +97,8 @@ func exactTable(t *testing.T, conn *pgx.Conn, types []exactType) (columns []stri
 		add(fmt.Sprintf("cs%d", i), fmt.Sprintf("comp%d[]", i), fmt.Sprintf("ARRAY[ROW($v, '{}', NULL)::comp%d, NULL]", i))
 		add(fmt.Sprintf("dc%d", i), fmt.Sprintf("dcomp%d", i), fmt.Sprintf("ROW($v, NULL, 'r')::comp%d", i))
 		// Types whose JSON does not determine the value get no generated column, because an update that leaves such a value
-		// unchanged causes a resync. "char" gets none either: servers before 16 send bytes of it that they do not accept
-		// themselves.
+		// unchanged causes a resync. The type "char" gets no generated column, because servers before version 16 send bytes of
+		// "char" that they do not accept as input.
 		if !slices.Contains([]string{`"char"`, "hstore", "shade", "words[]", "json[]", "deep"}, typ.name) {
 			ddl = append(ddl, fmt.Sprintf("gv%d %s GENERATED ALWAYS AS (%s) STORED", i, typ.name, v))
 		}
@@ -174,7 +174,7 @@ func TestExact(t *testing.T) {
 			cfg := proxiedConfig(t, p, url)
 			cfg.Table = postgres.Name{Table: "t"}
 			cfg.pageBytes = 300
-			cfg.timeouts.Check = 0 // the default, because each check parses this table's long definition
+			cfg.timeouts.Check = 0 // zero means the default; shorter intervals are too slow, because each check parses this table's long definition
 			d := start(t, cfg)
 			d.ready()
 			d.exact(conn, "copied")
@@ -229,7 +229,8 @@ func isCast(typ exactType) bool {
 	return strings.HasPrefix(typ.name, "reg") || slices.Contains([]string{"aclitem", "hstore", "shade"}, strings.TrimSuffix(typ.name, "[]"))
 }
 
-// TestExactNotified takes each type, and the types derived from it, through notifications.
+// TestExactNotified checks the values of the same types as TestExact, but with rows that the source notify reads after
+// notifications.
 func TestExactNotified(t *testing.T) {
 	if testing.Short() {
 		t.Skip("compares values of every type")
@@ -241,7 +242,7 @@ func TestExactNotified(t *testing.T) {
 			url, conn, columns := exactDatabase(t, part)
 			cfg := config(t, url)
 			cfg.Table, cfg.Source = postgres.Name{Table: "t"}, "notify"
-			cfg.timeouts.Marker = patience // on a busy machine, markers are late, and the whole table would be read
+			cfg.timeouts.Marker = patience // if a marker is late on a busy machine, capture must not read the whole table
 			d := start(t, cfg)
 			d.ready()
 			for _, sql := range []string{
@@ -339,7 +340,7 @@ func members(t testing.TB, object string) (names, values []string) {
 	return names, values
 }
 
-// TestUnwrittenWAL: a forced snapshot does not wait until a commit flushes the WAL.
+// TestUnwrittenWAL: a snapshot ends soon, even if the newest WAL is not on disk yet and no commit flushes it.
 func TestUnwrittenWAL(t *testing.T) {
 	url := pgserver.Database(t)
 	conn := connect(t, url)

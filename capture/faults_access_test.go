@@ -23,7 +23,7 @@ import (
 	"capture/internal/postgres"
 )
 
-// authority signs certificates.
+// authority is a certificate authority.
 type authority struct {
 	t    testing.TB
 	cert *x509.Certificate

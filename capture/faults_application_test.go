@@ -23,18 +23,18 @@ func slowly(t testing.TB, url string) Config {
 	return cfg
 }
 
-// bigTable creates the table of votes with some 6 MB in it.
+// bigTable creates the table votes and fills it with about 6 MB.
 func bigTable(t testing.TB, conn *pgx.Conn) {
 	t.Helper()
 	table(t, conn, 0)
 	exec(t, conn, "INSERT INTO votes (user_query, bot_response) SELECT 'q', repeat(md5(i::text), 90) FROM generate_series(1, 2000) i")
 }
 
-// TestCopyGivesWay: the application alters its table during a copy. The ALTER TABLE, and everybody behind it in the lock's
-// queue, wait for a second or two, and not until the copy ends.
+// TestCopyGivesWay: the application alters its table during a copy. The ALTER TABLE waits for a second or two, and not until
+// the copy ends. Otherwise, all sessions behind the ALTER TABLE in the lock queue would wait, too.
 func TestCopyGivesWay(t *testing.T) {
 	t.Parallel()
-	url := pgserver.ForTest(t, pgserver.Options{}).URL("postgres") // this server has no transactions of other tests, which would cause a plain read before the copy
+	url := pgserver.ForTest(t, pgserver.Options{}).URL("postgres") // on a shared server, transactions of other tests delay the slot, and capture first reads the table without a slot
 	conn, other := connect(t, url), connect(t, url)
 	bigTable(t, conn)
 	d := start(t, slowly(t, url))
@@ -67,8 +67,8 @@ func TestCopyGivesWay(t *testing.T) {
 	d.equal(conn, "votes", "vote_id")
 }
 
-// TestPlainReadGivesWay: while the slot waits for an old transaction, a plain read makes the first file. Like a copy, the plain
-// read gives way to the application.
+// TestPlainReadGivesWay: while the slot waits for an old transaction, capture makes the first file from a plain read, which
+// is a read without a slot. Like a copy, the plain read gives way to the application.
 func TestPlainReadGivesWay(t *testing.T) {
 	t.Parallel()
 	url := pgserver.ForTest(t, pgserver.Options{}).URL("postgres") // on a shared server, the open transaction would hold up the slots of other tests
@@ -77,7 +77,7 @@ func TestPlainReadGivesWay(t *testing.T) {
 	exec(t, open, "CREATE TABLE other (n int)")
 	exec(t, open, "BEGIN; INSERT INTO other VALUES (1)")
 	cfg := slowly(t, url)
-	cfg.CopyRate = 50_000 // the read takes two minutes, longer than within allows on a busy machine
+	cfg.CopyRate = 50_000 // the read takes two minutes, so if it does not give way, the call of within fails even on a busy machine
 	d := start(t, cfg)
 	copying(t, conn, 1)
 	within(t, 3*time.Second, "the application's TRUNCATE", func() { exec(t, other, "TRUNCATE votes") })
@@ -86,7 +86,7 @@ func TestPlainReadGivesWay(t *testing.T) {
 	d.equal(conn, "votes", "vote_id")
 }
 
-// TestCopyRate: --copy-rate limits a copy.
+// TestCopyRate: --copy-rate limits the speed of a copy.
 func TestCopyRate(t *testing.T) {
 	if testing.Short() {
 		t.Skip("waits for a slow copy")
@@ -114,7 +114,7 @@ func TestWALWhileCopying(t *testing.T) {
 	conn := connect(t, url)
 	bigTable(t, conn)
 	cfg := config(t, url)
-	cfg.MaxWAL, cfg.CopyRate = 16<<20, 600_000 // writeWAL ends before the copy
+	cfg.MaxWAL, cfg.CopyRate = 16<<20, 600_000 // the copy is so slow that writeWAL ends first
 	d := start(t, cfg)
 	copying(t, conn, 1)
 	writeWAL(t, url, 20)
@@ -173,12 +173,12 @@ func TestSlotBehindPlainRead(t *testing.T) {
 	url := s.URL("postgres")
 	conn := connect(t, url)
 	table(t, conn, 20)
-	exec(t, conn, "CREATE PUBLICATION capture_votes FOR TABLE votes") // otherwise capture first creates a slot only as a test
+	exec(t, conn, "CREATE PUBLICATION capture_votes FOR TABLE votes") // without a publication, capture first creates a slot only as a test
 	for attempt := 1; ; attempt++ {
 		open := connect(t, url)
 		exec(t, open, "BEGIN; SELECT txid_current()")
 		cfg := config(t, url)
-		cfg.FlushDelay = time.Hour // the file keeps what the copy shows
+		cfg.FlushDelay = time.Hour // the stream does not change the file, so it keeps the state that the copy shows
 		d := start(t, cfg)
 		walsender := 0
 		eventually(t, "the slot waits", func() error {
@@ -223,8 +223,8 @@ func TestSlotBehindPlainRead(t *testing.T) {
 	}
 }
 
-// TestStopWhileSlotWaits: capture stops at once while slot creation waits for an open transaction. Neither the slot nor its
-// walsender stays.
+// TestStopWhileSlotWaits: capture stops at once while slot creation waits for an open transaction. The server then drops the
+// slot.
 func TestStopWhileSlotWaits(t *testing.T) {
 	t.Parallel()
 	url := pgserver.ForTest(t, pgserver.Options{}).URL("postgres") // on a shared server, the open transaction would hold up the slots of other tests
@@ -303,7 +303,7 @@ func TestStopAtOnce(t *testing.T) {
 			d := start(t, cfg)
 			d.ready()
 			exec(t, conn, "UPDATE votes SET comment = 'all'")
-			exec(t, conn, "SELECT pg_logical_emit_message(false, 'capture', 'left behind')") // not flushed yet: a new horizon needs the flush
+			exec(t, conn, "SELECT pg_logical_emit_message(false, 'capture', 'left behind')") // this WAL is not on disk yet, so a horizon at the stop would have to wait for it
 			d.follows(conn, "votes", "vote_id")
 			p.Stall()
 			eventually(t, "silence", func() error {
@@ -414,7 +414,7 @@ func TestSynchronousStandby(t *testing.T) {
 	var released atomic.Bool
 	go func() {
 		var err error
-		for err == nil && !released.Load() { // the first commits may precede the new setting
+		for err == nil && !released.Load() { // the first commits do not wait if the new setting is not yet active
 			_, err = waiting.Exec(t.Context(), "INSERT INTO votes (user_query) VALUES ('waits for the standby')")
 		}
 		committed <- err
@@ -466,7 +466,8 @@ func TestRoleSettings(t *testing.T) {
 	}
 }
 
-// TestRowSecurity: a policy would hide rows from capture's user. capture refuses the table: the file is never a silent subset.
+// TestRowSecurity: a row security policy hides rows from capture's user. capture refuses to follow the table, because the
+// file must not lack rows silently.
 func TestRowSecurity(t *testing.T) {
 	t.Parallel()
 	s := pgserver.ForTest(t, pgserver.Options{})

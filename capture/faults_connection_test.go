@@ -24,7 +24,8 @@ import (
 	"capture/internal/pgserver"
 )
 
-// TestConnectionsCut: the server and the network end sessions again and again while votes are written.
+// TestConnectionsCut: the server and the network end capture's sessions again and again while votes are written. Each time,
+// capture follows the table again. At the end, the file equals the table.
 func TestConnectionsCut(t *testing.T) {
 	t.Parallel()
 	s := pgserver.ForTest(t, pgserver.Options{})
@@ -49,8 +50,8 @@ func TestConnectionsCut(t *testing.T) {
 	}
 }
 
-// TestServerRestarts: the server stops and starts, crashes under load, and recovers. Status is right within seconds,
-// capture keeps trying, and the file never shows an older state after a newer one.
+// TestServerRestarts: the server stops and starts, crashes under load, and recovers. Status reports the outage within
+// seconds, capture keeps trying to connect, and the file never shows an older state after a newer one.
 func TestServerRestarts(t *testing.T) {
 	t.Parallel()
 	s := pgserver.ForTest(t, pgserver.Options{})
@@ -94,8 +95,8 @@ func TestServerRestarts(t *testing.T) {
 	}
 }
 
-// countUp commits one number after the other in vote 0 until the server goes away. The returned function waits until then, and
-// returns the last number whose commit the server has confirmed.
+// countUp increments the number in vote 0, with a commit each time, until the server stops or crashes. The returned function
+// waits for that, and returns the last number whose commit the server has confirmed.
 func countUp(t testing.TB, url string) (last func() int) {
 	conn := connect(t, url)
 	result := make(chan int, 1)
@@ -166,7 +167,8 @@ func TestHalfOpen(t *testing.T) {
 	})
 }
 
-// TestHalfOpenWhileCopying: the network drops everything silently during the first copy.
+// TestHalfOpenWhileCopying: the network drops everything silently during the first copy. capture notices, and copies the
+// table once the network is back.
 func TestHalfOpenWhileCopying(t *testing.T) {
 	t.Parallel()
 	s := pgserver.ForTest(t, pgserver.Options{})
@@ -189,7 +191,7 @@ func TestHalfOpenWhileCopying(t *testing.T) {
 }
 
 // copying waits until a copy runs over this number of connections. The server may have sent all rows already, since socket
-// buffers hold megabytes. The copy's transaction stays open until capture has read them.
+// buffers hold megabytes. The copy's transaction nevertheless stays open until capture has read the rows.
 func copying(t testing.TB, conn *pgx.Conn, jobs int) {
 	t.Helper()
 	eventually(t, fmt.Sprintf("a copy over %d connections", jobs), func() error {
@@ -250,7 +252,8 @@ func TestSlowLink(t *testing.T) {
 	}
 }
 
-// TestFailover: the primary dies, and the standby that is promoted lacks the last commits.
+// TestFailover: the primary dies, and the standby that is promoted lacks the last commits. The file then equals the table of
+// the new primary.
 func TestFailover(t *testing.T) {
 	t.Parallel()
 	s := pgserver.ForTest(t, pgserver.Options{})
@@ -311,7 +314,8 @@ func TestStandbyIsRefused(t *testing.T) {
 	d.equal(connect(t, standby.URL("postgres")), "votes", "vote_id")
 }
 
-// TestOtherSystem: another cluster, restored from an older backup, answers at the same address.
+// TestOtherSystem: another cluster, as if restored from an older backup, answers at the same address. The file then equals
+// the other cluster's table, and the log reports the other cluster.
 func TestOtherSystem(t *testing.T) {
 	t.Parallel()
 	a, b := pgserver.ForTest(t, pgserver.Options{}), pgserver.ForTest(t, pgserver.Options{})
@@ -408,7 +412,8 @@ func throughPooler(t testing.TB, to string) string {
 	return u.String()
 }
 
-// TestTooManyConnections: the application uses all connections that the server allows.
+// TestTooManyConnections: the application uses all connections that the server allows. Status reports this, and capture
+// follows the table once connections are free.
 func TestTooManyConnections(t *testing.T) {
 	t.Parallel()
 	s := pgserver.ForTest(t, pgserver.Options{Settings: map[string]string{"max_connections": "8", "superuser_reserved_connections": "1"}})
@@ -429,7 +434,8 @@ func TestTooManyConnections(t *testing.T) {
 	d.equal(conn, "votes", "vote_id")
 }
 
-// TestServerFrozen: the server stops answering, as on a host that swaps or whose storage hangs.
+// TestServerFrozen: the server stops answering, as on a host that swaps or whose storage hangs. capture notices, and follows
+// the table again once the server answers.
 func TestServerFrozen(t *testing.T) {
 	t.Parallel()
 	s := pgserver.ForTest(t, pgserver.Options{})
@@ -457,7 +463,8 @@ func TestServerFrozen(t *testing.T) {
 	d.equal(conn, "votes", "vote_id")
 }
 
-// TestNameGone: the host's name cannot be resolved for a while.
+// TestNameGone: the host's name cannot be resolved for a while. Status contains the name, and capture follows the table once
+// the name can be resolved.
 func TestNameGone(t *testing.T) {
 	t.Parallel()
 	url := pgserver.Database(t)

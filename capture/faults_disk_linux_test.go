@@ -69,7 +69,8 @@ func cpu(t testing.TB, pid int) time.Duration {
 	return time.Duration(ticks) * 10 * time.Millisecond // Linux counts 100 ticks a second
 }
 
-// TestNoDescriptorLeft: the process may open no more files. The stream continues, and so do writes once files may be opened.
+// TestNoDescriptorLeft: the process may open no more files, and reports this. Once it may open files again, it writes the
+// missing changes.
 func TestNoDescriptorLeft(t *testing.T) {
 	t.Parallel()
 	url := pgserver.Database(t)
@@ -96,8 +97,9 @@ func TestNoDescriptorLeft(t *testing.T) {
 	sameFile(t, path, oracle(t, conn, "votes", "vote_id"))
 }
 
-// TestVolumeFull runs the daemon on a volume of its own, in a mount namespace. The volume is first too small for the file, then
-// large enough, then read-only, and then writable again.
+// TestVolumeFull runs the daemon on a volume of its own, in a mount namespace. The volume is first too small for the file,
+// then large enough, then read-only, and then writable again. If a write fails, the daemon reports the reason. A later write
+// contains all changes.
 func TestVolumeFull(t *testing.T) {
 	t.Parallel()
 	if !mayMount() {

@@ -64,7 +64,8 @@ func TestWritesFail(t *testing.T) {
 	}
 }
 
-// TestFolderRemoved: the folder disappears while capture runs, and comes back.
+// TestFolderRemoved: the file's folder disappears while capture runs, and comes back. capture reports the missing folder,
+// and then writes the file again.
 func TestFolderRemoved(t *testing.T) {
 	t.Parallel()
 	url := pgserver.Database(t)

@@ -15,7 +15,7 @@ import (
 	"capture/internal/pgserver"
 )
 
-// many returns the number of rows that the tests of large amounts of data write. CAPTURE_TEST_ROWS sets it.
+// many returns how many rows a test with much data writes. The default is 100,000; CAPTURE_TEST_ROWS can set another number.
 func many(t testing.TB) int {
 	t.Helper()
 	text := cmp.Or(os.Getenv("CAPTURE_TEST_ROWS"), "100000")
@@ -63,8 +63,8 @@ func TestHugeTransaction(t *testing.T) {
 		t.Fatal(err)
 	}
 	close(done)
-	// The live part of the heap is little more than the text itself, and the collector lets the heap grow to twice the live
-	// part.
+	// The live heap is little more than the JSON text of the rows, and the garbage collector lets the heap grow to twice the
+	// live heap. The limits below are higher than these sizes.
 	text := uint64(d.View().Bytes())
 	most, live := <-peak, liveHeap()
 	t.Logf("%d MB of text, %d MB live, at most %d MB in use", text>>20, (live-before)>>20, (most-before)>>20)

@@ -35,7 +35,7 @@ func TestKilledAnywhere(t *testing.T) {
 	t.Run("large file", func(t *testing.T) { killAnywhere(t, 720) })
 }
 
-// killAnywhere runs TestKilledAnywhere for a table with this number of votes of 6 kB, in addition to votes that are inserted
+// killAnywhere is a subtest of TestKilledAnywhere. Its table has bulk votes of 6 kB each, and small votes that are inserted
 // and deleted.
 func killAnywhere(t *testing.T, bulk int) {
 	t.Parallel()
@@ -69,7 +69,7 @@ func killAnywhere(t *testing.T, bulk int) {
 				t.Errorf("write: %v", err)
 				return
 			}
-			time.Sleep(5 * time.Millisecond) // leaves the CPU to the process that is killed
+			time.Sleep(5 * time.Millisecond) // leaves CPU time to the child
 		}
 	})
 	path := filepath.Join(t.TempDir(), "feedback.json")

@@ -11,7 +11,7 @@ import (
 	"capture/internal/pgserver"
 )
 
-// writeWAL makes the server write this many megabytes of WAL that do not concern the votes.
+// writeWAL makes the server write this many megabytes of WAL, without changing the table votes.
 func writeWAL(t testing.TB, url string, megabytes int) {
 	t.Helper()
 	conn := connect(t, url)
@@ -51,8 +51,8 @@ func TestNothingStaysBehind(t *testing.T) {
 	exec(t, admin, fmt.Sprintf("DROP DATABASE %q", name))
 }
 
-// TestMaxWAL: an open transaction keeps the slot from advancing, so the slot retains WAL. Status reports how much it retains,
-// and other transactions are still followed. Beyond --max-wal, capture drops the slot.
+// TestMaxWAL: an open transaction keeps the slot from advancing, so the slot retains WAL. Status reports how much it
+// retains, and capture still follows other transactions. If the slot retains more than --max-wal, capture drops it.
 func TestMaxWAL(t *testing.T) {
 	t.Parallel()
 	s := pgserver.ForTest(t, pgserver.Options{Settings: map[string]string{"checkpoint_timeout": "30s"}})
@@ -68,8 +68,8 @@ func TestMaxWAL(t *testing.T) {
 	exec(t, conn, "INSERT INTO votes (user_query) VALUES ('another')")
 	exec(t, open, "BEGIN")
 	exec(t, open, "INSERT INTO other VALUES (1)")
-	// The open transaction's WAL is not flushed yet, and no commit will flush it soon. The forced flush must not wait for a
-	// commit.
+	// The open transaction's WAL is not on disk yet, and no commit will soon bring it there. The forced write of the file must
+	// not wait for a commit.
 	within(t, 3*time.Second, "a forced flush during an open transaction", func() { d.equal(conn, "votes", "vote_id") })
 	writeWAL(t, url, 6)
 	eventually(t, "Status reports the retained WAL", func() error {
@@ -126,8 +126,8 @@ func TestSlotLost(t *testing.T) {
 	}
 }
 
-// TestIdleTable: the votes do not change while the database is busy. The slot retains nothing, because capture confirms
-// keepalives.
+// TestIdleTable: the votes do not change while the database is busy. The slot retains almost no WAL, because capture
+// confirms the WAL positions in the server's keepalives.
 func TestIdleTable(t *testing.T) {
 	t.Parallel()
 	s := pgserver.ForTest(t, pgserver.Options{})
@@ -161,7 +161,8 @@ func TestIdleTable(t *testing.T) {
 	})
 }
 
-// TestNoSlotLeft: all slots are in use at the start, and again after a cut that leaves the old walsender running.
+// TestNoSlotLeft: all slots are in use at the start, and again after a cut, because the old walsender does not end. Each
+// time, Status gives the reason, and capture follows the table once a slot is free.
 func TestNoSlotLeft(t *testing.T) {
 	t.Parallel()
 	s := pgserver.ForTest(t, pgserver.Options{Settings: map[string]string{"max_replication_slots": "1"}})
@@ -190,7 +191,8 @@ func TestNoSlotLeft(t *testing.T) {
 	d.equal(conn, "votes", "vote_id")
 }
 
-// TestNoSenderLeft: the server has no walsender left, as if a standby or a backup used the only walsender.
+// TestNoSenderLeft: the server has no walsender left, as if a standby or a backup used the only walsender. Status names the
+// setting max_wal_senders.
 func TestNoSenderLeft(t *testing.T) {
 	t.Parallel()
 	s := pgserver.ForTest(t, pgserver.Options{Settings: map[string]string{"max_wal_senders": "0"}})
@@ -200,8 +202,8 @@ func TestNoSenderLeft(t *testing.T) {
 	d.notReady("max_wal_senders")
 }
 
-// TestServerStopsWithChangesPending: a server that stops waits until its replicas have confirmed all changes. capture confirms
-// the changes that it has in memory, even while it cannot write the file.
+// TestServerStopsWithChangesPending: a server that stops waits until its replicas have confirmed all changes. capture
+// confirms the changes that it has in memory, even while it cannot write the file. Therefore, the server stops at once.
 func TestServerStopsWithChangesPending(t *testing.T) {
 	t.Parallel()
 	s := pgserver.ForTest(t, pgserver.Options{})

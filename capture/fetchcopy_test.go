@@ -196,7 +196,7 @@ func TestDamagedCopiesArePassedOver(t *testing.T) {
 	}
 }
 
-// onlyLoss returns the only state before a loss.
+// onlyLoss returns the uploaded state before a loss. The test fails unless there is exactly one.
 func onlyLoss(t testing.TB, l *remote.Location) remote.State {
 	t.Helper()
 	clusters, err := l.Clusters(t.Context())

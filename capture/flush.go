@@ -80,7 +80,7 @@ func (f *flusher) run(ctx context.Context, sourceEnded <-chan struct{}) error {
 		timer.Reset(f.waitTime())
 		changed := f.table.Changed()
 		if !s.pending.IsZero() {
-			changed = nil // one change is enough: a wake-up for each change would cost more than applying the change
+			changed = nil // a change is already pending; waking up for each further change would cost more than applying it
 		}
 		var request *flushRequest
 		select {
@@ -139,7 +139,7 @@ func (f *flusher) finalFlush() error {
 // horizonCheck is the time between checks for a horizon while the manifest has no horizon.
 const horizonCheck = time.Second
 
-// waitTime returns the time until something may be due.
+// waitTime returns the time until a write, an idle step or a check for a horizon may be due.
 func (f *flusher) waitTime() time.Duration {
 	wait := f.schedule.waitTime(time.Now())
 	if f.noHorizon {
@@ -149,7 +149,7 @@ func (f *flusher) waitTime() time.Duration {
 }
 
 // updateHorizon writes the newest horizon into the manifest. Without a horizon, the next run copies the whole table. With an
-// old horizon, the next run reads again the rows of all transactions after that horizon.
+// old horizon, the next run reads the rows of all transactions after that horizon again.
 func (f *flusher) updateHorizon() {
 	v := f.table.View()
 	if v == nil || v.Horizon() == nil {
@@ -208,8 +208,8 @@ func (f *flusher) write(reason manifest.Reason, request *flushRequest) error {
 	return err
 }
 
-// warnIfOtherTable warns if the file now has the rows of another table than before, for example because the search_path of the
-// role changed.
+// warnIfOtherTable warns if the rows in the file now come from a different table, for example because the search_path of the
+// role has changed.
 func (f *flusher) warnIfOtherTable(m *manifest.Manifest) {
 	if before := f.standing; before != nil && !m.HasTableOf(before) {
 		f.log.Warn("feedback.json has another table now", "before", before.DescribeTable(), "now", m.DescribeTable(),

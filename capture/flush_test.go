@@ -117,8 +117,8 @@ func TestManifestCompleted(t *testing.T) {
 	}
 }
 
-// TestForcedFlushesCannotFloodTheLog: requests can force flushes as often as they like. Beyond a burst, several flushes share a
-// log line, and every flush is counted.
+// TestForcedFlushesCannotFloodTheLog: clients can request forced flushes at any rate. Beyond a burst, several flushes share
+// a log line, which contains their number.
 func TestForcedFlushesCannotFloodTheLog(t *testing.T) {
 	if testing.Short() {
 		t.Skip("forces many writes")

@@ -117,10 +117,11 @@ func (s *flushSchedule) due(now time.Time, hasWritten bool) (manifest.Reason, bo
 	return store.ReasonChange, !now.Before(s.changeDue())
 }
 
-// intervalDue reports whether a regular write is due because the wall clock has entered another interval. Somebody may set the
-// wall clock, so intervalDue also measures, by the monotonic clock, how much time has passed since the current interval was
-// entered. After a whole interval, a write is always due. Before half an interval, or before the rest of the current interval
-// if that rest was shorter, no write is due. So setting the wall clock causes at most one additional write.
+// intervalDue reports whether a regular write is due because the wall clock has entered another interval. Somebody may set
+// the wall clock, so intervalDue also measures, by the monotonic clock, how much time has passed since the current interval
+// was entered. After a whole interval, a write is always due. No write is due before half an interval has passed. If less
+// than half of the interval was left when it was entered, no write is due before that rest has passed. So setting the wall
+// clock causes at most one additional write.
 func (s *flushSchedule) intervalDue(now time.Time) bool {
 	passed := now.Sub(s.intervalRan)
 	if passed >= s.interval {
@@ -132,7 +133,7 @@ func (s *flushSchedule) intervalDue(now time.Time) bool {
 	return !now.Truncate(s.interval).Equal(s.intervalStart) && passed >= min(s.interval/2, left)
 }
 
-// waitTime returns the time until something may be due.
+// waitTime returns the time until a write or an idle step may be due.
 func (s *flushSchedule) waitTime(now time.Time) time.Duration {
 	wait := min(now.Truncate(s.interval).Add(s.interval).Sub(now), clockCheck)
 	switch {

@@ -31,7 +31,8 @@ func (c *skewedClock) now() time.Time {
 	return t
 }
 
-// TestClockJumps drives the flush schedule by a wall clock that is set back and forth while time passes.
+// TestClockJumps sets the wall clock back and forth while time passes. The schedule nevertheless makes about one regular
+// write per hour, and never waits much longer than an hour.
 func TestClockJumps(t *testing.T) {
 	const hour = time.Hour
 	type jump struct {

@@ -51,8 +51,8 @@ func TestGenerated(t *testing.T) {
 	}
 }
 
-// tiny reduces sizes at random, so far that a few rows fill many pages and groups, and are copied in many page ranges over several
-// connections. With the usual sizes, this would take millions of rows.
+// tiny reduces some sizes at random. With small sizes, a few rows fill many pages and groups, and are copied in many page
+// ranges over several connections. With the usual sizes, this would need millions of rows.
 func (cfg *Config) tiny(r *rand.Rand) {
 	if r.IntN(2) == 0 {
 		cfg.pageBytes, cfg.copying.WriteAheadBytes = pick(r, []int{64, 300, 4000}), pick(r, []int{1, 1000})
@@ -154,7 +154,7 @@ func generate(t *testing.T, seed uint64, types []exactType) {
 	for i, tab := range g.tables {
 		daemons[i].equal(g.conn, tab.name, tab.order)
 	}
-	for range 10 { // now all daemons are known to follow
+	for range 10 { // all daemons follow their tables now, because equal has waited for them
 		g.transaction(g.conn, r)
 	}
 	for i, tab := range g.tables {
@@ -162,8 +162,8 @@ func generate(t *testing.T, seed uint64, types []exactType) {
 	}
 }
 
-// run runs a statement and reports whether it succeeded. A statement that the server refuses does not fail the test, which
-// compares the files with what the database has in the end.
+// run runs a statement and reports whether it succeeded. If the server refuses a statement, the test does not fail, because
+// the test only compares the files with the tables at the end.
 func (g *generator) run(conn *pgx.Conn, sql string) bool {
 	_, err := conn.PgConn().Exec(g.t.Context(), sql).ReadAll()
 	g.mu.Lock()
@@ -284,7 +284,7 @@ func (tab *randomTable) now() []randomColumn {
 	return tab.columns
 }
 
-// value returns a random expression of a column's type, which may use the number i.
+// value returns a random SQL expression of a column's type. The expression may contain i, the key number.
 func (g *generator) value(c randomColumn, r *rand.Rand) string {
 	if r.IntN(8) == 0 {
 		return "NULL"
@@ -300,7 +300,7 @@ func (g *generator) value(c randomColumn, r *rand.Rand) string {
 			return fmt.Sprintf("ARRAY[(%s)::%s, NULL, (%s)::%[2]s]", pick(r, t.values), t.name, pick(r, t.values))
 		}
 	}
-	return "NULL" // format_type calls the type by another name than g.types
+	return "NULL" // g.types has this type under another name than format_type
 }
 
 // keyValues returns the expressions for the columns of key number i.
@@ -343,7 +343,7 @@ func (g *generator) transaction(conn *pgx.Conn, r *rand.Rand) {
 		case 6:
 			if g.run(conn, "PREPARE TRANSACTION "+id) && conn.PgConn().TxStatus() == 'I' {
 				if !g.run(conn, pick(r, []string{"COMMIT", "COMMIT", "ROLLBACK"})+" PREPARED "+id) {
-					g.run(conn, "ROLLBACK PREPARED "+id) // fails, too, if PREPARE TRANSACTION has rolled a failed transaction back
+					g.run(conn, "ROLLBACK PREPARED "+id) // if PREPARE TRANSACTION has rolled back a failed transaction, this statement fails, too
 				}
 			}
 		case 7:

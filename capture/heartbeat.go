@@ -61,7 +61,7 @@ func (h *heartbeat) run(ctx context.Context) error {
 
 // record shows the result of a request in the Status. It logs the first failure, and the first success after a failure.
 func (h *heartbeat) record(err error) {
-	if errors.Is(err, context.Canceled) { // capture stops
+	if errors.Is(err, context.Canceled) { // capture is stopping, so this is no failure
 		return
 	}
 	text := ""
@@ -78,7 +78,8 @@ func (h *heartbeat) record(err error) {
 	h.failing = text != ""
 }
 
-// isHealthy reports whether capture is ready and, if it copies states off the machine, its copies are in time and proven.
+// isHealthy reports whether capture is ready and, if it copies states off the machine, no copy is late or damaged, and a
+// copy has been read back recently.
 func isHealthy(st *Status) bool {
 	for _, c := range st.Checks {
 		if c.Name == copyCheck && !c.OK {

@@ -62,7 +62,8 @@ func TestHeartbeat(t *testing.T) {
 	})
 }
 
-// TestHeartbeatHidesItsURL: the URL of a heartbeat is a secret. Neither an error nor a refusal of the receiver shows it.
+// TestHeartbeatHidesItsURL: the URL of a heartbeat is a secret. No error contains it, even if the receiver redirects or is
+// unreachable, or if the URL is invalid.
 func TestHeartbeatHidesItsURL(t *testing.T) {
 	var tries atomic.Int32
 	r := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
