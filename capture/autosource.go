@@ -151,7 +151,7 @@ func (a *autoSource) probeLoop(ctx context.Context, kind string, skipped []unava
 			}
 			a.supervisor.log.Debug("source still unavailable", "source", u.kind, "reason", err)
 			if c := classify(err); (c == postgres.Permanent || c == postgres.Transient) && err.Error() != u.err.Error() {
-				skipped[i].err = err // the next note contains the new reason
+				skipped[i].err = err // the note below contains the new reason
 				a.logUnavailable(skipped[i], kind)
 				note := skippedNote(skipped)
 				a.lastNote[kind] = note

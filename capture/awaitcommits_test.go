@@ -17,8 +17,9 @@ import (
 )
 
 // TestCommitHeldWhileSlotStarts uses a debugger to hold a commit of the application between its WAL record and its mark in
-// pg_xact, while capture creates its slot. The slot's snapshot shows that transaction. A read with the snapshot at that moment
-// would undo the commit in the application's own table; see awaitCommits in capture/logical.
+// pg_xact, while capture creates its slot. The slot's snapshot already shows the held transaction. If capture read the table
+// with this snapshot now, the read would undo the commit in the application's own table; see awaitCommits in
+// capture/logical.
 func TestCommitHeldWhileSlotStarts(t *testing.T) {
 	t.Parallel()
 	if _, err := osexec.LookPath("gdb"); err != nil {

@@ -29,7 +29,7 @@ type CopiesStatus struct {
 	damage     string    // description of a damaged copy; "" if there is none
 	late       bool      // whether lateAt is set
 	lateAt     time.Time // time from which the pending change is late
-	unprovenAt time.Time // time at which it is too long ago that a copy was read back; zero before the first upload
+	unprovenAt time.Time // time from which the last read-back of a copy is too long ago; zero before the first upload
 }
 
 // UploadStatus describes the progress of an upload.

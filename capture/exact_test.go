@@ -174,7 +174,7 @@ func TestExact(t *testing.T) {
 			cfg := proxiedConfig(t, p, url)
 			cfg.Table = postgres.Name{Table: "t"}
 			cfg.pageBytes = 300
-			cfg.timeouts.Check = 0 // zero means the default; shorter intervals are too slow, because each check parses this table's long definition
+			cfg.timeouts.Check = 0 // zero means the default; a shorter interval costs too much, because each check parses this table's long definition
 			d := start(t, cfg)
 			d.ready()
 			d.exact(conn, "copied")

@@ -194,7 +194,7 @@ type slowLogger struct {
 
 func (s *slowLogger) Info(msg string, args ...any) {
 	if msg == "captured" && s.applying.CompareAndSwap(true, false) || msg == "flushed" && s.writing.CompareAndSwap(true, false) {
-		time.Sleep(s.hold) // the fault itself
+		time.Sleep(s.hold) // this pause is the fault that the test causes
 		s.held.Add(1)
 	}
 	s.Logger.Info(msg, args...)

@@ -49,7 +49,7 @@ func killAnywhere(t *testing.T, bulk int) {
 	url := pgserver.Database(t)
 	conn := connect(t, url)
 	table(t, conn, 300)
-	// Each transaction writes two numbers into vote 0: a number that only increases, and the number of the other rows.
+	// Each transaction writes two numbers into vote 0: a number that only increases, and the count of the other rows.
 	exec(t, conn, fmt.Sprintf(`INSERT INTO votes (vote_id, user_query) VALUES (0, '0 %d')`, 300+bulk))
 	exec(t, conn, fmt.Sprintf(`INSERT INTO votes (vote_id, bot_response)
 		SELECT 1000 + i, (SELECT string_agg(md5((i * 200 + j)::text), '') FROM generate_series(1, 190) j) FROM generate_series(0, %d) i`, bulk-1))

@@ -22,7 +22,7 @@ import (
 const (
 	generatedRounds = 24 // number of tables
 	tablesAtOnce    = 8  // number of tables in one database; a transaction may write several of them
-	keySpace        = 40 // number of keys that a workload uses
+	keySpace        = 40 // number of keys from which random statements choose
 )
 
 // TestGenerated creates random tables (columns, types, keys, replica identities, partitions). Two writers run random workloads

@@ -162,7 +162,7 @@ func TestLoss(t *testing.T) {
 }
 
 // TestOtherTableIsWarnedOf changes the search_path while capture runs and while it is stopped. The name of the table then
-// stands for an empty table in another schema.
+// stands for an empty table in another schema, and capture warns of that.
 func TestOtherTableIsWarnedOf(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts many daemons")
@@ -204,7 +204,8 @@ func TestOtherTableIsWarnedOf(t *testing.T) {
 	})
 }
 
-// TestLossWithSpilledRows: rows in the spill file are compared, too. A loss is also found if a new copy of the table shows it.
+// TestLossWithSpilledRows: capture also finds the loss of rows in the spill file, and a loss that a new copy of the table
+// shows.
 func TestLossWithSpilledRows(t *testing.T) {
 	if testing.Short() {
 		t.Skip("fills a table that is larger than the memory")
@@ -260,7 +261,7 @@ func TestLossAfterKilledWrite(t *testing.T) {
 	}
 	writer := connect(t, url)
 	exec(t, writer, "BEGIN; INSERT INTO votes (user_query) VALUES ('rolled back')")
-	cfg.VerifyInterval = 10 * time.Millisecond // the interval at which capture reads the file back, too
+	cfg.VerifyInterval = 10 * time.Millisecond // capture also reads the file back at this interval
 	d = startAt(t, cfg, d.path)
 	eventually(t, "the rows of the file", func() error {
 		if v := d.table.View(); v == nil || v.Rows() != 200 {

@@ -18,8 +18,8 @@ func first(v *snapshot.View) (key rowjson.Key, line []byte) {
 	return nil, nil
 }
 
-// TestKeys: rows with the same key are one row, and the rows are in the documented order, whether a copy or the stream brings
-// them.
+// TestKeys: the file has one row for each key, and the rows are in the documented order, after a copy and after changes from
+// the stream.
 func TestKeys(t *testing.T) {
 	if testing.Short() {
 		t.Skip("compares keys of many types")

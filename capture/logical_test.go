@@ -15,7 +15,7 @@ import (
 	"capture/internal/pgserver"
 )
 
-// TestFollow does the main job: a copy, then changes, then a stop.
+// TestFollow checks that the file equals the table after a copy, after changes and after a stop.
 func TestFollow(t *testing.T) {
 	t.Parallel()
 	url := pgserver.Database(t)
@@ -83,8 +83,8 @@ func TestRandomWorkload(t *testing.T) {
 	}
 }
 
-// checkWorkload checks that vote 0, if it exists, holds the number of the other rows. Every transaction that [workload] runs
-// stores this number in vote 0.
+// checkWorkload checks that vote 0, if it exists, contains the count of the other rows. Every transaction that [workload]
+// runs stores this count in vote 0.
 func checkWorkload(rows []string) error {
 	if len(rows) == 0 || !strings.HasPrefix(rows[0], `{"vote_id":0,`) {
 		return nil
@@ -99,7 +99,7 @@ func checkWorkload(rows []string) error {
 	return nil
 }
 
-// workload runs a random transaction, which leaves the number of the other rows in vote 0.
+// workload runs a random transaction, which stores the count of the other rows in vote 0.
 func workload(t testing.TB, conn *pgx.Conn, r *rand.Rand) {
 	t.Helper()
 	ctx := t.Context()
@@ -153,8 +153,8 @@ func workload(t testing.TB, conn *pgx.Conn, r *rand.Rand) {
 	}
 }
 
-// TestPublicationNameIsQuoted follows through a publication whose name has every character that could end a quoted name or
-// string.
+// TestPublicationNameIsQuoted follows the table through a publication whose name has every character that could end a quoted
+// name or string.
 func TestPublicationNameIsQuoted(t *testing.T) {
 	t.Parallel()
 	url := pgserver.Database(t)

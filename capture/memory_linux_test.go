@@ -40,7 +40,7 @@ func TestTableLargerThanMemory(t *testing.T) {
 			url := pgserver.Database(t)
 			query := largeTable(t, url)
 			cfg := config(t, url)
-			cfg.Source, cfg.MemoryLimit = source, 1 // rows get the minimum
+			cfg.Source, cfg.MemoryLimit = source, 1 // the limit is so low that rows get only the minimum memory
 			d := start(t, cfg)
 			d.ready()
 			conn := connect(t, url)
@@ -127,7 +127,7 @@ func TestLargeTransactionSpillsOldRows(t *testing.T) {
 	}
 }
 
-// namelessFiles returns the paths in /proc of the unlinked files of this process in a folder.
+// namelessFiles returns paths in /proc for the files of a folder that this process has unlinked and still has open.
 func namelessFiles(t *testing.T, folder string) (paths []string) {
 	t.Helper()
 	fds, err := os.ReadDir("/proc/self/fd")
@@ -143,7 +143,7 @@ func namelessFiles(t *testing.T, folder string) (paths []string) {
 	return paths
 }
 
-// spoil damages the unlinked files of this process in a folder.
+// spoil damages the files that namelessFiles returns. A spill file is such a file.
 func spoil(t *testing.T, folder string) {
 	t.Helper()
 	found := false

@@ -52,7 +52,7 @@ func (m *memoryMonitor) checkOmitted() {
 }
 
 // checkSpilling logs the first spill. It also logs when rows cannot be spilled and stay in memory, and when spilling works
-// again. Without a memory limit, these are rows that a large transaction has replaced or deleted.
+// again. Without a memory limit, capture spills only rows that a large transaction has replaced or deleted.
 func (m *memoryMonitor) checkSpilling() {
 	u := m.table.Usage()
 	if !m.spilled && u.Limit > 0 && u.Spilled > 0 {

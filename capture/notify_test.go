@@ -81,7 +81,7 @@ func TestForgedNotifications(t *testing.T) {
 	d.equal(conn, "votes", "vote_id")
 }
 
-// TestNotifyBarrierChecksTriggers: a forced snapshot does not trust triggers that are disabled.
+// TestNotifyBarrierChecksTriggers: a forced snapshot includes changes that a disabled trigger did not report.
 func TestNotifyBarrierChecksTriggers(t *testing.T) {
 	t.Parallel()
 	d, conn, _ := notifying(t)
@@ -91,7 +91,8 @@ func TestNotifyBarrierChecksTriggers(t *testing.T) {
 	}
 }
 
-// TestNotifyKeys reads rows by keys of all kinds, and the whole table if a key does not fit into a notification.
+// TestNotifyKeys checks that the source notify reads rows by keys of many types. If a key does not fit into a notification,
+// notify reads the whole table.
 func TestNotifyKeys(t *testing.T) {
 	if testing.Short() {
 		t.Skip("sends many notifications")
@@ -135,7 +136,8 @@ func TestNotifyKeys(t *testing.T) {
 	}
 }
 
-// TestNotifyEqualKeysThatReadDifferently: 1.0 and 1.00 are one key for the server and two for the file.
+// TestNotifyEqualKeysThatReadDifferently: for Postgres, 1.0 and 1.00 are equal keys, but their JSON differs. The file always
+// contains only the current key.
 func TestNotifyEqualKeysThatReadDifferently(t *testing.T) {
 	t.Parallel()
 	url := pgserver.Database(t)
@@ -182,7 +184,7 @@ func TestNotifyAfterHardening(t *testing.T) {
 	exec(t, conn, "GRANT ALL ON votes TO pg_monitor; GRANT USAGE ON SEQUENCE votes_vote_id_seq TO pg_monitor")
 	cfg := asRole(t, conn, url, "capture_test_hardening")
 	setUp(t, conn, "notify")
-	cfg.Source, cfg.timeouts.Marker = "notify", patience // on a busy machine, markers are late
+	cfg.Source, cfg.timeouts.Marker = "notify", patience // long, because markers are late on a busy machine
 	d := start(t, cfg)
 	d.ready()
 	write := func() {
@@ -222,8 +224,8 @@ func TestNotifyAfterHardening(t *testing.T) {
 	}
 }
 
-// TestFullReadsLeavePauses: markers are always late, as on a server that has a lot to do, so each round reads the whole table.
-// After each read, the server has a pause that is at least as long.
+// TestFullReadsLeavePauses: markers are always late, as on a server that has a lot to do, so each round reads the whole
+// table. After each read, capture pauses for at least as long as the read took.
 func TestFullReadsLeavePauses(t *testing.T) {
 	if testing.Short() {
 		t.Skip("reads a slow table several times")
@@ -284,7 +286,7 @@ func TestNotifyReportsNewReasonOfLoss(t *testing.T) {
 	d.ready()
 	listener := connect(t, s.URL("postgres"))
 	exec(t, listener, "LISTEN other")
-	exec(t, listener, "BEGIN") // a session in a transaction reads no notifications
+	exec(t, listener, "BEGIN") // a session in a transaction reads no notifications, so the queue fills
 	exec(t, conn, "SELECT pg_notify('other', i || repeat('x', 7000)) FROM generate_series(1, 25) i")
 	for _, c := range []struct{ change, reason string }{
 		{"SELECT", "% full"},
@@ -326,7 +328,7 @@ func says(d *daemon, words string) error {
 	return nil
 }
 
-// asRole returns a configuration for a new role that may only read the table. The role ends with the test.
+// asRole returns a configuration for a new role that may only read the table. The role is dropped when the test ends.
 func asRole(t *testing.T, conn *pgx.Conn, url, role string) Config {
 	t.Helper()
 	exec(t, conn, "DROP ROLE IF EXISTS "+role)

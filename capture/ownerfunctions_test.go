@@ -9,7 +9,7 @@ import (
 )
 
 // TestOwnersFunctionsCannotWrite: a cast to json and a generated column of the table's owner try to write, and to change the
-// search path of the session, whenever capture calls them as a superuser. They change nothing.
+// search path of the session, whenever capture calls them as a superuser. These attempts change nothing.
 func TestOwnersFunctionsCannotWrite(t *testing.T) {
 	for _, source := range []string{"logical", "notify", "poll"} {
 		t.Run(source, func(t *testing.T) {

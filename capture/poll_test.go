@@ -7,7 +7,7 @@ import (
 	"capture/internal/pgserver"
 )
 
-// TestPollOnStandby follows a standby, which allows only reading.
+// TestPollOnStandby: a standby allows only reads, so auto uses the source poll. The file then follows the standby's table.
 func TestPollOnStandby(t *testing.T) {
 	t.Parallel()
 	s := pgserver.ForTest(t, pgserver.Options{})

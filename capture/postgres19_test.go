@@ -62,9 +62,9 @@ func runUnderLoad(t *testing.T, conn *pgx.Conn, sql string) {
 	})
 }
 
-// TestMergeAndSplitPartitions: rows move to other partitions, and nothing in the stream shows it. ALTER TABLE … MERGE
-// PARTITIONS and SPLIT PARTITION move the rows on servers that have these commands (19rc1 does not). On other servers, a
-// transaction of older statements moves them.
+// TestMergeAndSplitPartitions: rows move to other partitions, and the stream does not show that. The file must nevertheless
+// equal the table. ALTER TABLE … MERGE PARTITIONS and SPLIT PARTITION move the rows on servers that have these commands
+// (19rc1 does not). On other servers, a transaction of older statements moves them.
 func TestMergeAndSplitPartitions(t *testing.T) {
 	if testing.Short() {
 		t.Skip("changes partitions many times")
@@ -121,7 +121,7 @@ func TestAllTablesExcept(t *testing.T) {
 	exec(t, conn, votes)
 	exec(t, conn, "CREATE TABLE secret (id int PRIMARY KEY)")
 	exec(t, conn, "CREATE PUBLICATION most FOR ALL TABLES EXCEPT (TABLE secret)")
-	cfg := asRole(t, conn, url, "capture_test_except") // it may not create a publication
+	cfg := asRole(t, conn, url, "capture_test_except") // this role may not create a publication
 	exec(t, conn, "ALTER ROLE capture_test_except REPLICATION")
 	cfg.Source, cfg.PollInterval, cfg.intervals.setupCheck = "auto", 20*time.Millisecond, 20*time.Millisecond
 	d := start(t, cfg)

@@ -14,8 +14,8 @@ import (
 	"capture/store/manifest"
 )
 
-// previousRows serves the rows that an earlier run left in the file, if the database is unreachable at the start. It drops them
-// when the first copy is complete. A file of an earlier run does not change before that.
+// previousRows serves the rows that an earlier run left in the file, if the database is unreachable at the start. It drops
+// them when the first copy is complete. Until then, the earlier run's file does not change.
 type previousRows struct {
 	load      func(context.Context) (*snapshot.View, error)
 	file      *store.File
@@ -45,7 +45,8 @@ func (p *previousRows) run(ctx context.Context) error {
 		}
 		defer p.fetcher.conditions.set(fetchedCondition, "")
 	}
-	// For a short time, these rows and the rows of the first copy are in memory together.
+	// For a short time, these rows and the rows of the first copy are in memory together. Therefore, run loads no file that is
+	// large compared with the memory limit.
 	if limit := cgroup.MemoryLimit(); limit < math.MaxInt64 && found.Bytes > limit/6 {
 		p.log.Info("not loading the previous run's rows: they need too much memory", "bytes", found.Bytes)
 		p.waitState(ctx, stateFollowing)

@@ -15,8 +15,8 @@ type Check struct {
 	Detail string `json:"detail"` // text for the operator: the state and, if it is not OK, what to do
 }
 
-// conditions are problems that the daemon's parts report to the operator. None of them stops capture. A source's own conditions
-// are in its [source.Progress] and end with it.
+// conditions are problems that the daemon's parts report to the operator. None of them stops capture. A source's own
+// conditions are in its [source.Progress], and end when the source ends.
 type conditions struct {
 	mu    sync.Mutex
 	texts map[string]string // texts of the conditions, by name

@@ -21,7 +21,7 @@ func TestRefusals(t *testing.T) {
 		setup  string
 		reason string // part of the reported reason
 		repair string // statements that remove the cause; "" if nothing does
-		write  string // what the application writes while the table is refused
+		write  string // statements that the application runs while capture refuses the table
 	}{
 		{"unlogged", "CREATE UNLOGGED TABLE t (id int PRIMARY KEY)", "unlogged", "ALTER TABLE t SET LOGGED", "INSERT INTO t VALUES (1); UPDATE t SET id = 2"},
 		{"no key", "CREATE TABLE t (id int)", "no primary key", "ALTER TABLE t ADD PRIMARY KEY (id)", "INSERT INTO t VALUES (1); UPDATE t SET id = 2"},
@@ -55,7 +55,7 @@ func TestRefusals(t *testing.T) {
 			}
 			run(c.setup)
 			if c.name == "generated key" && major(conn) >= 18 {
-				return // since PostgreSQL 18, the stream has generated columns
+				return // since PostgreSQL 18, the stream has generated columns, so capture does not refuse the table
 			}
 			cfg := config(t, url)
 			cfg.Table = postgres.Name{Table: "t"}
@@ -168,7 +168,7 @@ func TestHiddenChanges(t *testing.T) {
 		d := start(t, cfg)
 		d.ready()
 		copies := func() int { return strings.Count(d.log.String(), `"@message":"copied"`) }
-		// There must be no false alarm under load.
+		// The regular row count must not cause a copy while votes are written.
 		for range 300 {
 			exec(t, conn, "INSERT INTO votes DEFAULT VALUES")
 		}
@@ -176,10 +176,10 @@ func TestHiddenChanges(t *testing.T) {
 		if n := copies(); n != 1 {
 			t.Fatalf("the table was copied %d times", n)
 		}
-		// The Table loses a row, for whatever reason.
+		// The test removes a row from the Table, as an unknown bug could do.
 		key, _ := first(d.View())
 		d.table.Delete(key)
-		exec(t, conn, "INSERT INTO votes DEFAULT VALUES") // its commit makes the loss visible
+		exec(t, conn, "INSERT INTO votes DEFAULT VALUES") // after its commit, the View lacks the removed row
 		d.follows(conn, "votes", "vote_id")
 		if n := copies(); n != 2 {
 			t.Errorf("the table was copied %d times", n)
@@ -187,8 +187,8 @@ func TestHiddenChanges(t *testing.T) {
 	})
 }
 
-// TestDefinitionsRace changes the definition while snapshots are forced. Each snapshot is the table at some time after the
-// request, with the new definition.
+// TestDefinitionsRace changes the table's definition while another goroutine forces snapshots. A snapshot that is requested
+// after a change has the new definition and the current rows.
 func TestDefinitionsRace(t *testing.T) {
 	if testing.Short() {
 		t.Skip("changes definitions for seconds")

@@ -101,7 +101,7 @@ func positionOf(m *manifest.Manifest) (snapshot.Position, error) {
 	return p, nil
 }
 
-// dropHorizon makes sure that no later run builds on the rows of v or on earlier rows.
+// dropHorizon removes the horizon from the manifest, so that no later run builds on the rows of v or on earlier rows.
 func (s *storedRows) dropHorizon(v *snapshot.View) {
 	if err := s.file.DropHorizon(v); err != nil {
 		s.log.Warn("the file's rows are in doubt, and its manifest could not be changed to say so", "error", err)

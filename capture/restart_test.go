@@ -51,7 +51,7 @@ func restartable(t *testing.T, source, url string) (cfg Config, conn *pgx.Conn, 
 // stopDurably stops the daemon once the manifest has a horizon.
 func (d *daemon) stopDurably(conn *pgx.Conn) {
 	d.t.Helper()
-	exec(d.t, conn, "CHECKPOINT") // a server without commits may not flush its last WAL for a long time
+	exec(d.t, conn, "CHECKPOINT") // a horizon requires that the WAL is on disk, and without commits, that can take long
 	eventually(d.t, "a horizon in the manifest", func() error {
 		m, err := manifest.Read(d.path)
 		if err == nil && m.Horizon == nil {
@@ -132,7 +132,8 @@ func TestRestartTransfersChanges(t *testing.T) {
 	}
 }
 
-// quietServer returns a server on which no transaction holds a horizon back, and which sends no keepalives of its own accord.
+// quietServer returns a server without autovacuum and without regular keepalives. Transactions of autovacuum would hold the
+// horizon back.
 func quietServer(t *testing.T) *pgserver.Server {
 	t.Helper()
 	return pgserver.ForTest(t, pgserver.Options{Settings: map[string]string{"autovacuum": "off", "wal_sender_timeout": "1d"}})
@@ -258,7 +259,8 @@ func edit(t *testing.T, path, pattern, replacement string) {
 	}
 }
 
-// doubtful is a daemon's file while the daemon does not run.
+// doubtful is the fixture of TestRestartWithDoubtfulFile: the file of a stopped daemon, the daemon's configuration, and a
+// connection to its database.
 type doubtful struct {
 	t      *testing.T
 	cfg    Config
@@ -274,7 +276,7 @@ func (d *doubtful) exec(sql ...string) {
 	}
 }
 
-// runOnce runs the daemon, with a change of the table, and stops it.
+// runOnce starts the daemon, changes the table with sql, waits until the file equals the table, and stops the daemon.
 func (d *doubtful) runOnce(sql string) {
 	d.t.Helper()
 	daemon := startAt(d.t, d.cfg, d.path)
@@ -286,8 +288,8 @@ func (d *doubtful) runOnce(sql string) {
 
 func (d *doubtful) manifest() string { return filepath.Join(d.folder, "feedback.manifest.json") }
 
-// TestRestartWithDoubtfulFile: if anything about the file, its manifest, the database or the table is in doubt, the whole table is
-// copied. A file that is only older is brought up to date. In any case the file is right afterwards.
+// TestRestartWithDoubtfulFile: if anything about the file, its manifest, the database or the table is in doubt, the whole
+// table is copied. A file that is only older is brought up to date. In any case, the file equals the table afterwards.
 func TestRestartWithDoubtfulFile(t *testing.T) {
 	if testing.Short() {
 		t.Skip("restarts many daemons")
@@ -330,7 +332,7 @@ func TestRestartWithDoubtfulFile(t *testing.T) {
 			edit(d.t, d.manifest(), `"sha256": "[0-9a-f]+"`, fmt.Sprintf(`"sha256": "%x"`, sha256.Sum256(data)))
 		}},
 		"kept state copied back": {doubt: func(d *doubtful) {
-			d.runOnce("DELETE FROM votes WHERE vote_id > 100")                         // capture keeps the state before this
+			d.runOnce("DELETE FROM votes WHERE vote_id > 100")                         // capture keeps the state before this DELETE
 			kept, _ := filepath.Glob(filepath.Join(d.folder, "feedback-*-loss.json*")) // compressed, or not yet
 			if len(kept) != 1 {
 				d.t.Fatalf("kept: %v", kept)

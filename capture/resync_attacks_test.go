@@ -111,8 +111,8 @@ type outcome struct {
 	forever bool   // whether every later read is a copy, too, because the table has no horizon any more
 }
 
-// attack follows table t, calls the function change while capture is disconnected, and checks the outcome. The function returns
-// a connection to the database that then has the table.
+// attack follows table t, calls the function change while capture is disconnected, and checks the outcome. The function
+// change returns a connection to the database that contains the table after the change.
 func attack(t *testing.T, s *pgserver.Server, url string, conn *pgx.Conn, change func(*daemon, *faultproxy.Proxy) *pgx.Conn, want outcome) {
 	t.Helper()
 	p := proxied(t, s)
@@ -144,7 +144,7 @@ func attack(t *testing.T, s *pgserver.Server, url string, conn *pgx.Conn, change
 }
 
 // TestResyncAttacksOnPartitions runs attacks on the partitions of a table while capture is disconnected. Row versions of an
-// attached partition are old, although the rows are new in the table.
+// attached partition are old, although the rows are new in the table. Therefore, capture must copy the whole table.
 func TestResyncAttacksOnPartitions(t *testing.T) {
 	if testing.Short() {
 		t.Skip("connects for each of several attacks")

@@ -76,8 +76,8 @@ func TestResyncOutOfDoubt(t *testing.T) {
 	}
 }
 
-// TestResyncUnknownRow: the table is copied if the horizon implies that a row is old, but memory does not have the row. No
-// cause of this is known. Here the test removes the row from memory.
+// TestResyncUnknownRow: the table is copied if the horizon implies that a row is old, but memory does not have the row. We
+// know no case in which this happens, so the test itself removes the row from memory.
 func TestResyncUnknownRow(t *testing.T) {
 	t.Parallel()
 	url := pgserver.Database(t)
@@ -96,8 +96,8 @@ func TestResyncUnknownRow(t *testing.T) {
 	d.equal(conn, "t", "id")
 }
 
-// corrupt changes one row in memory in a transaction that never happened in the database. It keeps the horizon. The supervisor
-// must be waiting, so that nobody else writes.
+// corrupt changes one row in memory in a transaction that never happened in the database. It keeps the horizon. The
+// supervisor must be in the state waiting, so that no source writes to the Table.
 func (d *daemon) corrupt(change func(key rowjson.Key, line []byte)) {
 	d.t.Helper()
 	v := d.table.View()
@@ -115,8 +115,8 @@ func (d *daemon) corrupt(change func(key rowjson.Key, line []byte)) {
 	}
 }
 
-// TestVerifyFindsMistakeOfResync: a resync keeps a row that it should have read. The regular comparison finds this mistake, and
-// the table is copied. The mistake is injected.
+// TestVerifyFindsMistakeOfResync: a resync keeps a row that it should have read. The regular comparison finds this mistake,
+// and the table is copied. The test makes the mistake itself.
 func TestVerifyFindsMistakeOfResync(t *testing.T) {
 	t.Parallel()
 	url := pgserver.Database(t)

@@ -199,7 +199,7 @@ func (d *daemon) waitHorizonIfAny(conn *pgx.Conn) {
 
 // TestResyncAfterCrash kills a backend again and again, while asynchronous commits are not flushed. The server restarts by
 // itself, with the same start time. It gives the IDs of lost transactions, and the places of their rows, to new transactions
-// and rows. CAPTURE_TEST_CRASHES sets the number of crashes.
+// and rows. After each crash, the file must equal the table. CAPTURE_TEST_CRASHES sets the number of crashes.
 func TestResyncAfterCrash(t *testing.T) {
 	if testing.Short() {
 		t.Skip("crashes a server again and again")
@@ -237,7 +237,7 @@ func TestResyncAfterCrash(t *testing.T) {
 	lost := 0
 	for crash := range crashes {
 		if r.IntN(2) == 0 {
-			d.equal(conn, "t", "id") // everything so far is flushed
+			d.equal(conn, "t", "id") // this also waits until all WAL so far is on disk
 		}
 		write(fmt.Sprintf("before %d", crash))
 		if r.IntN(2) == 0 {

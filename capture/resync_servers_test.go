@@ -13,8 +13,9 @@ import (
 	"capture/internal/pgserver"
 )
 
-// TestResyncClonedDatabase: while capture is disconnected, a clone of the database takes the database's name. The clone's table has
-// the same OID, file, row locations and transaction IDs. After the cloning, the clone's table gets changes of its own.
+// TestResyncClonedDatabase: while capture is disconnected, a clone of the database takes the database's name. The clone's
+// table has the same OID, file, row locations and transaction IDs. After the cloning, the clone's table gets changes of its
+// own. Therefore, capture must copy the whole table.
 func TestResyncClonedDatabase(t *testing.T) {
 	t.Parallel()
 	s := pgserver.ForTest(t, pgserver.Options{})
@@ -70,8 +71,9 @@ func restart(t *testing.T, s *pgserver.Server, change func()) {
 	}
 }
 
-// TestResyncRestoredVolume: the server's volume goes back to an earlier state, and other transactions get the same IDs. System
-// identifier, timeline, OIDs and files are the same; only the start time differs.
+// TestResyncRestoredVolume: the server's volume goes back to an earlier state, and other transactions get the same IDs.
+// System identifier, timeline, OIDs and files are the same. Only the start time differs, so capture must copy the whole
+// table because of the start time.
 func TestResyncRestoredVolume(t *testing.T) {
 	t.Parallel()
 	s := pgserver.ForTest(t, pgserver.Options{})
@@ -106,7 +108,7 @@ func run(t *testing.T, name string, args ...string) {
 }
 
 // TestResyncFailover: a lagging standby is promoted. Its new transactions get IDs that the old primary has used for other
-// transactions.
+// transactions. Therefore, capture must copy the whole table.
 func TestResyncFailover(t *testing.T) {
 	t.Parallel()
 	s := pgserver.ForTest(t, pgserver.Options{})
@@ -146,7 +148,8 @@ func TestResyncFailover(t *testing.T) {
 	}, outcome{fools: true, reason: "timeline"})
 }
 
-// TestResyncAnotherCluster: the address leads to another cluster with a table of the same name.
+// TestResyncAnotherCluster: the server address leads to another cluster with a table of the same name. capture must copy
+// that table whole.
 func TestResyncAnotherCluster(t *testing.T) {
 	t.Parallel()
 	s, other := pgserver.ForTest(t, pgserver.Options{}), pgserver.ForTest(t, pgserver.Options{})
@@ -195,7 +198,7 @@ func TestResyncAfterTwoBillionTransactions(t *testing.T) {
 		exec(t, conn, "UPDATE t SET n = -n WHERE id < 50")
 		h := *d.table.View().Horizon()
 		h.XID -= 1<<31 + 1000
-		d.table.SetHorizon(&h) // the supervisor waits, so nobody else writes
+		d.table.SetHorizon(&h) // the supervisor is in the state waiting, so no source writes to the Table
 		return conn
 	}, outcome{fools: true, reason: "too many transactions"})
 }

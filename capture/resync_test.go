@@ -24,7 +24,8 @@ func resyncing(cfg Config) Config {
 	return cfg
 }
 
-// proxiedConfig returns the configuration of resyncing for a daemon that reaches the database through the proxy.
+// proxiedConfig returns a configuration for a daemon that reaches the database through the proxy. The function resyncing has
+// changed this configuration.
 func proxiedConfig(t testing.TB, p *faultproxy.Proxy, url string) Config {
 	t.Helper()
 	direct := config(t, url)
@@ -70,8 +71,8 @@ func (d *daemon) waitRead(n int) readLine {
 	return reads[len(reads)-1]
 }
 
-// cut ends all sessions of capture, calls the function change, and returns the next read of the table. The daemon may connect
-// before that function has ended.
+// cut ends all sessions of capture, calls the function change, and returns the next read of the table. The daemon may
+// connect again before change has ended.
 func (d *daemon) cut(conn *pgx.Conn, change func()) readLine {
 	d.t.Helper()
 	n := len(d.reads())
@@ -244,7 +245,7 @@ func TestResyncOmittedRows(t *testing.T) {
 	if err := p.Accept(); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "another read of the table", func() error { // until it notices the cut, capture counts as following
+	eventually(t, "another read of the table", func() error { // waiting for the state following is not enough, because capture is in this state until it notices the cut
 		if len(d.reads()) == n {
 			return errors.New("none yet")
 		}
@@ -267,7 +268,8 @@ func TestResyncOmittedRows(t *testing.T) {
 	}
 }
 
-// TestResyncLargerThanMemory: most rows are spilled, and their keys do not arrive in the order of the file.
+// TestResyncLargerThanMemory: most rows are spilled, and their keys do not arrive in the order of the file. A resync
+// nevertheless transfers only what has changed.
 func TestResyncLargerThanMemory(t *testing.T) {
 	if testing.Short() {
 		t.Skip("fills a table that is larger than the memory")
@@ -279,7 +281,7 @@ func TestResyncLargerThanMemory(t *testing.T) {
 	exec(t, conn, "INSERT INTO votes (vote_id, user_query, bot_response) SELECT i, 'question ' || i, repeat(md5(i::text), 60) FROM generate_series(1, 4000) i ORDER BY md5(i::text)")
 	p := proxied(t, pgserver.Shared(t))
 	cfg := proxiedConfig(t, p, url)
-	cfg.MemoryLimit = 1 // rows get the minimum
+	cfg.MemoryLimit = 1 // the limit is so low that rows get only the minimum memory
 	d := start(t, cfg)
 	d.ready()
 	d.waitHorizon(conn)

@@ -266,8 +266,8 @@ func TestIdentityChangesUnderWrites(t *testing.T) {
 }
 
 // TestSchemaPublication: a publication has the table only through its schema. The schema leaves the publication and returns
-// while capture follows, or the table leaves the schema or is unlogged for a while. No stream contains what is written in
-// between.
+// while capture follows, or the table leaves the schema or is unlogged for a while. The stream does not contain what is
+// written in between. The file must contain these changes nevertheless.
 func TestSchemaPublication(t *testing.T) {
 	if testing.Short() {
 		t.Skip("waits for regular checks")

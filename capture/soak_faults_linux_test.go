@@ -77,7 +77,7 @@ func (s *soak) must(err error) {
 	}
 }
 
-// ask runs statements once and ignores errors: the server may be away.
+// ask runs statements once. It ignores errors, because the server may be down.
 func (s *soak) ask(sql string) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
@@ -88,7 +88,7 @@ func (s *soak) ask(sql string) {
 	}
 }
 
-// hold returns the function happen of a fault that consists of an open transaction, which has run the given statement.
+// hold returns the function happen of a fault. The fault is an open transaction that has run the given statement.
 func (s *soak) hold(sql string) func() func() {
 	return func() func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
@@ -146,7 +146,7 @@ func (s *soak) spoilVolume() (heal func()) {
 		}
 		f.Close()
 	}
-	return func() { _ = os.Remove(filler) } // its volume may be gone
+	return func() { _ = os.Remove(filler) } // Remove fails if the volume is already gone
 }
 
 // away moves a folder away and puts a file in its place.

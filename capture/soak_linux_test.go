@@ -145,7 +145,8 @@ func (s *soak) note(format string, args ...any) {
 	s.log = append(s.log, fmt.Sprintf("%8s ", time.Since(s.started).Round(time.Millisecond))+fmt.Sprintf(format, args...))
 }
 
-// start starts the child. Some children have a small volume in place of the folder. The volume ends with the child.
+// start starts the child. Some children have a small volume in place of the folder. The volume disappears when the child
+// ends.
 func (s *soak) start() {
 	var attr *syscall.SysProcAttr
 	env := []string{childLogs + "=" + s.logs, "CAPTURE_TEST_SILENCE=3s"}
@@ -296,7 +297,7 @@ func (s *soak) readOutside(ctx context.Context) {
 		}
 		select {
 		case <-ctx.Done():
-		case <-time.After(20 * time.Millisecond): // leaves the CPU to others
+		case <-time.After(20 * time.Millisecond): // leaves CPU time to other processes
 		}
 	}
 }

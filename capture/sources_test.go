@@ -145,7 +145,8 @@ func checkGroups(rows []string, writers, group int) error {
 	return nil
 }
 
-// TestSourcesReconnect terminates capture's sessions again and again during a workload.
+// TestSourcesReconnect terminates capture's sessions again and again during a workload. Each time, capture must connect
+// again, and the file must equal the table.
 func TestSourcesReconnect(t *testing.T) {
 	if testing.Short() {
 		t.Skip("waits for reconnects")

@@ -19,7 +19,8 @@ func onDemand(t *testing.T) *pgserver.Server {
 	return s
 }
 
-// TestLogicalAtReplica: PostgreSQL 19 needs no setting for logical replication. Logical decoding ends with capture.
+// TestLogicalAtReplica: PostgreSQL 19 needs no setting for logical replication. The server disables logical decoding after
+// capture has stopped.
 func TestLogicalAtReplica(t *testing.T) {
 	t.Parallel()
 	s := onDemand(t)
@@ -49,8 +50,8 @@ func TestLogicalAtReplica(t *testing.T) {
 }
 
 // TestStandbyAtReplica: if the server decodes only while a slot exists, the end of capture's slot invalidates the standby's
-// slots. So auto does not use logical replication while a standby is connected. --source logical uses it all the same, and
-// capture then reports that the standby's slots become invalid.
+// slots. Therefore, auto does not start logical replication while a standby is connected. --source logical uses it all the
+// same, and capture then reports that the standby's slots become invalid.
 func TestStandbyAtReplica(t *testing.T) {
 	t.Parallel()
 	s := onDemand(t)

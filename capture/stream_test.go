@@ -61,7 +61,7 @@ func TestWideAndLong(t *testing.T) {
 			cfg := config(t, url)
 			cfg.Table = postgres.Name{Table: "t"}
 			cfg.pageBytes = 300
-			cfg.timeouts.Idle = patience // on a busy machine, the server takes long to decode 5 MB
+			cfg.timeouts.Idle = patience // on a busy machine, the server needs long to decode 5 MB, and sends nothing meanwhile
 			d := start(t, cfg)
 			d.ready()
 			for _, sql := range c.run {
@@ -76,7 +76,8 @@ func TestWideAndLong(t *testing.T) {
 }
 
 // TestOthersInThePublication: a publication of all tables has the changes of other tables, too. One of these tables has the
-// same name in another schema, and another table has the same columns. There are also messages of other programs.
+// same name in another schema, and another table has the same columns. There are also messages of other programs. The file
+// must nevertheless equal the followed table.
 func TestOthersInThePublication(t *testing.T) {
 	t.Parallel()
 	url := pgserver.Database(t)

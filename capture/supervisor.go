@@ -53,7 +53,7 @@ type supervisor struct {
 	waiting     bool          // whether the last attempt failed and the next attempt is not due yet
 	failed      int           // number of attempts that have failed since a source last followed the table
 	nextAttempt time.Time
-	doubt       bool   // whether the rows in memory are possibly no state of the table; the next source must then copy the whole table
+	doubt       bool   // whether the rows in memory may be wrong; the next source must then copy the whole table
 	resyncs     uint64 // total number of attempts that ended with a resync
 	failures    uint64 // total number of attempts that failed
 	lost        uint64 // total number of attempts that failed after the source had followed the table
@@ -145,10 +145,10 @@ func (s *supervisor) run(ctx context.Context) error {
 	}
 }
 
-// dropDoubtfulHorizon makes sure that neither the next source nor the next run builds on rows in memory that are in doubt. Rows
-// of the source logical are also in doubt if they have no horizon, because that source drops the horizon when it finds a
-// mistake. Rows of other sources have no horizon for a short time after each read, so a missing horizon means nothing for these
-// rows.
+// dropDoubtfulHorizon drops the horizon if the rows in memory are in doubt, so that the next source or the next run copies
+// the whole table. Rows of the source logical are also in doubt if they have no horizon, because that source drops the
+// horizon when it finds a mistake. Rows of other sources have no horizon for a short time after each read, so a missing
+// horizon means nothing for these rows.
 func (s *supervisor) dropDoubtfulHorizon() {
 	s.mu.Lock()
 	doubt := s.doubt
@@ -188,7 +188,7 @@ func (s *supervisor) handleEnd(err error, took time.Duration, hadFollowed bool) 
 	err = postgres.Explain(err)
 	pause = s.pauses.NextBackOff()
 	if errors.Is(err, snapshot.ErrNoRoom) {
-		pause = max(pause, took) // each attempt reads rows until no room is left
+		pause = max(pause, took) // each attempt reads rows until no room is left; attempts must take at most half of the time
 	}
 	if err.Error() != s.lastLogged {
 		s.lastLogged = err.Error()
