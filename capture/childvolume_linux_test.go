@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// remount makes the child call the function remount with how.
+// remount makes the child call the function remount with the parameter how.
 func (c *child) remount(how string) {
 	c.t.Helper()
 	if _, err := fmt.Fprintln(c.stdin, how); err != nil {

@@ -95,8 +95,8 @@ func TestServerRestarts(t *testing.T) {
 	}
 }
 
-// countUp increments the number in vote 0, with a commit each time, until the server stops or crashes. The returned function
-// waits for that, and returns the last number whose commit the server has confirmed.
+// countUp increments the number in vote 0, with a commit each time, until the server stops or crashes. The function last
+// waits until then, and returns the last number whose commit the server has confirmed.
 func countUp(t testing.TB, url string) (last func() int) {
 	conn := connect(t, url)
 	result := make(chan int, 1)

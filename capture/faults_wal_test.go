@@ -68,8 +68,8 @@ func TestMaxWAL(t *testing.T) {
 	exec(t, conn, "INSERT INTO votes (user_query) VALUES ('another')")
 	exec(t, open, "BEGIN")
 	exec(t, open, "INSERT INTO other VALUES (1)")
-	// The open transaction's WAL is not on disk yet, and no commit will soon bring it there. The forced write of the file must
-	// not wait for a commit.
+	// The open transaction's WAL is not on disk yet, and no commit will flush it soon. The forced write of the file must not
+	// wait for a commit.
 	within(t, 3*time.Second, "a forced flush during an open transaction", func() { d.equal(conn, "votes", "vote_id") })
 	writeWAL(t, url, 6)
 	eventually(t, "Status reports the retained WAL", func() error {

@@ -120,8 +120,8 @@ func (s *flushSchedule) due(now time.Time, hasWritten bool) (manifest.Reason, bo
 // intervalDue reports whether a regular write is due because the wall clock has entered another interval. Somebody may set
 // the wall clock, so intervalDue also measures, by the monotonic clock, how much time has passed since the current interval
 // was entered. After a whole interval, a write is always due. No write is due before half an interval has passed. If less
-// than half of the interval was left when it was entered, no write is due before that rest has passed. So setting the wall
-// clock causes at most one additional write.
+// than half of the current interval was left when it was entered, no write is due before that rest has passed. So setting
+// the wall clock causes at most one additional write.
 func (s *flushSchedule) intervalDue(now time.Time) bool {
 	passed := now.Sub(s.intervalRan)
 	if passed >= s.interval {

@@ -72,8 +72,8 @@ func restart(t *testing.T, s *pgserver.Server, change func()) {
 }
 
 // TestResyncRestoredVolume: the server's volume goes back to an earlier state, and other transactions get the same IDs.
-// System identifier, timeline, OIDs and files are the same. Only the start time differs, so capture must copy the whole
-// table because of the start time.
+// System identifier, timeline, OIDs and files are the same. Only the start time differs. Therefore, capture must copy the
+// whole table.
 func TestResyncRestoredVolume(t *testing.T) {
 	t.Parallel()
 	s := pgserver.ForTest(t, pgserver.Options{})
