@@ -12,7 +12,7 @@ import (
 	"capture/snapshot"
 )
 
-// check returns the daemon's check of that name, if it has one.
+// check returns the check with this name from the daemon's status, and reports whether there is one.
 func (d *daemon) check(name string) (Check, bool) {
 	for _, c := range d.Status().Checks {
 		if c.Name == name {
@@ -22,8 +22,8 @@ func (d *daemon) check(name string) (Check, bool) {
 	return Check{}, false
 }
 
-// TestFailedCheckEndsWithItsSource: the connection for queries breaks while the stream continues, so the regular check fails.
-// When the next source follows, this condition is gone.
+// TestFailedCheckEndsWithItsSource checks that the condition of a failed check ends when the next source starts. The server
+// ends the connection for queries and refuses new ones, so the regular check fails while the stream continues.
 func TestFailedCheckEndsWithItsSource(t *testing.T) {
 	t.Parallel()
 	s := pgserver.ForTest(t, pgserver.Options{})
@@ -60,8 +60,8 @@ func TestFailedCheckEndsWithItsSource(t *testing.T) {
 	}
 }
 
-// TestRetainedWALEndsWithItsSource: a slot retains WAL. When auto moves on to a source without a slot, no retained WAL is
-// reported any more.
+// TestRetainedWALEndsWithItsSource checks that the status reports no retained WAL after `--source auto` has replaced
+// logical, which has a slot, by notify, which has no slot.
 func TestRetainedWALEndsWithItsSource(t *testing.T) {
 	t.Parallel()
 	s := pgserver.ForTest(t, pgserver.Options{Settings: map[string]string{"max_prepared_transactions": "0"}})
@@ -73,7 +73,7 @@ func TestRetainedWALEndsWithItsSource(t *testing.T) {
 	d := start(t, cfg)
 	d.by("logical", "")
 	holder := connect(t, s.URL("postgres"))
-	exec(t, holder, "BEGIN; INSERT INTO votes (comment) VALUES ('open')") // the slot must keep WAL from here on
+	exec(t, holder, "BEGIN; INSERT INTO votes (comment) VALUES ('open')") // as long as this transaction is open, the slot retains WAL
 	exec(t, conn, "CREATE TABLE noise AS SELECT repeat(md5(i::text), 30) FROM generate_series(1, 3000) i")
 	eventually(t, "the slot retains WAL", func() error {
 		if n := d.Status().RetainedWAL; n < 1<<20 {
@@ -96,7 +96,8 @@ func TestRetainedWALEndsWithItsSource(t *testing.T) {
 	}
 }
 
-// TestReportsEndWithTheirSource: when a source ends, what it reported about itself is gone, but its totals remain.
+// TestReportsEndWithTheirSource checks that the end of a source removes its conditions, its retained WAL and its block from
+// the report. The number of copies includes the copies of earlier sources.
 func TestReportsEndWithTheirSource(t *testing.T) {
 	t.Parallel()
 	cfg := DefaultConfig()
@@ -129,8 +130,8 @@ func TestReportsEndWithTheirSource(t *testing.T) {
 	}
 }
 
-// TestStatusNamesAnsweringHost: the status shows all hosts of an address until one of them answers, and from then on only that
-// host. The status and the log have no password.
+// TestStatusNamesAnsweringHost: if the database URL contains several hosts, the status shows all of them until one answers.
+// After that, the status shows only this host. Neither the status nor the log contains the password.
 func TestStatusNamesAnsweringHost(t *testing.T) {
 	t.Parallel()
 	url := pgserver.Database(t)
@@ -161,8 +162,9 @@ func TestStatusNamesAnsweringHost(t *testing.T) {
 	}
 }
 
-// TestPublicationConditionEndsWithNextCopy: if a publication makes writes fail, a condition is shown until the next source has
-// looked for such publications. The source does this before it copies, so the condition does not last for the copy.
+// TestPublicationConditionEndsWithNextCopy: if a publication makes writes fail, the status shows a condition. This condition
+// remains until the next source has looked for such publications, which it does before it copies the table. Therefore, the
+// status no longer shows the condition during the copy.
 func TestPublicationConditionEndsWithNextCopy(t *testing.T) {
 	t.Parallel()
 	progress := source.NewProgress("logical", nil)

@@ -21,11 +21,12 @@ import (
 )
 
 // uploader keeps copies of the table off the machine. It uploads the newest View soon after a change, and after each regular
-// write. It uploads the states that were kept before losses, and marks the states whose losses are acknowledged. It also reads
-// states back, and removes the states that the retention policy does not cover.
+// write of feedback.json. It uploads the states that were kept before losses, and marks the states whose losses are
+// acknowledged. It also reads states back, and removes the states that the retention policy no longer keeps.
 //
 // All of this runs on one goroutine, at the lowest priority and for at most a tenth of the time. The uploader takes the rows
-// from a View. It never opens the file, because an open file could not be patched, and each write would take longer.
+// from a View. It never opens feedback.json, because capture cannot patch a file that somebody has open. Each Write would
+// then take longer.
 type uploader struct {
 	location *remote.Location
 	copies   *copyFinder
@@ -59,15 +60,15 @@ type uploader struct {
 	damage     string       // description of a damaged copy; "" once another copy is proven
 	newerThere bool         // whether latest.json names a state that is newer than the state uploaded last
 
-	hadFile  func() bool // reports whether there was a file before this run's first write
-	compared bool        // whether a run without an earlier file has compared the newest copy with its first View
+	hadFile  func() bool // reports whether feedback.json existed before this run's first Write
+	compared bool        // whether compareNewest has run or is not needed
 
 	uploading  atomic.Pointer[uploadProgress] // running upload; nil if there is none
 	report     atomic.Pointer[CopiesStatus]
 	openLosses atomic.Pointer[[]string] // see remoteLosses
 }
 
-// pruneInterval is the time between two searches for states that the policy does not cover.
+// pruneInterval is the time between two searches for states that the policy no longer keeps.
 const pruneInterval = 15 * time.Minute
 
 // uploadCheckInterval is the time between checks whether an upload is due.
@@ -96,7 +97,7 @@ func (u *uploader) run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-u.regular:
-			regular, u.lossesDue = true, true // uploadLosses also marks the copies of losses that have been acknowledged
+			regular, u.lossesDue = true, true // uploadLosses also marks copies whose losses have been acknowledged in the meantime
 		case <-u.losses:
 			u.lossesDue = true
 		case <-tick.C:
@@ -125,7 +126,7 @@ func (u *uploader) workIfDue(ctx context.Context) {
 			return
 		}
 		if lossesDue && err != nil {
-			u.lossesDue, u.lossesAt = false, now.Add(longestUploadRetry) // until lossesAt, the current state can be uploaded
+			u.lossesDue, u.lossesAt = false, now.Add(longestUploadRetry) // if uploadLosses keeps failing, uploadCurrent can still run until lossesAt
 		}
 		end := time.Now()
 		// Waiting for an unreachable service does not count as work. Otherwise, the pause after an outage would be nine times
@@ -142,7 +143,7 @@ func (u *uploader) nextWork(now time.Time) (what string, work func(context.Conte
 		u.lossesDue, u.lossesAt = true, time.Time{}
 	}
 	switch {
-	case u.lossesDue && !now.Before(s.retryAt): // a state before a loss waits for nothing but the pause after a failure
+	case u.lossesDue && !now.Before(s.retryAt): // only the pause after a failure delays states before losses
 		return "upload the states before losses", u.uploadLosses
 	case s.isUploadDue(now):
 		return "upload the current state", u.uploadCurrent
@@ -189,7 +190,7 @@ func (u *uploader) openFolder(ctx context.Context, systemID string, table manife
 	if err != nil {
 		return err
 	}
-	if len(states) > 0 && !u.location.HasClock() { // nothing but the copies shows whether this machine's clock is right
+	if len(states) > 0 && !u.location.HasClock() { // only the times of the copies can reveal a wrong clock of this machine
 		last, err := u.lastAccepted(ctx, states)
 		if err != nil {
 			return err
@@ -206,7 +207,7 @@ func (u *uploader) openFolder(ctx context.Context, systemID string, table manife
 	return nil
 }
 
-// checkOwner returns an error if the folder has the states of another table.
+// checkOwner returns an error if the states in the folder belong to another table.
 func (u *uploader) checkOwner(ctx context.Context, states []remote.State, table manifest.TableName, database string) error {
 	_, m, err := u.copies.newest(ctx, []remote.Cluster{{States: states}})
 	if remote.IsMissing(err) { // all states are damaged, so their table is not known
@@ -222,9 +223,9 @@ func (u *uploader) checkOwner(ctx context.Context, states []remote.State, table 
 	return nil
 }
 
-// lastAccepted returns the latest accepted time of the states. A state's accepted time is the time that capture took to be
-// right when it made the state. The time in the state's name may be another time, from a wrong clock. states must be in order
-// from newest to oldest, and must not be empty.
+// lastAccepted returns the latest accepted time of the states. The accepted time of a state is the time that capture
+// believed to be correct when it made the state. The time in the state's name comes from the system clock, which may be
+// wrong. states must be in order from newest to oldest, and must not be empty.
 func (u *uploader) lastAccepted(ctx context.Context, states []remote.State) (last time.Time, err error) {
 	for _, s := range states {
 		m, err := u.location.Manifest(ctx, s)
@@ -238,7 +239,7 @@ func (u *uploader) lastAccepted(ctx context.Context, states []remote.State) (las
 			last = slices.MaxFunc([]time.Time{last, m.AcceptedAt}, time.Time.Compare)
 			continue
 		}
-		return slices.MaxFunc([]time.Time{last, s.Time}, time.Time.Compare), nil // older states have no later accepted time
+		return slices.MaxFunc([]time.Time{last, s.Time}, time.Time.Compare), nil // the clock was right, so no older state has a later accepted time
 	}
 	if last.IsZero() { // all manifests are damaged
 		last = states[0].Time
@@ -287,8 +288,8 @@ func (u *uploader) uploadCurrent(ctx context.Context) error {
 	return nil
 }
 
-// upload uploads a state with this many bytes of JSON to f. Meanwhile, the status shows how far the upload is. If the state's
-// time is later than the accepted time, its manifest gets the accepted time; see lastAccepted.
+// upload uploads a state to f. The parameter bytes is the size of the state's JSON, which the status needs to show the
+// progress. If the state's time is later than the accepted time, its manifest gets the accepted time; see lastAccepted.
 func (u *uploader) upload(ctx context.Context, f *remote.Folder, src remote.Source, bytes int64) (remote.State, manifest.Manifest, error) {
 	p := &uploadProgress{data: src.Data, began: time.Now(), total: bytes}
 	u.uploading.Store(p)
@@ -326,7 +327,7 @@ func (u *uploader) prove(ctx context.Context) error {
 	return nil
 }
 
-// prune removes the states that the policy does not cover.
+// prune removes the states that the policy no longer keeps.
 func (u *uploader) prune(ctx context.Context) error {
 	u.pruned = time.Now()
 	removed, err := u.folder.Prune(ctx, u.policy, u.clock.Now(time.Now().Round(0), time.Since(u.start)))

@@ -19,7 +19,8 @@ import (
 	"capture/store/remote"
 )
 
-// copyTo opens a location for tests.
+// copyTo opens the location with the URL text. env contains environment variables, and can contain the endpoint of the
+// service.
 func copyTo(t testing.TB, text string, env map[string]string) *remote.Location {
 	t.Helper()
 	if endpoint := env["endpoint"]; endpoint != "" {
@@ -42,7 +43,7 @@ func copiedTo(t testing.TB, url string, to *remote.Location) Config {
 	return cfg
 }
 
-// copies waits until the status of the copies meets a condition.
+// copies waits until the status of the copies meets a condition, and returns this status.
 func (d *daemon) copies(what string, until func(*CopiesStatus) bool) *CopiesStatus {
 	d.t.Helper()
 	var s *CopiesStatus

@@ -19,8 +19,8 @@ import (
 	"capture/store/remote"
 )
 
-// lossCheck is the time until uploadLosses runs again if a loss that only the copies show is open, or if some of the losses
-// could not be checked.
+// lossCheck is the time until uploadLosses runs again after it has found an open loss that only the copies show, or a loss
+// that it could not check.
 const lossCheck = time.Minute
 
 // errNotOpened means that a kept state could not be opened: it was dropped in the meantime, or cannot be read.
@@ -64,10 +64,12 @@ func (u *uploader) uploadLosses(ctx context.Context) error {
 	return nil
 }
 
-// newestTimeout is the longest wait for a View that is newer than a loss. Meanwhile nothing is uploaded.
+// newestTimeout is the longest wait for a View that is newer than a loss. The wait is short, because the uploader uploads
+// nothing during the wait.
 const newestTimeout = 10 * time.Second
 
-// awaitNewestView returns a View with everything that is committed now, or nil if there is none within newestTimeout.
+// awaitNewestView returns a View that contains everything committed before the call, or nil if there is none within
+// newestTimeout.
 func (u *uploader) awaitNewestView(ctx context.Context) *snapshot.View {
 	ctx, cancel := context.WithTimeout(ctx, newestTimeout)
 	defer cancel()
@@ -81,9 +83,9 @@ func (u *uploader) awaitNewestView(ctx context.Context) *snapshot.View {
 // findOpenLosses finds each loss that nobody has acknowledged and whose state before the loss is not kept on this machine. It
 // acknowledges a loss if the lost rows are back.
 //
-// The current View alone does not show that the rows are back. It may be older than the loss, if another capture found the loss
-// and this capture is not connected or has only the rows of its file. So if the rows of a loss seem to be back, findOpenLosses
-// waits for a View that is new for certain.
+// The current View alone does not prove that the rows are back. If another capture found the loss, this View may be older
+// than the loss, for example because this capture is not connected. If the current View contains the lost rows,
+// findOpenLosses therefore waits for a newer View and checks the rows again.
 func (u *uploader) findOpenLosses(ctx context.Context, states map[string][]remote.State, known map[string]bool) error {
 	v := u.view()
 	if v == nil { // it is not known yet which rows the table has
@@ -201,7 +203,7 @@ func (u *uploader) copyLoss(ctx context.Context, local *kept.State, m manifest.M
 	return &state, nil
 }
 
-// clusterOf returns the name of the folder of a cluster's states.
+// clusterOf returns the name of the folder that contains the states of a cluster.
 func clusterOf(systemID string) string { return cmp.Or(systemID, remote.UnknownCluster) }
 
 // compareNewest looks for a loss between the newest intact copy and the first View of a run that began without a file. If there
@@ -220,7 +222,7 @@ func (u *uploader) compareNewest(ctx context.Context, v *snapshot.View) error {
 			return err
 		}
 		c := loss.NewComparison(&m, v.Shape())
-		c.Fail(errors.New("the rows of the copy are not compared")) // so only the numbers of rows and the columns decide
+		c.Fail(errors.New("the rows of the copy are not compared")) // so only the row counts and the columns decide
 		found := c.Loss(v, 0, 0)
 		if found == nil {
 			return nil
@@ -231,7 +233,7 @@ func (u *uploader) compareNewest(ctx context.Context, v *snapshot.View) error {
 	}
 }
 
-// keepCopy keeps a copy as the state before a loss that v shows.
+// keepCopy uploads the copy s again, as the state before the loss found. v shows the table after this loss.
 func (u *uploader) keepCopy(ctx context.Context, s remote.State, m manifest.Manifest, found *manifest.Loss, v *snapshot.View) error {
 	r := u.location.JSON(ctx, s, m)
 	defer r.Close()
@@ -254,7 +256,7 @@ func (u *uploader) keepCopy(ctx context.Context, s remote.State, m manifest.Mani
 	return nil
 }
 
-// readerData writes what a reader yields.
+// readerData is an io.WriterTo that writes all bytes of a reader.
 type readerData struct{ reader io.Reader }
 
 func (d readerData) WriteTo(w io.Writer) (int64, error) {

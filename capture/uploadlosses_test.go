@@ -75,8 +75,9 @@ func TestCopyBeforeLoss(t *testing.T) {
 	}
 }
 
-// TestLossIsNotAcknowledgedFromOldRows: another capture has copied the state before a loss. This capture has rows from before
-// the loss in memory, for example from its file. That does not mean that the rows are back in the table.
+// TestLossIsNotAcknowledgedFromOldRows: another capture has copied the state before a loss. This capture still has a View
+// from before the loss, which contains the lost rows. This View must not acknowledge the loss, because the table still lacks
+// the rows.
 func TestLossIsNotAcknowledgedFromOldRows(t *testing.T) {
 	t.Parallel()
 	db := pgserver.Database(t)
@@ -118,8 +119,8 @@ func TestLossIsNotAcknowledgedFromOldRows(t *testing.T) {
 	}
 }
 
-// TestOpenLossOfDamagedCopy: only a copy shows a loss, and this copy is damaged, so `capture restore` refuses it. The alert prints no
-// command that fails.
+// TestOpenLossOfDamagedCopy: only a copy shows a loss, and this copy is damaged, so `capture restore` refuses it. The alert
+// must not recommend this command.
 func TestOpenLossOfDamagedCopy(t *testing.T) {
 	t.Parallel()
 	l := copyTo(t, "file://"+t.TempDir(), nil)
@@ -152,8 +153,9 @@ func TestOpenLossOfDamagedCopy(t *testing.T) {
 	}
 }
 
-// TestCopiedLossIsCountedOnce: the state before a loss has been copied off the machine, and its local file cannot be read any
-// more. The loss is known locally, so it is not counted a second time, and nothing is left to upload.
+// TestCopiedLossIsCountedOnce: the state before a loss has been copied off the machine, and its local file cannot be read
+// any more. The kept state still shows this loss, so the uploader does not report the loss a second time, and has nothing
+// left to upload.
 func TestCopiedLossIsCountedOnce(t *testing.T) {
 	t.Parallel()
 	db := pgserver.Database(t)

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// TestUploadShare: the table changes all the time. Uploads take at most a tenth of the time, and none is late. If uploads are
-// quick, each change is off the machine within a minute.
+// TestUploadShare: even if the table changes all the time, uploads take at most a tenth of the time, and no upload is late.
+// If an upload takes at most 3 seconds, each change is off the machine within a minute.
 func TestUploadShare(t *testing.T) {
 	t.Parallel()
 	for _, took := range []time.Duration{100 * time.Millisecond, 3 * time.Second, 20 * time.Second, 5 * time.Minute} {
@@ -35,7 +35,7 @@ func TestUploadShare(t *testing.T) {
 			}
 			now = now.Add(100 * time.Millisecond)
 		}
-		if share := (busy - took).Seconds() / now.Sub(start).Seconds(); share > 0.101 { // the first upload follows no pause, so it does not count
+		if share := (busy - took).Seconds() / now.Sub(start).Seconds(); share > 0.101 { // no pause precedes the first upload, so it does not count
 			t.Errorf("uploads that take %s take %.3f of the time", took, share)
 		}
 		if took <= 3*time.Second && longest > time.Minute {

@@ -59,7 +59,7 @@ func updateFails(t *testing.T, conn *pgx.Conn, table string, running bool) {
 	}
 }
 
-// updateWorks waits until the application's UPDATE of a table goes through again.
+// updateWorks waits until the application's UPDATE of a table succeeds again.
 func updateWorks(t *testing.T, conn *pgx.Conn, table string) {
 	t.Helper()
 	start := time.Now()
@@ -75,8 +75,9 @@ func updateWorks(t *testing.T, conn *pgx.Conn, table string) {
 	}
 }
 
-// TestDroppedKeyWithdrawsPublication: without a primary key Postgres refuses UPDATE and DELETE of a published table. capture
-// withdraws the publication within seconds while it runs, and at a start, whatever else is wrong with the table.
+// TestDroppedKeyWithdrawsPublication: without a primary key, Postgres refuses UPDATE and DELETE of a published table. A
+// running capture therefore withdraws the publication within seconds. capture also withdraws it at its start, even if
+// something else is wrong with the table.
 func TestDroppedKeyWithdrawsPublication(t *testing.T) {
 	t.Parallel()
 	conn, roleURL := roleSetUp(t, "withdraw_key")
@@ -109,12 +110,12 @@ const (
 		CREATE TABLE votes_1 PARTITION OF votes FOR VALUES FROM (0) TO (100)`
 )
 
-// identityDamage are ways to lose a usable replica identity.
+// identityDamage lists statements after which a table has no usable replica identity.
 var identityDamage = []struct {
 	name, create string
 	source       string
 	damage       string // statements; ROLE stands for capture's role
-	since        int    // first major version in which this is possible
+	since        int    // first major version of Postgres in which this damage is possible
 }{
 	{"primary key dropped", identityTable, "logical", "ALTER TABLE votes DROP CONSTRAINT votes_pkey", 13},
 	{"primary key dropped with its column", identityTable, "auto", "ALTER TABLE votes DROP COLUMN vote_id", 13},
@@ -183,8 +184,8 @@ func TestLostIdentityWithdrawsPublication(t *testing.T) {
 	}
 }
 
-// TestLostIdentityWhileSlotWaits: a new slot waits for open transactions, perhaps for hours. The publication is withdrawn
-// meanwhile.
+// TestLostIdentityWhileSlotWaits: a new slot waits for open transactions, perhaps for hours. If the table loses its replica
+// identity during this wait, capture withdraws the publication without waiting for the slot.
 func TestLostIdentityWhileSlotWaits(t *testing.T) {
 	if testing.Short() {
 		t.Skip("waits for a plain read")
@@ -208,8 +209,8 @@ func TestLostIdentityWhileSlotWaits(t *testing.T) {
 	updateWorks(t, conn, "votes")
 }
 
-// TestDroppedKeyOfForeignPublication: if capture does not own the publication that it uses, the status has the statement that
-// drops it.
+// TestDroppedKeyOfForeignPublication: if the table loses its key, and capture does not own the publication, the status shows
+// the statement that drops the publication.
 func TestDroppedKeyOfForeignPublication(t *testing.T) {
 	t.Parallel()
 	conn, roleURL := roleSetUp(t, "withdraw_foreign")
@@ -233,8 +234,8 @@ func TestDroppedKeyOfForeignPublication(t *testing.T) {
 	})
 }
 
-// TestForeignPublicationUnderPoll: polling continues while somebody else's publication makes the application's writes fail. The
-// status and an alert have the statement that drops this publication.
+// TestForeignPublicationUnderPoll: polling continues while somebody else's publication makes the application's writes fail.
+// The status and an alert show the statement that drops this publication.
 func TestForeignPublicationUnderPoll(t *testing.T) {
 	t.Parallel()
 	conn, roleURL := roleSetUp(t, "withdraw_poll")
