@@ -57,11 +57,11 @@ var (
 	// of a transaction.
 	errOrder = errors.New("a message of the stream is out of order")
 
-	// errOtherIdentity means that old tuples identify rows by other columns than the table's key.
+	// errOtherIdentity means that the table's replica identity has changed. Old tuples may then lack columns of the table's
+	// key.
 	errOtherIdentity = &source.ResyncError{Reason: "the table's replica identity changed"}
 
-	// errUnknownRow means that the Table lacks a row that the stream changes. The Table is then not in the state from which the
-	// stream continues.
+	// errUnknownRow means that the Table lacks a row that the stream changes. The rows in memory are then wrong.
 	errUnknownRow = &source.ResyncError{Reason: "the stream changes a row that is not known", Backoff: true}
 )
 

@@ -50,7 +50,8 @@ func recordedTable(immediate bool) *postgres.Table {
 	}}
 }
 
-// recorded contains workloads by name. The messages of these workloads are the seeds of FuzzApply.
+// recorded maps the name of a workload to its SQL statements. The messages that Postgres sends for these statements are the
+// seeds of FuzzApply.
 var recorded = map[string][]string{
 	"default": {
 		`INSERT INTO t VALUES (1, E'a\n"b\\', 1.50, true, '{NULL,"a b","{"}', '(1,"x ""y""")', '2025-06-17 16:58:00.5+02', NULL), (2, NULL, 'NaN', NULL, '{}', '(,)', '-infinity', '')`,
@@ -110,8 +111,9 @@ func TestRecordedStream(t *testing.T) {
 	}
 }
 
-// record returns the messages that pgoutput sends for the changes that f makes. In the returned messages, recordedOID stands
-// for the OID of the table, and pairOID for the OID of the type named pair.
+// record returns the messages that pgoutput sends for the changes that f makes. In these messages, record replaces the OID
+// of the table with recordedOID, and the OID of the type named pair with pairOID, because the server can choose other OIDs
+// for each recording.
 func record(t *testing.T, url string, f func()) (messages [][]byte) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), busy.Limit(sourcetest.Patience))
@@ -173,9 +175,9 @@ func record(t *testing.T, url string, f func()) (messages [][]byte) {
 	}
 }
 
-// applyAll applies the messages in input. The first byte of input decides whether the key is deferrable. In the rest of input,
-// each message follows its length. applyAll checks that committed rows are JSON, and that no message is accepted without its
-// last byte.
+// applyAll applies the messages in input. The first byte of input decides whether the key is deferrable. In the rest of
+// input, each message follows its length, a number of 4 bytes. applyAll checks that committed rows are JSON, and that no
+// message is accepted without its last byte.
 func applyAll(t *testing.T, input []byte) (*snapshot.Table, error) {
 	t.Helper()
 	if len(input) == 0 {
@@ -195,7 +197,7 @@ func applyAll(t *testing.T, input []byte) (*snapshot.Table, error) {
 		msg := rest[4 : 4+n : 4+n]
 		rest = rest[4+n:]
 		if rel, err := pgoutput.ParseRelation(msg); pgoutput.Kind(msg) == pgoutput.KindRelation && err == nil && tab.ReplicaIdentity == "" {
-			tab.ReplicaIdentity = string(rel.Replica) // a Source reads it from the catalog before the stream begins
+			tab.ReplicaIdentity = string(rel.Replica) // a Source reads the replica identity from the catalog before the stream begins
 		}
 		commit, err := a.apply(msg)
 		if err != nil {

@@ -54,9 +54,9 @@ func TestXIDSnapshotEnded(t *testing.T) {
 	}
 }
 
-// TestSlotsHarmNoCommit creates slots while eight sessions commit. It reads with each slot's snapshot at once, over a
-// connection that is already open. Every committed increment must stay in the table. CAPTURE_TEST_SLOTS sets the duration of
-// the test, for example 1m.
+// TestSlotsHarmNoCommit checks that a read with a slot's snapshot undoes no commit. It creates slots while eight sessions
+// increment numbers and commit. A connection that is already open reads the table as soon as a slot's snapshot exists. Every
+// committed increment must stay in the table. CAPTURE_TEST_SLOTS sets the duration of the test, for example 1m.
 func TestSlotsHarmNoCommit(t *testing.T) {
 	t.Parallel()
 	duration := 4 * time.Second

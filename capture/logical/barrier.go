@@ -29,7 +29,8 @@ const (
 func (s *Source) Barrier(ctx context.Context) error {
 	var target pglogrepl.LSN
 	err := s.queries.Do(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
-		// proposeHorizon checks the table's definition. The stream does not show all changes that a new definition makes.
+		// proposeHorizon also checks whether the table's definition has changed, because the stream does not show all changes of
+		// rows that a new definition causes.
 		if err := s.proposeHorizon(ctx, conn); err != nil {
 			return err
 		}

@@ -44,8 +44,8 @@ func BenchmarkStream(b *testing.B) {
 	}
 }
 
-// fillProcedure inserts votes. A vote has 3 kB if its answer has 60 words, and 1 kB if its answer has 8 words. The votes use 50
-// answers in turn, because computing an answer takes longer than writing it.
+// fillProcedure creates a procedure that inserts votes. A vote has 3 kB if its answer has 60 words, and 1 kB if its answer
+// has 8 words. The procedure computes only 50 different answers, because computing an answer takes longer than writing it.
 const fillProcedure = `CREATE PROCEDURE fill(transactions int, votes int, words int) LANGUAGE plpgsql AS $$
 	DECLARE
 		answers text[] := (SELECT array_agg((SELECT string_agg(md5((i * 100 + j)::text), ' ') FROM generate_series(1, words) j)) FROM generate_series(1, 50) i);
@@ -70,7 +70,7 @@ func benchmarkStream(b *testing.B, rows, perTx, words int, peers []string) {
 	for b.Loop() {
 		conn.MustExec("TRUNCATE votes")
 		env := newEnv(b, url)
-		env.Timeouts.FrozenClient = time.Hour // the connection of the slot is idle while votes are written
+		env.Timeouts.FrozenClient = time.Hour // the slot's connection must not end while it is idle during the INSERTs
 		t := snapshot.NewTable()
 		s := New(env)
 		encoder := copyBeforeStream(b, s, t)

@@ -22,7 +22,7 @@ func (s *Source) copyTable(ctx context.Context, t *snapshot.Table, start slotSna
 	if err != nil {
 		return nil, err
 	}
-	// The copy uses the connection of queries: a new session would first have to fill its caches of the catalog.
+	// The copy uses the open connection of s.queries, because a new session would first have to fill its catalog caches.
 	conn, err := s.queries.Take(ctx)
 	if err != nil {
 		return nil, err
@@ -37,7 +37,8 @@ func (s *Source) copyTable(ctx context.Context, t *snapshot.Table, start slotSna
 	if err != nil {
 		return nil, err
 	}
-	// Everything that a slot's snapshot shows is durable, because the server builds this snapshot only from flushed WAL.
+	// Everything that a slot's snapshot shows is durable, because the server builds this snapshot only from flushed WAL. A
+	// crash of the server therefore cannot invalidate the horizon.
 	t.SetHorizon(horizon)
 	s.horizons.start(horizon)
 	s.standby.setAppliedLSN(start.lsn)

@@ -13,7 +13,7 @@ import (
 	"capture/snapshot"
 )
 
-// horizons moves the horizon of the rows in memory forward while the stream is followed.
+// horizons moves the horizon of the rows in memory forward while capture follows the stream.
 //
 // The regular check, each Barrier and a stop read an xmin and then a WAL position. Every transaction below this xmin had
 // already ended, so its commit record is below this WAL position. Once the stream has been applied up to the position, the

@@ -19,9 +19,9 @@ import (
 	"capture/snapshot"
 )
 
-// TestPlainReadDuringMigration reads the table while a migration rewrites it. The rewritten rows are not visible to a snapshot
-// that was taken before the migration ended, so such a snapshot would show an empty table. The same is true for a table that
-// the migration creates under the same name.
+// TestPlainReadDuringMigration checks that a plain read waits for the end of a migration that rewrites the table, or that
+// creates a new table under the same name. A snapshot from before the end of the migration would show an empty table,
+// because the rows of the migration are not visible to this snapshot.
 func TestPlainReadDuringMigration(t *testing.T) {
 	t.Parallel()
 	url := pgserver.Database(t)
@@ -58,8 +58,9 @@ func TestPlainReadDuringMigration(t *testing.T) {
 	}
 }
 
-// TestReadBetweenPartitions: a migration and capture lock the partitions in opposite orders. The migration has a very short
-// deadlock_timeout. If capture waited for one partition while holding another, the migration would fail at once.
+// TestReadBetweenPartitions: a migration and capture lock the partitions in opposite orders. If capture waited for the lock
+// of one partition while it held the lock of the other, both would be in a deadlock. The migration would then fail at once,
+// because its deadlock_timeout is very short.
 func TestReadBetweenPartitions(t *testing.T) {
 	t.Parallel()
 	url := pgserver.Database(t)
@@ -136,7 +137,7 @@ func TestReadBetweenPartitions(t *testing.T) {
 				return nil
 			default:
 			}
-			var waiting int // without conn, which may wait for a lock of the last round's session
+			var waiting int // conn does not count, because it may wait for a lock of the last round's session
 			err := observer.QueryRow(t.Context(), `SELECT count(*) FROM pg_locks l JOIN pg_database d ON d.oid = l.database
 				WHERE NOT l.granted AND d.datname = current_database() AND l.pid <> $1`, conn.PgConn().PID()).Scan(&waiting)
 			if err == nil && waiting == 0 {
@@ -192,7 +193,7 @@ func TestImportAfterNameSwap(t *testing.T) {
 			}
 			reader.MustExec("ROLLBACK")
 			exporter.MustExec("ROLLBACK")
-			conn.MustExec("DROP TABLE old_votes CASCADE") // the new table votes uses its sequence
+			conn.MustExec("DROP TABLE old_votes CASCADE") // CASCADE, because the new table votes uses the sequence of old_votes
 		}
 	}
 }

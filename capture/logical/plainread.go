@@ -33,7 +33,8 @@ type plainReads struct {
 	lsn     pglogrepl.LSN // WAL position after everything that the last read showed
 }
 
-// createSlotOrPlainRead creates the slot. If that takes long, it makes plain reads of the table meanwhile.
+// createSlotOrPlainRead creates the slot. If the creation takes long, it also makes plain reads of the table in the
+// meantime.
 func (s *Source) createSlotOrPlainRead(ctx context.Context, t *snapshot.Table, origin snapshot.Origin) (slotSnapshot, error) {
 	type result struct {
 		start slotSnapshot
@@ -87,7 +88,7 @@ func (s *Source) createSlotOrPlainRead(ctx context.Context, t *snapshot.Table, o
 // as the slot exists. If the plain read fails, readIfDue only logs the error.
 func (p *plainReads) readIfDue(ctx, reading context.Context) error {
 	if !p.logged && time.Now().Before(p.next) {
-		return nil // the slot usually exists soon, and interrupting a query would break its connection
+		return nil // usually, the slot soon exists and would interrupt a query, which breaks the query's connection
 	}
 	if err := p.queries.Do(reading, p.check); err != nil && reading.Err() == nil {
 		return err

@@ -27,7 +27,7 @@ type rowCounter struct {
 	barrier func(context.Context) error
 }
 
-// run compares the numbers at each interval until ctx ends. It returns a *source.ResyncError if the numbers differ.
+// run compares the row counts at each interval until ctx ends. It returns a *source.ResyncError if they differ.
 func (c *rowCounter) run(ctx context.Context) error {
 	tick := time.NewTicker(cmp.Or(c.env.Timeouts.RowCount, rowCountInterval))
 	defer tick.Stop()
@@ -49,8 +49,8 @@ func (c *rowCounter) run(ctx context.Context) error {
 	}
 }
 
-// compare returns a *source.ResyncError if the numbers differ. Rows may be inserted or deleted during a count, so a count
-// proves nothing if the Table changed meanwhile. Only a difference in three successive counts is an error.
+// compare returns a *source.ResyncError if the row counts differ. Rows may be inserted or deleted during a count, so a count
+// proves nothing if the Table has changed since its start. Only a difference in three successive counts is an error.
 func (c *rowCounter) compare(ctx context.Context) error {
 	var rows int
 	for range 3 {

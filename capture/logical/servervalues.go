@@ -38,8 +38,8 @@ func newServerValues(ctx context.Context, queries *postgres.QueryConn, table *po
 	return v
 }
 
-// encode returns to_json of a column's value. The parameter text is the text form of the value. A rowjson.Encoder has encode in
-// its field Server.
+// encode returns to_json of a column's value. The parameter text is the text form of the value. The stream sets the field
+// Server of its rowjson.Encoder to encode.
 func (v *serverValues) encode(column int, text []byte) (answer []byte, err error) {
 	c := &v.shape.Columns[column]
 	types := []uint32{c.TypeOID} // the type's name instead of its OID would require USAGE on the type's schema

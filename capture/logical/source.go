@@ -206,10 +206,10 @@ func (s *Source) prepare(ctx context.Context) (missing, err error) {
 	return nil, err
 }
 
-// testSlot tests whether capture can create a slot, and drops that slot. Even if nobody uses a publication, the publication can
-// make the application's writes fail. capture therefore creates its publication only if it can create a slot. The slot that
-// capture follows is another slot, because it must be newer than the publication: pgoutput looks up the publication in the
-// catalog as of each change.
+// testSlot tests whether capture can create a slot, and drops that slot. Even if nobody uses a publication, the publication
+// can make the application's writes fail. capture therefore creates its publication only if it can create a slot. capture
+// later creates another slot to follow. This slot must be newer than the publication, because pgoutput looks up the
+// publication in the catalog as of each change.
 func (s *Source) testSlot(ctx context.Context) error {
 	test := newSlot(s.env)
 	created, err := test.probe(ctx, s.standby.conn)
@@ -225,8 +225,8 @@ func (s *Source) testSlot(ctx context.Context) error {
 	return err
 }
 
-// dropTestSlot drops a slot that was created as a test. Otherwise, it would exist for a moment after the connection has ended, and
-// the server may have no room for another.
+// dropTestSlot drops a slot that was created as a test. Otherwise, this slot would remain for a moment after the end of its
+// connection, and the server might have no room for another slot.
 func (s *Source) dropTestSlot(ctx context.Context, test *slot) error {
 	return s.withIdleTimeout(ctx, func(ctx context.Context) error { return s.standby.exec(ctx, "DROP_REPLICATION_SLOT "+test.name) })
 }

@@ -112,7 +112,8 @@ func (s *standby) sendStatus(force, requestReply bool) error {
 		return source.ErrNotFollowing
 	}
 	// pglogrepl.SendStandbyStatusUpdate would use pgx's buffer for messages. If the receiver's read fails, pgx writes its
-	// Terminate message to this buffer, in a goroutine of its own.
+	// Terminate message to this buffer, in a goroutine of its own. Both goroutines would then write to the buffer at the same
+	// time.
 	message, err := encodeStatus(lsn, time.Now(), requestReply)
 	if err == nil {
 		_, err = s.conn.Conn().Write(message)

@@ -106,7 +106,7 @@ func relay(t *testing.T, addr string) (url string, endStream func()) {
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		from, err := l.Accept()
-		l.Close() // a request to cancel is refused
+		l.Close() // so the request to cancel, which needs a second connection, is refused
 		if err != nil {
 			return
 		}

@@ -38,8 +38,9 @@ type receiver struct {
 
 // run receives until ctx ends or the connection fails.
 func (r *receiver) run(ctx context.Context) error {
-	// If ReceiveMessage got ctx, pgconn would start and end a watch of ctx for each message. A read deadline in the past also
-	// interrupts a waiting read. It makes the connection unusable, but the connection is closed afterwards anyway.
+	// ReceiveMessage does not get ctx, because pgconn would start and end a watch of ctx for each message. When ctx ends, a
+	// read deadline in the past interrupts a waiting read instead. The deadline makes the connection unusable, but capture
+	// closes the connection afterwards anyway.
 	stop := context.AfterFunc(ctx, func() { _ = r.standby.conn.Conn().SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
 	defer r.txns.Flush()
