@@ -45,8 +45,8 @@ func (a activity) fullReadReason(before activity, sinceRead, sinceNotified time.
 	return ""
 }
 
-// lossReason returns why the triggers drop notifications. They drop them before the queue is full, because a full queue would
-// make the application's commits fail.
+// lossReason returns why the triggers drop notifications. The triggers drop notifications before the server's queue is full,
+// because a full queue would make the application's commits fail.
 func lossReason(q postgres.NotificationQueue) string {
 	if q.Hidden {
 		return "PUBLIC lacks EXECUTE on pg_notification_queue_usage() or float8le(float8, float8), which the triggers call before they send"

@@ -63,7 +63,7 @@ func (p *pendingKeys) addNotification(payload string, keyColumns int) {
 		if reason == "" && len(k) != keyColumns {
 			reason = "a notification has keys of another table"
 		}
-		p.batch.keys[strings.Join(k, "\x00")] = k // Postgres' text has no zero byte
+		p.batch.keys[strings.Join(k, "\x00")] = k // a text in Postgres contains no zero byte, so no two keys have the same index
 	}
 	if reason == "" && len(p.batch.keys) > maxPendingKeys {
 		reason = tooManyKeys()

@@ -273,7 +273,7 @@ func (s *Source) runRound(ctx context.Context, t *snapshot.Table, forced bool) e
 		if !forced {
 			took := time.Since(start)
 			s.delayFullRead(took)
-			if !requested { // the reason is the table or the server, so the next round may be a full read, too
+			if !requested { // the reason lies in the table or the server, so the next round may need a full read, too
 				s.nextRound = time.Now().Add(took)
 			}
 		}

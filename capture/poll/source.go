@@ -27,9 +27,9 @@ type Source struct {
 	reader *tablecopy.Reader
 
 	// State of the table at the last read. Each text is "" if it is not known.
-	serverSnapshot string // text of serverSnapshotQuery, queried before the read
+	serverSnapshot string // result of serverSnapshotQuery, queried before the read
 	fingerprint    string // fingerprint of the table's definition
-	rowsHash       string // text of rowsHashQuery
+	rowsHash       string // result of rowsHashQuery
 
 	shownLSN pglogrepl.LSN // WAL position at or after the state in the Table; see checkReplay
 	readTook time.Duration // duration of the last readIfChanged that scanned the table
@@ -56,7 +56,7 @@ func (s *Source) Follow(ctx context.Context, t *snapshot.Table) error {
 		return err
 	}
 	if v := t.View(); v != nil && v.Origin().SystemID == s.reader.Server.SystemID {
-		s.shownLSN = v.Position().LSN // this state was read over an earlier connection, perhaps from another standby
+		s.shownLSN = v.Position().LSN // checkReplay must refuse older states, because t may come from another standby
 	}
 	if err := s.readIfChanged(ctx, t); err != nil {
 		return err
@@ -66,7 +66,7 @@ func (s *Source) Follow(ctx context.Context, t *snapshot.Table) error {
 	return s.loop(ctx, t)
 }
 
-// loadRows loads the rows that an earlier run left in the file, if it can.
+// loadRows loads the rows that an earlier run left in feedback.json, if they can be used.
 func (s *Source) loadRows(ctx context.Context, t *snapshot.Table) error {
 	if !s.env.NeedsRows(t) {
 		return nil
@@ -160,7 +160,8 @@ func (s *Source) readIfChanged(ctx context.Context, t *snapshot.Table) error {
 	if err := s.reader.Open(ctx); err != nil {
 		return err
 	}
-	// Load the text before the read takes its snapshot. If the text is the same next time, nothing has changed since the read.
+	// Query the text before the read takes its snapshot. If the next call gets the same text, nothing has changed since this
+	// read.
 	serverSnapshot, err := s.loadServerSnapshot(ctx)
 	if err != nil {
 		return err
@@ -201,7 +202,7 @@ func (s *Source) readIfChanged(ctx context.Context, t *snapshot.Table) error {
 	}
 	s.serverSnapshot, s.fingerprint, s.rowsHash = serverSnapshot, s.reader.Table.Fingerprint, rowsHash
 	if foreign {
-		s.serverSnapshot = "" // the snapshots of this server do not show transactions of other servers
+		s.serverSnapshot = "" // transactions in partitions on other servers do not change this server's snapshot
 	}
 	return nil
 }
@@ -216,7 +217,7 @@ func (s *Source) hashRows(ctx context.Context, tx pgx.Tx) (hash string, err erro
 	return hash, nil
 }
 
-// loadServerSnapshot returns the text of serverSnapshotQuery, or "" if the server has none.
+// loadServerSnapshot returns the result of serverSnapshotQuery, or "" if the query returns no row.
 func (s *Source) loadServerSnapshot(ctx context.Context) (text string, err error) {
 	rows, err := postgres.Pinned(s.reader.Conn).Query(ctx, serverSnapshotQuery)
 	if err == nil {

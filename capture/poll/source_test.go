@@ -14,7 +14,7 @@ import (
 
 func TestMain(m *testing.M) { os.Exit(pgserver.Main(m.Run)) }
 
-// reads is a Source without its loop.
+// reads runs the reads of a Source one at a time, without the Source's loop.
 type reads struct {
 	*Source
 	t     *testing.T
@@ -54,8 +54,8 @@ func (r *reads) copies() uint64 {
 	return 0
 }
 
-// want reads the table once and checks that the parameter how names the last step that this read needed (see next). For the
-// error message, the parameter after says what happened before the read.
+// want reads the table once and checks that the parameter how equals the result of next. The parameter after describes what
+// happened before the read. It appears in the error message.
 func (r *reads) want(after, how string) {
 	r.t.Helper()
 	if got := r.next(); got != how {
@@ -87,7 +87,7 @@ func TestReadSkipsOnlyUnchangedTables(t *testing.T) {
 	conn.MustExec("SELECT * FROM votes FOR UPDATE")
 	r.want("row locks", "hash")
 	conn.MustExec("VACUUM (FREEZE) votes")
-	r.next() // the server decides whether this changes a row version
+	r.next() // the result of next depends on whether VACUUM changes a row version
 	r.want("nothing, once more", "snapshot")
 
 	conn.MustExec("UPDATE votes SET comment = 'hot' WHERE vote_id = 7") // comment is in no index, and the page has room
@@ -123,7 +123,8 @@ func TestReadSkipsOnlyUnchangedTables(t *testing.T) {
 	r.want("a truncation", "copy")
 	r.want("nothing, at the end", "snapshot")
 
-	// After a crash, the server may assign the same transaction IDs again.
+	// After a crash, the server may assign the same transaction IDs again. Therefore, the next read must fail, so that no text
+	// from before the crash is compared.
 	second.MustExec("INSERT INTO votes (comment) VALUES ('before the crash')")
 	r.next()
 	s.Kill()

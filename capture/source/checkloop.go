@@ -49,8 +49,8 @@ func (e *Env) CheckLoop(ctx context.Context, check func(context.Context) error) 
 	}
 }
 
-// PublicationCondition is the name of a condition: a publication makes the application's writes fail, and capture cannot drop
-// it.
+// PublicationCondition names the condition that a publication makes the application's writes fail, and that capture cannot
+// drop this publication.
 const PublicationCondition = "publication"
 
 // WithdrawHarmful drops capture's publications that make the application's UPDATE and DELETE fail; see

@@ -78,7 +78,7 @@ type CopyOptions struct {
 	// means that the copy has failed.
 	WriteAhead func(ctx context.Context, parts []snapshot.Part) (more bool)
 
-	// Tests set the following; zero stands for the usual value.
+	// Only tests set the following fields. Zero stands for the usual value.
 	Connections     int   // number of connections; by default, it depends on the server, the table and this machine
 	RangeBytes      int64 // approximate size in bytes of a page range, which a connection reads at a time
 	WriteAheadBytes int   // bytes of rows inserted between two calls of WriteAhead

@@ -150,8 +150,8 @@ func (p *Progress) SetCopying() {
 	p.changed()
 }
 
-// SetFollowing reports that the copy is complete and the source follows the table. The ReadClock is that of the connection that
-// delivers the changes.
+// SetFollowing reports that the copy is complete and the source follows the table. The parameter reads is the clock of the
+// connection that delivers the changes.
 func (p *Progress) SetFollowing(reads *postgres.ReadClock) {
 	p.update(func() { p.phase, p.followingSince, p.reads = Following, time.Now(), reads })
 	p.changed()

@@ -19,7 +19,8 @@ import (
 	"capture/snapshot"
 )
 
-// Patience is the longest time that a test waits for something that must happen, on a machine with a free processor.
+// Patience is the longest time that a test waits for something that must happen. On a busy machine, [busy.Limit] makes this
+// time longer.
 const Patience = 60 * time.Second
 
 // WaitFor waits until check returns nil, and fails the test if that takes too long.
