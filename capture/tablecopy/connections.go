@@ -16,7 +16,7 @@ import (
 // ranges are small because the rows of a range wait in memory until all earlier ranges have been inserted.
 const (
 	rangeBytes         = 4 << 20  // approximate size of a range, in bytes
-	bytesPerConnection = 64 << 20 // a table gets at most one connection for each such number of bytes
+	bytesPerConnection = 64 << 20 // the copy uses at most one connection for each 64 MB of the table
 	maxConnections     = 4
 )
 

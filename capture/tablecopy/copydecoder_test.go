@@ -11,8 +11,8 @@ import (
 	"capture/snapshot/rowjson"
 )
 
-// FuzzCopy decodes a copy in pieces and as a whole. It checks that both ways give the same rows, and that both fail or neither
-// does.
+// FuzzCopy decodes a copy in pieces and as a whole. It checks that both ways give the same rows, and that either both ways
+// succeed or both ways fail.
 func FuzzCopy(f *testing.F) {
 	head := string(copySignature) + "\x00\x00\x00\x00\x00\x00\x00\x00"
 	row := "\x00\x02\x00\x00\x00\x011\x00\x00\x00\x03a\"b"

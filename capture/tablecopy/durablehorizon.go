@@ -22,7 +22,7 @@ import (
 
 // Limits of the wait until the rows that were read are durable. The server's WAL writer flushes asynchronous commits within
 // three times wal_writer_delay, by default within 600 ms. WAL that no commit follows may remain in memory until the next
-// checkpoint.
+// checkpoint, so the wait has a limit.
 const (
 	firstConfirmPause   = 100 * time.Millisecond // pause before the second attempt to confirm rows; later pauses are longer
 	longestConfirmPause = 2 * time.Second

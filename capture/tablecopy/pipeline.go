@@ -18,7 +18,7 @@ import (
 )
 
 const (
-	writeAheadBytes  = 16 << 20 // bytes of inserted rows between two offers for writing ahead
+	writeAheadBytes  = 16 << 20 // bytes of rows inserted between two calls of offerWriteAhead
 	progressInterval = 10 * time.Second
 )
 
@@ -40,7 +40,7 @@ type copyPipeline struct {
 	// insertLoop owns these fields.
 	rows, bytes  int64
 	changed      int64 // number of rows that were read whole
-	notOffered   int   // bytes of rows inserted since the last offer for writing ahead
+	notOffered   int   // bytes of rows inserted since the last call of offerWriteAhead
 	lastProgress time.Time
 
 	partials    chan []snapshot.Part // latest offer to writeAheadLoop; nil if nothing is written ahead
@@ -97,7 +97,7 @@ func (p *copyPipeline) run(ctx context.Context) error {
 	start("divide a copy into ranges", func(ctx context.Context) error { return p.sendRanges(ctx, size, connections) })
 	start("insert copied rows", func(ctx context.Context) error {
 		writing, stop := context.WithCancel(ctx)
-		defer stop() // the last rows need no writing ahead
+		defer stop() // the Write after the copy writes the last rows
 		if p.partials != nil {
 			start("write a copy ahead", func(context.Context) error { return p.writeAheadLoop(writing) })
 		}

@@ -70,7 +70,7 @@ func (r *Reader) Close() {
 	}
 }
 
-// LoadRows loads the rows that an earlier run left in the file into t, if it can; see [source.Env.LoadRows].
+// LoadRows loads into t the rows that an earlier run left in feedback.json, if they can be used; see [source.Env.LoadRows].
 func (r *Reader) LoadRows(ctx context.Context, t *snapshot.Table, table *postgres.Table) error {
 	if !r.env.NeedsRows(t) {
 		return nil

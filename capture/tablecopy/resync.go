@@ -92,8 +92,8 @@ func LoadPlace(ctx context.Context, conn *pgx.Conn, table *postgres.Table, serve
 }
 
 // changesError returns a *source.ResyncError, so that the next attempt copies the whole table, if the server has refused a
-// statement or if the server's answer cannot be decoded. Otherwise it returns err. A FATAL error is not such a refusal: it ends
-// the connection, whatever the statement.
+// statement or if the server's answer cannot be decoded. Otherwise it returns err. A FATAL error does not refuse a
+// statement. It ends the connection.
 func changesError(err error) error {
 	pg, decode := (*pgconn.PgError)(nil), (*decodeError)(nil)
 	if errors.As(err, &pg) && pg.SeverityUnlocalized != "FATAL" || errors.As(err, &decode) {

@@ -35,12 +35,12 @@ func changesDecoder(t *testing.T) (*copyDecoder, chan *rowBatch) {
 
 var copyHeader = append(append([]byte{}, copySignature...), make([]byte, 8)...)
 
-// field returns a field of COPY.
+// field returns a value as a field of COPY's binary format.
 func field(value string) []byte {
 	return append(binary.BigEndian.AppendUint32(nil, uint32(len(value))), value...)
 }
 
-// changedRow returns the composite value of a row.
+// changedRow returns the composite value that ChangesQuery returns for a changed row.
 func changedRow(values ...string) string {
 	b := binary.BigEndian.AppendUint32(nil, uint32(len(values)))
 	for _, v := range values {
@@ -49,7 +49,7 @@ func changedRow(values ...string) string {
 	return string(b)
 }
 
-// TestDecodeChanges decodes changed, unchanged and too large rows, in pieces of several sizes.
+// TestDecodeChanges checks that the decoder recognizes changed, unchanged and too large rows in pieces of several sizes.
 func TestDecodeChanges(t *testing.T) {
 	data := append([]byte{}, copyHeader...)
 	null := []byte{255, 255, 255, 255}
@@ -92,7 +92,7 @@ func TestDecodeChanges(t *testing.T) {
 }
 
 // TestChangesError checks that the whole table is copied if the server refuses a statement, or sends output that cannot be
-// decoded. After a lost connection, no such copy is needed.
+// decoded. A lost connection alone does not cause a copy of the whole table.
 func TestChangesError(t *testing.T) {
 	for _, row := range [][]byte{
 		append(append([]byte{0, 3}, field("1")...), field(changedRow("1", "one"))...),

@@ -62,8 +62,9 @@ func (w *Watchdog) Run(ctx context.Context, conn *pgx.Conn, read func(context.Co
 	return guard.RunWatched(ctx, w.env.Logger, "watch a copy", w.checkLoop, read)
 }
 
-// socketBuffers is the number of bytes that a slow reader may have to read before the server notices any progress. TCP reopens
-// its window only once a part of the receive buffer is free.
+// socketBuffers is the number of bytes that a slow reader may have to read before the server notices any progress. TCP
+// reopens its window only once a part of the receive buffer is free. With --copy-rate, AddSession adds the time for this
+// many bytes to the timeout.
 const socketBuffers = 8 << 20
 
 // AddSession adds conn, which is in a transaction, to the sessions that the Watchdog observes. It also makes the server end the
