@@ -19,8 +19,8 @@ import (
 	"capture/store"
 )
 
-// maxResponse is the maximum number of bytes that are read from a response. The server may not be capture, and may send any
-// amount.
+// maxResponse is the maximum number of bytes that are read from a response. Another program than capture may answer at the
+// address, and may send any amount.
 const maxResponse = 1 << 20
 
 // findDaemon returns the address of the daemon that writes the file at path, or "" if the daemon has not published one yet.
@@ -60,7 +60,8 @@ func findDaemon(ctx context.Context, path, listen string) (address string, runni
 	return address, true, nil
 }
 
-// isThisMachine reports whether the host of an address is localhost or an IP address of this machine. It looks up no names.
+// isThisMachine reports whether the host of an address is localhost or an IP address of this machine. It does not look up
+// host names.
 func isThisMachine(address string) bool {
 	host, _, err := net.SplitHostPort(address)
 	if err != nil {

@@ -230,7 +230,8 @@ func (s *copiedState) damaged() string {
 	return ""
 }
 
-// If the state was kept because of a loss, lossText describes the loss. Otherwise it returns "".
+// lossText returns a description of the loss because of which the state was kept, or "" if the state was kept for another
+// reason.
 func (s *copiedState) lossText() string {
 	switch {
 	case !s.Loss:

@@ -32,8 +32,8 @@ func (d *daemon) awaitCopy(rows int) *capture.CopiesStatus {
 	return s.Copies
 }
 
-// The machine is lost with its process and its folder. Another machine restores from the URL into an empty database, and every
-// row is equal. Nothing that capture writes contains a secret.
+// TestRestoreOnAnotherMachine: after the loss of a machine, another machine restores the table from the URL of the copies
+// into an empty database. Every row is equal. Nothing that capture writes contains a secret.
 func TestRestoreOnAnotherMachine(t *testing.T) {
 	if testing.Short() {
 		t.Skip("runs many commands")
@@ -51,7 +51,8 @@ func TestRestoreOnAnotherMachine(t *testing.T) {
 			d.awaitCopy(1000)
 			metrics, _ := get(t, "http://"+d.address()+"/metrics")
 			status := run(t, dir, nil, "status")
-			// On a slow machine, capture may read the table before it has a slot, and copy that state, too.
+			// There can be two copies: on a slow machine, capture may read the table before it has a slot, and upload that state,
+			// too.
 			if !strings.Contains(status.stdout, "copies") || !regexp.MustCompile(`capture_remote_copies_total [12]\n`).Match(metrics) {
 				t.Errorf("status says %s", status.stdout)
 			}
@@ -110,7 +111,8 @@ func noSecrets(t *testing.T, b *objectserver.Bucket, what, text string) {
 	}
 }
 
-// capture is killed while it uploads. What it has uploaded does not count as a state, and the next run uploads the whole state.
+// TestKilledWhileUploading: if capture is killed during an upload, the unfinished upload does not count as a state. The next
+// run uploads the whole state.
 func TestKilledWhileUploading(t *testing.T) {
 	if testing.Short() {
 		t.Skip("uploads large copies slowly")
@@ -152,7 +154,8 @@ func TestKilledWhileUploading(t *testing.T) {
 	}
 }
 
-// A restore of a state after a loss prints a note that names the state before the loss. --at selects that state.
+// TestRestoreBeforeLoss: if restore reads a state after a loss, it prints a note with the time of the state before the loss.
+// With this time, --at selects the state before the loss.
 func TestRestoreBeforeLoss(t *testing.T) {
 	if testing.Short() {
 		t.Skip("waits for two intervals of writes")
@@ -197,8 +200,9 @@ func TestRestoreBeforeLoss(t *testing.T) {
 	}
 }
 
-// The machine is lost after it has uploaded the state before a loss, and before it has uploaded a state without the lost rows. The
-// newest copy then has the rows, so a note about this loss would be wrong. A note about an earlier loss is right.
+// TestNewestCopyIsBeforeLoss: a machine can be lost after it has uploaded the state before a loss, but before it has
+// uploaded a state without the lost rows. The newest copy then still contains the rows, so the command must print no note
+// about this loss. It still prints a note about an earlier loss.
 func TestNewestCopyIsBeforeLoss(t *testing.T) {
 	t.Parallel()
 	const cluster = "7400000000000000001"
@@ -252,8 +256,8 @@ func TestNewestCopyIsBeforeLoss(t *testing.T) {
 	wantAll(t, got.stderr, "The state before it has 7 rows: --at 2026-11-22T16:00:00Z")
 }
 
-// The copy of the state before a loss is damaged, so restore refuses it. No output has a command or a time of --at that would
-// fail. Instead, each output refers to the documentation.
+// TestCopyBeforeLossIsDamaged: restore refuses the state before a loss if the copy of this state is damaged. Commands must
+// then not print a restore command or a value of --at for this state. They refer to the documentation instead.
 func TestCopyBeforeLossIsDamaged(t *testing.T) {
 	t.Parallel()
 	dir, env := t.TempDir(), []string{"CAPTURE_COPY_TO=file://" + t.TempDir()}
@@ -296,7 +300,8 @@ func TestCopyBeforeLossIsDamaged(t *testing.T) {
 	wantAll(t, run(t, dir, nil, "verify", to).stderr, "The state before it has 1 row: "+hint+"\n")
 }
 
-// If there are copies of several clusters, the command lists the clusters, and the user must name one of them or a time.
+// TestSeveralClusters: if there are copies of several clusters, the command lists the clusters, and the user must name one
+// of them or a time.
 func TestSeveralClusters(t *testing.T) {
 	t.Parallel()
 	root := t.TempDir()

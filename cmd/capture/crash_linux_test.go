@@ -10,9 +10,9 @@ import (
 	"testing"
 )
 
-// TestUnitRestartsAfterCrash: systemd starts capture again after a crash. Go's runtime ends a process that it can't continue,
-// for example after a panic that nothing recovers, with an exit code of its own. The signal SIGQUIT makes the runtime exit with
-// this code.
+// TestUnitRestartsAfterCrash checks that systemd starts capture again after a crash. After an unrecovered panic, Go's
+// runtime ends the process with an exit code of its own. SIGQUIT makes the runtime exit with the same code. No unit file may
+// exclude this code from restarts.
 func TestUnitRestartsAfterCrash(t *testing.T) {
 	t.Parallel()
 	d := start(t, "postgres://capture@127.0.0.1:1/app")

@@ -141,8 +141,8 @@ func listen(flag, address string, anyPort bool) (net.Listener, error) {
 	return l, nil
 }
 
-// compareWithTable returns the function for the daemon's regular comparison. The function compares the rows in memory with the
-// table in the way in which `capture verify` compares the file.
+// compareWithTable returns the function for the daemon's regular comparison. The function compares the rows in memory with
+// the table, as `capture verify` compares the file with the table.
 func compareWithTable(table postgres.Name) capture.CompareFunc {
 	return func(ctx context.Context, database *pgx.ConnConfig, maxRow int64, newestView func(context.Context) (*snapshot.View, error)) (int64, []string, error) {
 		var view *snapshot.View

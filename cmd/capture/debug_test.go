@@ -9,7 +9,8 @@ import (
 	"testing"
 )
 
-// --debug-listen serves profiles only to capture's own user and root, and the profiles do not delay a stop.
+// TestProfiles checks that --debug-listen serves profiles, but refuses requests that come from web sites. A running profile
+// does not delay a stop.
 func TestProfiles(t *testing.T) {
 	t.Parallel()
 	d := start(t, votesDatabase(t, 3), "--debug-listen=127.0.0.1:0")

@@ -61,8 +61,8 @@ func TestDemoInterrupted(t *testing.T) {
 	}
 }
 
-// openFolder returns a temporary folder that every user may enter. If the tests run as root, Postgres runs as another
-// user.
+// openFolder returns a temporary folder that every user may enter. If the tests run as root, Postgres runs as another user,
+// who must be able to enter the folder.
 func openFolder(t *testing.T) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "capture-test-demo-")
@@ -87,7 +87,8 @@ func wantEmpty(t *testing.T, dir string) {
 	}
 }
 
-// During a burst, changePrinter prints a few lines per second and counts the other changes.
+// TestChangePrinter checks that changePrinter prints only a few lines per second during a burst, and counts the other
+// changes.
 func TestChangePrinter(t *testing.T) {
 	t.Parallel()
 	var out strings.Builder

@@ -40,8 +40,8 @@ func (d *daemon) mustAttachStrace(options ...string) (detach func()) {
 }
 
 // attachStrace attaches strace to the running daemon until detach is called. ok is false on a machine that does not let this
-// user trace a running process. On such a machine, TestDiskFaults tests only the faults that need no strace. Faults similar to
-// the others are in capture.TestWritesFail and in the tests of package store.
+// user trace a running process. On such a machine, TestDiskFaults tests only the faults that need no strace. The tests of
+// package store and capture.TestWritesFail test similar faults without strace.
 func (d *daemon) attachStrace(options ...string) (detach func(), ok bool) {
 	d.t.Helper()
 	pid := strconv.Itoa(d.cmd.Process.Pid)
@@ -163,7 +163,7 @@ func TestDiskFaults(t *testing.T) {
 			reported = s.File.Error
 			return code == http.StatusServiceUnavailable && !s.Checks[1].OK && s.Checks[1].Detail == reported && reported != ""
 		})
-		forced := run(t, d.dir, nil, "snapshot", "--output", old) // the lock file beside the old file leads to the daemon
+		forced := run(t, d.dir, nil, "snapshot", "--output", old) // capture snapshot finds the daemon by the lock file in the folder of the old file
 		for _, reason := range fault.reasons {
 			if !strings.Contains(reported, reason) || !strings.Contains(forced.stderr, reason) {
 				t.Errorf("%s: %q is missing in /readyz (%s) or capture snapshot (%+v)", fault.what, reason, reported, forced)
@@ -178,7 +178,7 @@ func TestDiskFaults(t *testing.T) {
 		end()
 		d.ready()
 		eventually(t, fault.what+": the file holds the table", d.holds(url))
-		// At a full hour, capture also compresses a kept state into a temporary file, and then renames the temporary file.
+		// A temporary file may exist for a short time, because capture compresses a kept state into a temporary file once an hour.
 		eventually(t, fault.what+": no temporary file is left over", func() bool {
 			left, _ := filepath.Glob(filepath.Join(filepath.Dir(d.path), "*.tmp"))
 			return left == nil
