@@ -17,9 +17,9 @@ import (
 	"capture/store/retention"
 )
 
-// TestWrongClockAtStart: capture starts on a machine whose clock is weeks ahead, and copies to a folder, which has no clock of
-// its own. No copy is removed for its age before the clock has run steadily for a day. This holds even if capture makes copies
-// with the wrong time and starts again, and even if the clock is meanwhile set back to a time that is still wrong.
+// TestWrongClockAtStart: capture starts on a machine whose clock is weeks ahead, and copies to a folder, which has no clock
+// of its own. No copy is removed for its age before the clock has run steadily for a day. This is true even if capture makes
+// copies with the wrong time and starts again. It is also true if somebody sets the clock back to another wrong time.
 func TestWrongClockAtStart(t *testing.T) {
 	t.Parallel()
 	const systemID = "7300000000000000001"

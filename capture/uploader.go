@@ -42,7 +42,7 @@ type uploader struct {
 	version  string    // version of capture, for manifests
 	metrics  *metrics
 	log      hclog.Logger
-	interval time.Duration // time between checks whether something is due
+	interval time.Duration // time between two checks whether work is due
 	schedule *uploadSchedule
 
 	regular chan struct{} // receives a value after a regular write
@@ -52,7 +52,7 @@ type uploader struct {
 	systemID   string         // system identifier of the folder's cluster
 	limits     remote.Limits
 	last       remote.State // state that was uploaded last
-	lastView   uint64       // version of the View that was uploaded last; 0 if the next View must be uploaded in any case
+	lastView   uint64       // version of the View that was uploaded last; 0 if the next upload must not be skipped
 	lossesDue  bool         // whether states before losses may have to be uploaded
 	lossesAt   time.Time    // time at which lossesDue becomes true again; zero if no time is set
 	pruned     time.Time    // time of the last pruning
@@ -136,7 +136,7 @@ func (u *uploader) workIfDue(ctx context.Context) {
 	}
 }
 
-// nextWork returns the work that is due, with a description, or nil if there is none.
+// nextWork returns a description of the work that is due and the function that does it. work is nil if nothing is due.
 func (u *uploader) nextWork(now time.Time) (what string, work func(context.Context) error) {
 	s := u.schedule
 	if !u.lossesAt.IsZero() && !now.Before(u.lossesAt) {
@@ -288,8 +288,8 @@ func (u *uploader) uploadCurrent(ctx context.Context) error {
 	return nil
 }
 
-// upload uploads a state to f. The parameter bytes is the size of the state's JSON, which the status needs to show the
-// progress. If the state's time is later than the accepted time, its manifest gets the accepted time; see lastAccepted.
+// upload uploads a state to f. The parameter bytes is the size of the state's JSON. The status shows how many of these bytes
+// are uploaded. If the state's time is later than the accepted time, its manifest gets the accepted time; see lastAccepted.
 func (u *uploader) upload(ctx context.Context, f *remote.Folder, src remote.Source, bytes int64) (remote.State, manifest.Manifest, error) {
 	p := &uploadProgress{data: src.Data, began: time.Now(), total: bytes}
 	u.uploading.Store(p)

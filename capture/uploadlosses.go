@@ -19,8 +19,8 @@ import (
 	"capture/store/remote"
 )
 
-// lossCheck is the time until uploadLosses runs again after it has found an open loss that only the copies show, or a loss
-// that it could not check.
+// lossCheck is the pause before uploadLosses runs again. uploadLosses runs again if it has found an open loss that only the
+// copies show, or if it could not check all losses.
 const lossCheck = time.Minute
 
 // errNotOpened means that a kept state could not be opened: it was dropped in the meantime, or cannot be read.
@@ -38,8 +38,8 @@ func (u *uploader) uploadLosses(ctx context.Context) error {
 	for _, c := range clusters {
 		states[c.SystemID] = c.States
 	}
-	known := map[string]bool{} // URLs of the copies of states that are kept here
-	missed := false            // whether a state could not be opened
+	known := map[string]bool{} // URLs of copies whose states are also kept on this machine
+	missed := false            // whether a kept state could not be opened
 	for _, local := range u.kept() {
 		if local.Loss == nil {
 			continue
@@ -88,7 +88,7 @@ func (u *uploader) awaitNewestView(ctx context.Context) *snapshot.View {
 // findOpenLosses therefore waits for a newer View and checks the rows again.
 func (u *uploader) findOpenLosses(ctx context.Context, states map[string][]remote.State, known map[string]bool) error {
 	v := u.view()
-	if v == nil { // it is not known yet which rows the table has
+	if v == nil { // the rows of the table are not known yet, so no loss can be checked
 		u.lossesAt = time.Now().Add(lossCheck)
 		return nil
 	}
@@ -174,7 +174,7 @@ func (u *uploader) copyLoss(ctx context.Context, local *kept.State, m manifest.M
 		file, err = statefile.Open(ctx, local.CompressedPath(), nil)
 	}
 	if err != nil {
-		return nil, errNotOpened // the keeper reports a state that cannot be read
+		return nil, errNotOpened // the keeper already reports states that cannot be read
 	}
 	defer file.Close()
 	f := u.folder

@@ -12,8 +12,8 @@ import (
 	"capture/internal/pgserver"
 )
 
-// TestCopiesAfterAnOutage: the service refuses connections for a while. Meanwhile capture still writes the file. Afterwards it
-// copies the newest state.
+// TestCopiesAfterAnOutage: while the storage service refuses connections, capture still writes feedback.json. When the
+// service is back, capture uploads the newest state.
 func TestCopiesAfterAnOutage(t *testing.T) {
 	if testing.Short() {
 		t.Skip("waits for retries")
@@ -49,8 +49,8 @@ func TestCopiesAfterAnOutage(t *testing.T) {
 	}
 }
 
-// TestOutageIsNoWork: an attempt that only waits for an unreachable service does not count as work, so the uploader does not
-// rest after it.
+// TestOutageIsNoWork: the time for which an upload waits for an unreachable service does not count as work, so the uploader
+// does not make a long pause after this wait.
 func TestOutageIsNoWork(t *testing.T) {
 	if testing.Short() {
 		t.Skip("waits for a service that is away")
@@ -122,7 +122,7 @@ func TestHangingUploadRaisesAlert(t *testing.T) {
 	if c.Problem != "" || c.lateAt.Sub(*c.Pending) < lateUpload {
 		t.Errorf("copies are %+v", c)
 	}
-	stuck := *d.uploader.report.Load() // nobody replaces it while the upload hangs
+	stuck := *d.uploader.report.Load() // the uploader does not replace this report while the upload hangs
 	stuck.lateAt = time.Now()
 	d.uploader.report.Store(&stuck)
 	if c := d.Status().Copies; !strings.Contains(c.Problem, "while changes wait") || !worthAlert(c.check(time.Now())) {

@@ -30,7 +30,7 @@ type uploadSchedule struct {
 	pending  time.Time     // time of the oldest change that no upload includes; zero if there is none
 	regular  bool          // whether a regular write has happened since the last upload
 	uploaded time.Time     // time of the last successful upload; zero before the first upload
-	proven   time.Time     // time of the last proof, in which a state was read back and was not damaged; zero before the first proof
+	proven   time.Time     // time of the last proof, which read a state back and found no damage; zero before the first proof
 	started  time.Time     // start of the schedule
 	lastEnd  time.Time     // end of the last work, successful or not
 	lastTook time.Duration // duration of the last work

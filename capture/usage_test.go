@@ -16,7 +16,7 @@ func TestTypesWithoutUsage(t *testing.T) {
 		t.Run(source, func(t *testing.T) {
 			t.Parallel()
 			role := "usage_" + source
-			t.Cleanup(func() { dropRole(t, role) }) // runs after the drop of the database, in which the role has privileges
+			t.Cleanup(func() { dropRole(t, role) }) // runs after the database is dropped, because the role has privileges in the database
 			db := pgserver.Database(t)
 			conn := connect(t, db)
 			exec(t, conn, "CREATE SCHEMA extensions")

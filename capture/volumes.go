@@ -68,7 +68,7 @@ func (m *volumeMonitor) run(ctx context.Context) error {
 	}
 }
 
-// measureAll measures all volumes, and leaves out those that cannot be measured.
+// measureAll measures all volumes. The result does not contain volumes that cannot be measured.
 func (m *volumeMonitor) measureAll() []volume.Usage {
 	usages := make([]volume.Usage, 0, len(m.dirs))
 	for _, d := range m.dirs {

@@ -19,7 +19,7 @@ import (
 // connection to the database, and the URL for the role.
 func roleSetUp(t *testing.T, role string) (conn *pgx.Conn, roleURL string) {
 	t.Helper()
-	t.Cleanup(func() { dropRole(t, role) }) // runs after the drop of the database, in which the role has privileges
+	t.Cleanup(func() { dropRole(t, role) }) // runs after the database is dropped, because the role has privileges in the database
 	db := pgserver.Database(t)
 	conn = connect(t, db)
 	exec(t, conn, "CREATE TABLE votes (vote_id serial PRIMARY KEY, comment text)")
@@ -191,7 +191,7 @@ func TestLostIdentityWhileSlotWaits(t *testing.T) {
 		t.Skip("waits for a plain read")
 	}
 	t.Parallel()
-	s := pgserver.ForTest(t, pgserver.Options{}) // on a shared server, the open transaction would hold up the slots of other tests
+	s := pgserver.ForTest(t, pgserver.Options{}) // on a shared server, the open transaction would block the slots of other tests
 	conn := connect(t, s.URL("postgres"))
 	exec(t, conn, "CREATE TABLE votes (vote_id serial PRIMARY KEY, comment text)")
 	exec(t, conn, "INSERT INTO votes (comment) VALUES ('a')")
