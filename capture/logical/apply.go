@@ -29,8 +29,8 @@ type applier struct {
 	inTxn   bool  // whether a Begin message has arrived, but not yet its Commit message
 	txn     source.TxnStats
 
-	// Rows whose key another row has taken in this transaction. A displaced row is removed when its own update or delete
-	// arrives, so no displaced row is left at the end of the transaction.
+	// Rows whose key another row has taken in this transaction. When the update or delete of a displaced row arrives, the row
+	// is removed from displaced, so displaced is empty at the end of the transaction.
 	displaced displacedRows
 
 	// The current change, and buffers that each change reuses. oldValues and newValues contain one value in text form for each

@@ -24,16 +24,17 @@ const (
 // awaitCommits returns once every transaction that the exported snapshot shows as committed has ended for all sessions.
 // Until then nobody may read a table with that snapshot.
 //
-// A commit has three steps: the server writes the commit record to the WAL, then marks the transaction as committed in pg_xact,
-// and then removes it from the list of running transactions. A walsender can decode the record after the first step. The
-// snapshot of a new slot may therefore show a transaction as committed before pg_xact does. A scan with that snapshot treats
-// the transaction as aborted and stores this in the row's hint bits: the application's commit is lost for every session,
-// permanently. This bug of PostgreSQL affects rows of the catalog as well as rows of the application. It is fixed in 15.20 and
-// 19. See "Race conditions in logical decoding" on pgsql-hackers, January 2026.
+// A commit has three steps. The server writes the commit record to the WAL, marks the transaction as committed in pg_xact,
+// and removes the transaction from the list of running transactions. A walsender can decode the record after the first step.
+// The snapshot of a new slot may therefore show a transaction as committed before pg_xact does. A scan with this snapshot
+// treats the transaction as aborted, and stores that in the row's hint bits. The application's commit is then permanently
+// lost for every session. This bug of PostgreSQL affects rows of the catalog as well as rows of the application. It is fixed
+// in 15.20 and 19. See "Race conditions in logical decoding" on pgsql-hackers, January 2026.
 //
-// Calling pg_current_snapshot() is safe, because this function reads no table. awaitCommits imports the exported snapshot for
-// this one call. It then compares the result with new, ordinary snapshots until all transactions that the exported snapshot
-// shows as committed have ended in an ordinary snapshot, too.
+// Calling pg_current_snapshot() is safe, because this function reads no table. awaitCommits imports the exported snapshot
+// only for this call, which returns the exported snapshot as text. awaitCommits then compares the exported snapshot with a
+// new ordinary snapshot, and repeats this with newer ones. It stops when all transactions that the exported snapshot shows
+// as committed have ended in the ordinary snapshot.
 func awaitCommits(ctx context.Context, env *source.Env, queries *postgres.QueryConn, snapshotName string) error {
 	var exported xidSnapshot
 	err := queries.Do(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
@@ -75,7 +76,8 @@ func awaitCommits(ctx context.Context, env *source.Env, queries *postgres.QueryC
 	}
 }
 
-// readExportedSnapshot returns the exported snapshot with this name. It runs no statement that reads a table.
+// readExportedSnapshot returns the exported snapshot with this name. It runs no statement that reads a table, because such a
+// statement could undo a commit (see awaitCommits).
 func readExportedSnapshot(ctx context.Context, conn *pgx.Conn, name string) (xidSnapshot, error) {
 	tx, err := postgres.Begin(ctx, conn, "ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT "+postgres.QuoteLiteral(name))
 	if err != nil {
@@ -127,8 +129,8 @@ func parseXIDSnapshot(text string) (xidSnapshot, error) {
 	return s, nil
 }
 
-// endedBy reports whether every transaction that s shows as ended has also ended in the parameter now, a later snapshot.
-// Transactions below s.xmin had really ended when s was built, so only those between s.xmin and s.xmax need a check.
+// endedBy reports whether every transaction that s shows as ended has also ended in the later snapshot now. Transactions
+// below s.xmin had ended for all sessions when s was built. Only transactions between s.xmin and s.xmax need a check.
 func (s xidSnapshot) endedBy(now xidSnapshot) bool {
 	if now.xmax < s.xmax {
 		return false

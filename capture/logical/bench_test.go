@@ -23,10 +23,10 @@ import (
 	"capture/snapshot/rowjson"
 )
 
-// BenchmarkStream measures how fast capture applies changes that already wait in its slot. For comparison, pg_recvlogical reads
-// the same changes and discards them. It uses the output plugin pgoutput, as capture does, and also wal2json and decoderbufs if
-// the server has these plugins. Followers, which are programs that use other libraries, also read the changes, if they can be
-// installed. CAPTURE_BENCH_ROWS sets the number of votes.
+// BenchmarkStream measures how fast capture applies changes that already wait in its slot. For comparison, pg_recvlogical
+// reads the same changes and discards them. pg_recvlogical uses the output plugin pgoutput, as capture does. If the server
+// has wal2json and decoderbufs, pg_recvlogical also uses these plugins. Followers, which are programs that use other
+// libraries, also read the changes, if they can be installed. CAPTURE_BENCH_ROWS sets the number of votes.
 func BenchmarkStream(b *testing.B) {
 	rows, err := strconv.Atoi(cmp.Or(os.Getenv("CAPTURE_BENCH_ROWS"), "100000"))
 	if err != nil {

@@ -7,13 +7,14 @@ import (
 	"capture/internal/pgoutput"
 )
 
-// displacedRows maps a key to the lines of rows that had this key until another row took it. Several rows can lose the same key
-// one after the other.
+// displacedRows maps a key to the lines of rows that had this key until another row took it. Several rows can lose the same
+// key in one transaction.
 //
-// A deferrable key is checked at the end of the statement or transaction, so "UPDATE t SET id = id + 1" may give row 1 the key
-// of row 2 before row 2 gets its new key. The stream contains these updates one after the other, but the Table holds only one
-// row per key. Until the update of row 2 arrives, displacedRows holds row 2. A table with a deferrable key needs replica
-// identity FULL. The update of row 2 then carries all old values of row 2, which identify its line among the displaced lines.
+// Postgres checks a deferrable key at the end of the statement or transaction. Therefore, "UPDATE t SET id = id + 1" may
+// give row 1 the key of row 2 before row 2 gets its new key. The stream contains these updates one after the other, but the
+// Table holds only one row per key. Until the update of row 2 arrives, displacedRows holds row 2. A table with a deferrable
+// key needs replica identity FULL. The update of row 2 then carries all old values of row 2, which identify its line among
+// the displaced lines.
 type displacedRows map[string][][]byte
 
 // stashDisplaced adds the row that has newKey to the displaced rows, because another row is about to take that key. The stream

@@ -16,9 +16,9 @@ import (
 // horizons moves the horizon of the rows in memory forward while capture follows the stream.
 //
 // The regular check, each Barrier and a stop read an xmin and then a WAL position. Every transaction below this xmin had
-// already ended, so its commit record is below this WAL position. Once the stream has been applied up to the position, the
-// Table has everything that these transactions committed, and the xmin and the position become the Table's horizon. A walsender
-// sends only WAL that is flushed, so the horizon remains valid after a crash of the server.
+// already ended, so its commit record is below this WAL position. When the stream has been applied up to the position, the
+// Table contains the changes of all these transactions. The xmin and the position then become the Table's horizon. A
+// walsender sends only WAL that is flushed, so the horizon remains valid after a crash of the server.
 type horizons struct {
 	place snapshot.Place // place of the horizon with which the stream began; zero if the stream began without a horizon
 
@@ -88,9 +88,9 @@ func (s *Source) proposeHorizon(ctx context.Context, conn *pgx.Conn) error {
 	return nil
 }
 
-// advanceHorizon is called at a stop. It moves the horizon past all transactions that have ended, if the server answers within
-// Timeouts.Stop. Without this call, the horizon could be older than a change of many rows just before the stop, and the next
-// run would transfer these rows again.
+// advanceHorizon moves the horizon past all transactions that have ended, if the server answers within Timeouts.Stop. stream
+// calls it when capture stops. Otherwise, the horizon could be older than a change of many rows just before the stop, and
+// the next run would transfer these rows again.
 //
 // If the answer to the last regular check is overdue, the server probably hangs. advanceHorizon then returns at once.
 func (s *Source) advanceHorizon(ctx context.Context) error {

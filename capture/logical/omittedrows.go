@@ -57,9 +57,9 @@ func (a *applier) setKey(key *[]byte, values [][]byte) (err error) {
 	return err
 }
 
-// encodeOrOmit encodes the new row into a.line. If the row is too large, it returns the sizes of the row's values instead.
-// oldLine is the row's line before an update. oldSizes are the sizes of the row's values before the update if the row was
-// omitted; otherwise oldSizes is nil.
+// encodeOrOmit encodes the new row into a.line, and returns nil. If the row is too large, it returns the sizes of the row's
+// values instead. oldLine is the row's line before an update. oldSizes are the sizes of the row's values before the update
+// if the row was omitted; otherwise oldSizes is nil.
 func (a *applier) encodeOrOmit(oldLine []byte, oldSizes []int64) (sizes []int64, err error) {
 	if a.omitted != nil {
 		return a.omitted, nil

@@ -49,8 +49,8 @@ func (c *rowCounter) run(ctx context.Context) error {
 	}
 }
 
-// compare returns a *source.ResyncError if the row counts differ. Rows may be inserted or deleted during a count, so a count
-// proves nothing if the Table has changed since its start. Only a difference in three successive counts is an error.
+// compare returns a *source.ResyncError if the row counts differ. If the Table changes during a count, rows may have been
+// inserted or deleted, so the count proves nothing. Only a difference in three successive counts is an error.
 func (c *rowCounter) compare(ctx context.Context) error {
 	var rows int
 	for range 3 {

@@ -15,7 +15,7 @@ import (
 )
 
 // serverValues queries values that only the server can compute: the JSON of types that rowjson does not know, and generated
-// columns, which the stream leaves out. The stream waits for each of these queries.
+// columns, which the stream leaves out. The applier waits for the result of each query before it continues.
 type serverValues struct {
 	ctx         context.Context // context of the stream, because rowjson.Encoder passes no context to encode
 	queries     *postgres.QueryConn
@@ -112,9 +112,9 @@ func (v *serverValues) textOf(encoder *rowjson.Encoder, line []byte, column int)
 	return text, err == nil
 }
 
-// determinesValue reports whether the JSON of a value of type t determines the value. The JSON does not determine the value in
-// three cases. A type that only the server encodes may have any JSON. A null of type json may be SQL's NULL or JSON's null. If
-// the elements of an array may themselves be JSON arrays, an inner array may be such an element or another dimension.
+// determinesValue reports whether the JSON of a value of type t determines the value. The JSON does not determine the value
+// in three cases. A type that only the server encodes may have any JSON. A null of type json may be SQL's NULL or JSON's
+// null. If an element of an array may itself be a JSON array, an inner JSON array may be an element or another dimension.
 func determinesValue(t *rowjson.Type, value json.RawMessage) bool {
 	switch {
 	case string(value) == "null":

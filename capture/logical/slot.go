@@ -50,10 +50,10 @@ const connectionChecks = 12
 // create creates the slot. The server first waits until all open write transactions have ended. Each transaction is therefore
 // either entirely in the snapshot or entirely in the stream.
 //
-// If this process is killed meanwhile, the server (since version 14) ends the session at its next test of the connection.
-// Otherwise the slot would retain WAL until the transactions have ended, and each restart of capture would leave another slot
-// behind. If this process is frozen, the timeout of a frozen client begins when the transactions have ended. Otherwise the slot
-// would retain WAL without limit.
+// If this process is killed while the server waits, the server (since version 14) ends the session at its next test of the
+// connection. Without these tests, the slot would retain WAL until the transactions have ended, and each restart of capture
+// would leave another slot behind. If this process is frozen, the timeout of a frozen client begins when the transactions
+// have ended. Without this timeout, the slot would retain WAL without limit.
 func (s *slot) create(ctx context.Context, conn *pgconn.PgConn) (slotSnapshot, error) {
 	frozenTimeout := tablecopy.FrozenClientTimeout(s.env)
 	if err := postgres.LimitAbandonedWALSender(ctx, conn, frozenTimeout, frozenTimeout/connectionChecks); err != nil {
@@ -108,8 +108,8 @@ func (s *slot) checkUncreated(ctx context.Context, conn *pgx.Conn) error {
 	return err
 }
 
-// checkRetainedWAL reports to Progress how much WAL the slot retains. It returns a *source.ResyncError if that is more than
-// MaxWAL or if the server has invalidated the slot, and errNoSlot if the slot does not exist.
+// checkRetainedWAL reports to Progress how much WAL the slot retains. It returns errNoSlot if the slot does not exist. It
+// returns a *source.ResyncError if the slot retains more than MaxWAL, or if the server has invalidated the slot.
 func (s *slot) checkRetainedWAL(ctx context.Context, conn *pgx.Conn) error {
 	var retained *int64
 	var status string

@@ -10,8 +10,9 @@ import (
 	"capture/internal/pgserver"
 )
 
-// TestSlotOfKilledClient cuts the connection while the creation of the slot waits for an open transaction, and sends no request
-// to cancel the creation, as if the process was killed. The server drops the slot, although the transaction stays open.
+// TestSlotOfKilledClient checks that the server drops the slot of a killed process even if the creation of the slot still
+// waits for an open transaction. The test cuts the connection without a request to cancel the creation, as if the process
+// was killed.
 func TestSlotOfKilledClient(t *testing.T) {
 	t.Parallel()
 	s := pgserver.ForTest(t, pgserver.Options{})
@@ -27,8 +28,8 @@ func TestSlotOfKilledClient(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(proxy.Close)
-	// The server tests the connection 2.5 s after slot.create has set the interval of these tests. By then the request to create
-	// the slot must have arrived, also on a busy machine, because the server does not test an idle session.
+	// The server tests the connection 2.5 s after slot.create has set the interval of these tests. The request to create the
+	// slot must arrive within this time, even on a busy machine, because the server does not test an idle session.
 	source := slotSource(t, proxy.URL("postgres"), 30*time.Second)
 	created := make(chan error, 1)
 	go func() {
@@ -50,7 +51,8 @@ func TestSlotOfKilledClient(t *testing.T) {
 	open.MustExec("ROLLBACK")
 }
 
-// TestSlotOfFrozenClient sends nothing after the creation of the slot, as if the process was frozen. The server drops the slot.
+// TestSlotOfFrozenClient checks that the server drops the slot of a frozen process. The test sends nothing after the
+// creation of the slot, as if the process was frozen.
 func TestSlotOfFrozenClient(t *testing.T) {
 	t.Parallel()
 	url := pgserver.Database(t)

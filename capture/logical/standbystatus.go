@@ -25,14 +25,14 @@ const (
 // standby is the sending side of a replication connection. It confirms positions to the server by Standby status update
 // messages ("Streaming Replication Protocol" in the PostgreSQL documentation).
 //
-// standby confirms a change when the change has been applied to the Table in memory, even if the file does not contain it yet.
-// The slot is temporary: after a restart, capture follows a new slot, and needs no WAL of the old one. Confirming later would
-// only retain more WAL and delay a shutdown of the server, because the server waits until all WAL that it has sent is
-// confirmed.
+// standby confirms a change when the change has been applied to the Table in memory, even if the file does not contain it
+// yet. The slot is temporary: after a restart, capture follows a new slot, and needs no WAL of the old one. A later
+// confirmation would only retain more WAL. It would also delay a shutdown of the server, because the server waits until all
+// sent WAL is confirmed.
 //
-// Once the stream has begun, only the standby writes to the connection: the receiver only reads, and commands are no longer
-// possible. A status message therefore reaches the server even while the receiver applies a transaction for longer than
-// wal_sender_timeout.
+// After the stream has begun, the connection accepts no commands. The receiver only reads from the connection, and only the
+// standby writes to it. A status message therefore reaches the server even while the receiver applies a transaction for
+// longer than wal_sender_timeout.
 type standby struct {
 	conn     *pgconn.PgConn
 	reads    *postgres.ReadClock // clock of reads from conn

@@ -100,8 +100,8 @@ func (r *receiver) handleXLogData(data []byte) error {
 	if commit.Changes() > 0 {
 		r.recordCommit(commit)
 	}
-	// Confirm the end position of the commit record, which the Commit message contains. The positions in XLogData are those of
-	// single changes. Such a position plus the length of its payload is not a WAL position.
+	// Confirm the end position of the commit record, which the Commit message contains. XLogData contains only the position of
+	// a single change. The sum of this position and the length of the payload is not a WAL position.
 	r.setApplied(commit.LSN)
 	return nil
 }
