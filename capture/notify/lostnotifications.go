@@ -26,9 +26,9 @@ type activity struct {
 	changes       int64  // number of changed rows according to the statistics, which lag and include rolled-back changes
 }
 
-// fullReadReason returns the reason why the whole table must be read again, or "" if there is none. The parameter before is the
-// activity at the last check, sinceRead is the time since checkLoop last requested a full read, and sinceNotified is the time
-// since the last notification.
+// fullReadReason returns the reason why the whole table must be read again, or "" if there is none. The parameter before is
+// the activity at the last check. sinceRead is the time since checkLoop last requested a full read. sinceNotified is the
+// time since the last notification.
 func (a activity) fullReadReason(before activity, sinceRead, sinceNotified time.Duration) string {
 	switch {
 	case a.queue.LosesNotifications() && sinceRead >= lossReread:

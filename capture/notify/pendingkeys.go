@@ -33,7 +33,7 @@ type pendingKeys struct {
 
 // keyBatch is what a round reads: the rows with these keys, or the whole table.
 type keyBatch struct {
-	keys           map[string][]string // for each row, the texts of its key columns; the index is these texts in one string
+	keys           map[string][]string // values of each row's key columns, as texts; the index is the texts joined with \x00
 	fullReadReason string              // reason to read the whole table; "" if the keys are enough
 }
 
@@ -114,7 +114,7 @@ func (p *pendingKeys) drain() keyBatch {
 	return b
 }
 
-// mergeInto adds to b everything that has arrived since drain. All of this also stays pending for the next round.
+// mergeInto adds to b all keys and requests that have arrived since drain. They also stay pending for the next round.
 func (p *pendingKeys) mergeInto(b *keyBatch) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

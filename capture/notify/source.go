@@ -53,18 +53,18 @@ const (
 //  4. In the transaction of step 2, read the rows of all keys received so far, and commit them as the next View. The keys
 //     that arrived after step 1 are read again in the next round.
 //
-// The server has one queue of notifications. A transaction that commits takes a lock, appends its notifications to the queue,
-// becomes visible to new snapshots, and then releases the lock. So the queue is in commit order. The server delivers
-// notifications in this order, and delivers a notification only after its transaction has become visible.
+// The server has one queue of notifications. A transaction that commits takes a lock, appends its notifications to the
+// queue, becomes visible to new snapshots, and then releases the lock. Therefore, the queue is in commit order. The server
+// delivers notifications in this order, and delivers a notification only after its transaction has become visible.
 //
-// So when the marker arrives, the listener has received the notifications of every transaction that the snapshot of step 2
-// shows, and step 4 reads all rows that these transactions changed. The keys may include keys of later transactions. Reading
-// these rows does no harm, because the snapshot does not show the later changes; the next round reads them again. The keys
-// drained in step 1 belong to transactions that the snapshot shows, so they need no second read. Therefore no View shows only a
-// part of a transaction.
+// When the marker arrives, the listener has therefore received the notifications of every transaction that the snapshot of
+// step 2 shows. Step 4 reads all rows that these transactions changed. The keys may include keys of later transactions. To
+// read their rows does no harm, because the snapshot does not show the later changes. The next round reads these rows again.
+// The keys drained in step 1 belong to transactions that the snapshot shows, so they need no second read. Therefore no View
+// shows only a part of a transaction.
 //
-// The listener starts before the snapshot of the first copy is taken, so it receives the notifications of every transaction
-// that this copy does not show.
+// The listener starts before the first copy takes its snapshot. It therefore receives the notifications of every transaction
+// that the first copy does not show.
 type Source struct {
 	*source.Rounds
 	env     *source.Env

@@ -113,8 +113,8 @@ func (s *Source) loop(ctx context.Context, t *snapshot.Table) error {
 	}
 }
 
-// restShare is the pause after a read, as a multiple of the read's duration. So capture reads for at most a tenth of the time,
-// however large the table is.
+// restShare is the pause after a read, as a multiple of the read's duration. With a pause of nine times this duration,
+// capture reads for at most a tenth of the time, even if the table is large.
 const restShare = 9
 
 // nextPause returns the time until the next read.
@@ -126,16 +126,16 @@ func (s *Source) withdrawHarmful(ctx context.Context, table postgres.Name) error
 	return s.env.WithdrawHarmful(ctx, s.reader.Conn, table)
 }
 
-// serverSnapshotQuery returns a text that detects changes. If the text is the same at two times, no transaction that changed a
-// row has ended in between. The query returns no row if the server has no such text.
+// serverSnapshotQuery returns a text that detects changes. If two queries return the same text, no transaction that changed
+// a row has ended between the two queries. The query returns no row if the server cannot provide this text.
 //
-// On a primary, the text contains the current snapshot: xmax, which is above the IDs of all transactions that have ended, and
-// the list of transactions below xmax that are still running. A transaction that ends in between leaves the list or raises
-// xmax, even if its commit was waiting for a standby when the earlier snapshot was taken. This holds for every transaction that
-// changes a row, because such a transaction has an ID. Among them are transactions that roll back or are prepared, and
-// transactions of other sessions and databases. After a crash, the server may reuse the IDs of transactions that were lost
-// because of synchronous_commit = off. So the text also identifies the session, since no session outlives a crash or a
-// failover.
+// On a primary, the text contains the current snapshot. A snapshot contains xmax, which is above the IDs of all ended
+// transactions, and the list of running transactions below xmax. A transaction that ends between two queries leaves the list
+// or raises xmax, even if its commit waited for a standby during the first query. This is true for every transaction that
+// changes a row, because Postgres gives an ID to each of them. It is also true for transactions that roll back or are
+// prepared, and for transactions of other sessions and databases. After a crash, the server may reuse the IDs of
+// transactions that were lost because of synchronous_commit = off. The text therefore also identifies the session, because a
+// session always ends at a crash or a failover.
 //
 // On a standby, snapshots do not list running transactions. There, the text contains the replay position, which rises with
 // each WAL record.
@@ -147,10 +147,11 @@ const serverSnapshotQuery = `
 	WHERE a.backend_start IS NOT NULL
 		AND (NOT pg_catalog.pg_is_in_recovery() OR pg_catalog.pg_last_wal_replay_lsn() IS NOT NULL)`
 
-// rowsHashQuery returns a query for a text that identifies the row versions that a snapshot shows. The text is the number of
-// versions and the sum of a 64-bit hash of each version's place (table, page and slot) and transaction. A row version never
-// changes once the transaction that created it has ended, and its place is reused only for a version of another transaction.
-// So two snapshots that show the same versions show the same rows, as long as the table's definition is the same, too.
+// rowsHashQuery returns a query for a text that identifies the row versions that a snapshot shows. The text contains the
+// number of row versions and the sum of their 64-bit hashes. Each hash covers the place of a row version (table, page and
+// slot) and its transaction. A row version never changes once the transaction that created it has ended, and its place is
+// reused only for a version of another transaction. Therefore, if two snapshots show the same row versions, and the table's
+// definition has not changed, they show the same rows.
 func rowsHashQuery(table *postgres.Table) string {
 	return "SELECT concat_ws(' ', count(*), sum(pg_catalog.hashtextextended(concat_ws(' ', tableoid, ctid, xmin), 0)::numeric)) FROM " + table.FromClause()
 }

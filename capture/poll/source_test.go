@@ -63,8 +63,8 @@ func (r *reads) want(after, how string) {
 	}
 }
 
-// TestReadSkipsOnlyUnchangedTables checks that an unchanged table is not copied, and that no change is skipped, whatever its
-// kind. The test has its own server, because any write on a server changes the server's snapshot.
+// TestReadSkipsOnlyUnchangedTables checks that an unchanged table is not copied, and that no kind of change is skipped. The
+// test has its own server, because any write on a server changes the server's snapshot.
 func TestReadSkipsOnlyUnchangedTables(t *testing.T) {
 	t.Parallel()
 	s := pgserver.ForTest(t, pgserver.Options{Settings: map[string]string{"autovacuum": "off", "max_prepared_transactions": "5"}})
@@ -90,7 +90,7 @@ func TestReadSkipsOnlyUnchangedTables(t *testing.T) {
 	r.next() // the result of next depends on whether VACUUM changes a row version
 	r.want("nothing, once more", "snapshot")
 
-	conn.MustExec("UPDATE votes SET comment = 'hot' WHERE vote_id = 7") // comment is in no index, and the page has room
+	conn.MustExec("UPDATE votes SET comment = 'hot' WHERE vote_id = 7") // HOT, because comment is in no index and the page has room
 	r.want("a HOT update", "copy")
 	conn.MustExec("UPDATE votes SET comment = comment WHERE vote_id = 7")
 	r.want("an update to the same values", "copy")

@@ -25,14 +25,14 @@ type Env struct {
 
 	MaxRow       int64         // size limit of a row as JSON, in bytes (see RowLimit); 0 for the most that a Table can hold
 	MaxWAL       int64         // bytes of WAL that a replication slot may retain; 0 for no limit
-	PollInterval time.Duration // time between reads of the table by package poll
+	PollInterval time.Duration // time between two reads of the table by the poll source
 	Chosen       bool          // whether the operator chose this source by name, and so accepts its side effects
 	SystemID     string        // last system identifier that an earlier attempt found; "" if it is not known
 	Publication  string        // text of PublicationCondition that the previous attempt logged; "" if it logged none
 
-	// LoadRows loads into t the rows that an earlier run left in the file, if the source of this attempt can bring them up to
-	// date. shape and place describe the table as it is now. The source calls LoadRows before it opens a transaction. If
-	// LoadRows is nil, or if t has rows already, there is nothing to load (see NeedsRows).
+	// LoadRows loads into t the rows that an earlier run left in feedback.json, if the source of this attempt can bring them up
+	// to date. shape and place describe the present table. The source calls LoadRows before it opens a transaction. If LoadRows
+	// is nil, or if t has rows already, there is nothing to load (see NeedsRows).
 	LoadRows func(ctx context.Context, t *snapshot.Table, shape *rowjson.Shape, place *snapshot.Place)
 }
 

@@ -115,7 +115,7 @@ func NewProgress(source string, changed func()) *Progress {
 	return &Progress{source: source, changed: changed, phase: Connecting, conditions: map[string]string{}}
 }
 
-// Report returns what the source has reported so far.
+// Report returns everything that the source has reported so far.
 func (p *Progress) Report() Report {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -105,8 +105,8 @@ func TestRounds(t *testing.T) {
 	}
 }
 
-// TestTxnLogger checks that each commit of a burst gets its own line, and that the commits above the burst share one line per
-// second with their sums and first keys.
+// TestTxnLogger checks that each of the first 1000 commits gets its own log line. The commits after this burst share one
+// line per second, which contains their sums and their first keys.
 func TestTxnLogger(t *testing.T) {
 	t.Parallel()
 	var out strings.Builder

@@ -12,12 +12,12 @@ type Timeouts struct {
 	Idle  time.Duration // a connection counts as dead if the server has sent nothing for this time
 	Ping  time.Duration // interval at which a server that sends nothing is asked for a reply
 	Check time.Duration // time between regular checks for events that the source's changes do not show, such as a new definition of the table
-	Stop  time.Duration // longest duration of each step of a stop; with these steps, the next run need not copy the whole table
+	Stop  time.Duration // longest duration of each step with which a stop prepares the resync of the next run
 
 	// For the following fields, zero means the default, which the package named in the field's comment defines.
 	RowCount     time.Duration // interval at which the table's rows are counted; see package logical
 	FrozenClient time.Duration // time after which the server ends the sessions that create the slot or copy the table, if this process is frozen; see tablecopy.FrozenClientTimeout
-	Marker       time.Duration // if a notified marker takes longer than this, the whole table is read; see package notify
+	Marker       time.Duration // longest wait for a marker, after which the whole table is read; see package notify
 }
 
 const (
