@@ -29,8 +29,8 @@ type relationSize struct {
 }
 
 // loadRelationSize queries the size of the table and its number of pages. The transaction of conn sees only rows on these
-// pages: the rows were there when the transaction took its snapshot, and the transaction's lock prevents a rewrite that would
-// move them.
+// pages. All these rows were there when the transaction took its snapshot, and the transaction's lock prevents a rewrite
+// that would move them.
 //
 // PostgreSQL 14 and later can read a range of pages by a TID Range Scan, but only in heap tables. A standby is always read
 // over one connection.
@@ -76,8 +76,8 @@ type pageRange struct{ start, end int64 }
 
 const noPage = -1
 
-// whereClause returns the condition that selects the range. In a partitioned table, it selects these pages of each partition,
-// so all ranges together still select each row exactly once.
+// whereClause returns the condition that selects the range. In a partitioned table, it selects the pages with these numbers
+// in each partition. All ranges together still select each row exactly once.
 func (r pageRange) whereClause() string {
 	switch {
 	case r.start == noPage:

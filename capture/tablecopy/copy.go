@@ -136,8 +136,8 @@ func ImportSnapshot(ctx context.Context, env *source.Env, conn *pgx.Conn, table 
 	if err := table.Lock(ctx, tx); err != nil {
 		return err
 	}
-	// The snapshot may show a partition that has been detached since, so Lock has not locked it. LoadTable must not wait long for
-	// such a partition, because this transaction holds locks.
+	// The snapshot may show a partition that was detached later. Lock has not locked this partition, so LoadTable may have to
+	// wait for its lock. This wait must be short, because this transaction holds other locks.
 	sql := "SET LOCAL lock_timeout = 100; SET TRANSACTION SNAPSHOT " + postgres.QuoteLiteral(snapshotName)
 	if _, err := tx.Exec(ctx, sql, pgx.QueryExecModeSimpleProtocol); err != nil {
 		return fmt.Errorf("import the snapshot: %w", err)

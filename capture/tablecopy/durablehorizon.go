@@ -12,10 +12,10 @@ import (
 	"capture/snapshot"
 )
 
-// If synchronous_commit is off, an ordinary snapshot shows commits before they are durable. A crash may undo them, and the
-// server then gives their transaction IDs to other transactions. A Reader therefore sets the horizon of the rows that it has
-// read only once the server has confirmed that it has flushed the WAL up to a position after the read. This confirmation must
-// come over the session that read the rows: as long as that session exists, the server has not crashed.
+// If synchronous_commit is off, an ordinary snapshot shows commits before they are durable. A crash may undo these commits,
+// and the server then gives their transaction IDs to other transactions. A Reader therefore sets the horizon of its rows
+// only after the server has confirmed that the WAL up to a position after the read is flushed. This confirmation must come
+// over the session that read the rows: as long as that session exists, the server has not crashed.
 //
 // A standby shows only changes whose WAL it has flushed. After a crash, it may show an earlier state for some time.
 // [Copier.Update] detects this by the position up to which the standby has replayed the WAL.

@@ -21,8 +21,8 @@ const (
 	keptRowBytes   = 1 << 20   // largest total size of the kept values of a row
 )
 
-// newSkippedRow returns a skippedRow with this number of columns. The parameter first holds the values of the columns that have
-// been decoded already, and prefix is the number of bytes to ignore before the length of each value.
+// newSkippedRow returns a skippedRow with this number of columns. The parameter first holds the values of the columns that
+// have been decoded already. prefix is the number of bytes to ignore before the length of each value.
 func newSkippedRow(first [][]byte, columns, prefix int) *skippedRow {
 	r := &skippedRow{values: make([][]byte, columns), sizes: make([]int64, columns), prefix: prefix}
 	for _, v := range first {

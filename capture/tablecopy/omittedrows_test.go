@@ -11,8 +11,9 @@ import (
 	"capture/snapshot/rowjson"
 )
 
-// TestCopySkipsLargeRows decodes a copy with rows of many sizes, in pieces of many sizes. A row that is too large must be
-// omitted, with its key and size, whichever column is large. The decoder must not hold such a row in memory.
+// TestCopySkipsLargeRows decodes a copy with rows of many sizes, in pieces of many sizes. The decoder must omit each row
+// that is too large, and must report its key and size, whichever column is large. It must not hold a too large row in
+// memory.
 func TestCopySkipsLargeRows(t *testing.T) {
 	const maxRow = 600 << 10
 	text := rowjson.Type{OID: 25}

@@ -128,7 +128,7 @@ func (r *Reader) WithWatchdog(ctx context.Context, f func(context.Context) error
 }
 
 // KeyLookupProblem returns the reason why ReadRows cannot be used for the table, or "" if it can. One reason is a key column
-// that only the server can encode: the server no longer has deleted rows, so their keys could not be encoded. Another reason is
+// that only the server can encode. The server no longer has deleted rows, so it cannot encode their keys. Another reason is
 // that the user may not use the schema of a key column's type.
 func (r *Reader) KeyLookupProblem() string {
 	for _, k := range r.Table.Key {
@@ -144,9 +144,9 @@ func (r *Reader) KeyLookupProblem() string {
 
 // ReadRows reads the rows with these keys, as the transaction opened by Begin sees them, and commits them to t as its next
 // View. If a key has no row in the table, ReadRows deletes the row with this key from t. Each key is a list of its columns'
-// values in text form. position is the View's WAL position. The caller must have queried the position in the same transaction
-// before this call: ReadRows may make the server write WAL that nothing flushes, and a position after that WAL may not be
-// durable for a long time. The result stats counts the changes. If there are no changes, there is no new View.
+// values in text form. position is the View's WAL position. The caller must query the position in the same transaction
+// before this call. ReadRows may make the server write WAL that nothing flushes, so a later position may not be durable for
+// a long time. The result stats counts the changes. If there are no changes, there is no new View.
 func (r *Reader) ReadRows(ctx context.Context, t *snapshot.Table, keys [][]string, position pglogrepl.LSN) (stats *source.TxnStats, err error) {
 	err = r.withIdleTimeout(ctx, func(ctx context.Context) (err error) {
 		stats, err = r.applyRows(ctx, t, keys)
