@@ -84,9 +84,8 @@ func isThisMachine(address string) bool {
 	})
 }
 
-// dialAddress returns the address to dial for an address that a server listens on. If that address has no host, or an
-// unspecified IP address such as 0.0.0.0, the result has the parameter host instead, or the loopback address if this parameter
-// is "".
+// dialAddress returns the address to dial for an address that a server listens on. If listen has no host, or an unspecified
+// IP address such as 0.0.0.0, the result contains host instead. If host is "", the result contains the loopback address.
 func dialAddress(listen, host string) string {
 	name, port, err := net.SplitHostPort(listen)
 	if err != nil {

@@ -152,8 +152,9 @@ func (c *fileConfig) selectAt(l *remote.Location, clusters []remote.Cluster) (be
 
 // noteLoss prints a note if a loss that nobody has acknowledged precedes the newest state, which the parameter newest holds.
 // The note contains the value of --at that selects the state before the loss. If that state is damaged, the command would
-// refuse it, so the note refers to the documentation instead. A loss does not count if the newest state equals the state before
-// the loss: either the machine was lost before it uploaded a state without the lost rows, or the rows are back.
+// refuse it, so the note refers to the documentation instead. noteLoss ignores a loss if the newest state equals the state
+// before the loss. In this case, the rows are back, or the machine was lost before it uploaded a state without the lost
+// rows.
 func noteLoss(ctx context.Context, std streams, command string, l *remote.Location, newest remote.State, all []remote.State) {
 	open := slices.DeleteFunc(slices.Clone(all), func(s remote.State) bool {
 		return !s.Loss || s.Acknowledged || s.Time.After(newest.Time) || s.URL == newest.URL
@@ -219,7 +220,7 @@ func (s *copiedState) reason() string {
 	return string(s.manifest.Reason)
 }
 
-// damaged returns the damage of the state, or "" if none is known.
+// damaged returns a description of the state's damage, or "" if no damage is known.
 func (s *copiedState) damaged() string {
 	switch {
 	case s.err != nil:

@@ -170,7 +170,7 @@ func TestRestoreBeforeLoss(t *testing.T) {
 	d := startIn(t, dir, []string{"DATABASE_URL=" + url, "CAPTURE_COPY_TO=" + to}, "run", "--listen=127.0.0.1:0", "--flush-interval=2s")
 	d.awaitCopy(500)
 	before := table(t, url)
-	time.Sleep(time.Second) // the names of states have a resolution of one second
+	time.Sleep(time.Second) // --at and the names of states have a resolution of one second
 	sql(t, url, "DELETE FROM votes WHERE vote_id > 3")
 	d.awaitCopy(3)
 	d.signal(syscall.SIGTERM)

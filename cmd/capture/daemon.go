@@ -60,7 +60,7 @@ type serviceOptions struct {
 func openService(opts serviceOptions) (_ *service, err error) {
 	s := &service{memoryLimit: opts.daemon.MemoryLimit}
 	if opts.debugListen == "" {
-		runtime.MemProfileRate = 0 // net/http/pprof is linked in, so Go would sample allocations for profiles that nobody can request
+		runtime.MemProfileRate = 0 // Go samples allocations because net/http/pprof is linked in, but nobody can request a profile
 	}
 	defer func() {
 		if err != nil {
