@@ -37,11 +37,12 @@ func nameEnvVar(err error) error {
 	return fmt.Errorf("%s (%s): %s", name, flag, message)
 }
 
-// secretPattern matches texts in a message that may contain a password: database URLs, and password=value as libpq accepts it.
+// secretPattern matches the parts of a message that may contain a password: database URLs, and pairs such as password=value,
+// as libpq accepts them.
 var secretPattern = regexp.MustCompile(`(?i)\bpostgres\w*(\+\w+)?://[^\s"]*|\bpassword\s*=\s*('[^']*'|[^\s"]*)`)
 
-// redactSecrets hides passwords in a message. The message may quote an argument that was given in the wrong place, such as a
-// database URL instead of a table.
+// redactSecrets hides passwords in a message. The message may quote an argument in the wrong place, such as a database URL
+// in place of a table name. If such an argument may contain a password, redactSecrets hides the whole argument.
 func redactSecrets(message string, args []string) string {
 	for _, arg := range args {
 		_, value, _ := strings.Cut(arg, "=")

@@ -21,8 +21,8 @@ import (
 	"capture/store/remote"
 )
 
-// This file defines the flags that commands share, with their environment variables and defaults. The README lists them in a
-// table, and a test compares the two.
+// This file defines the flags that commands share, with their environment variables and defaults. The README lists the flags
+// of run in a table, and a test compares the table with the flags.
 
 // databaseConfig selects the database and the table.
 type databaseConfig struct {
@@ -48,9 +48,9 @@ type fileConfig struct {
 	fetchedFrom string // URL from which File was downloaded; "" if File was not downloaded
 }
 
-// chooseState sets File to the state that a URL, --at or the path of a kept state selects. If this changes File, chooseState
-// prints which state was selected. Without --at, it also prints notes about the newest open losses that precede the file or the
-// newest copy. The returned function deletes a downloaded file.
+// chooseState sets File to the state that a URL, --at or the path of a kept state selects. If File changes, chooseState
+// prints which state was selected. Without --at, it also prints notes about the newest losses that precede the file or the
+// newest copy, and that nobody has acknowledged. The returned function deletes a downloaded file.
 func (c *fileConfig) chooseState(ctx context.Context, std streams, command string) (remove func(), err error) {
 	if remote.IsURL(c.File) {
 		return c.fetchState(ctx, std, command)
@@ -58,9 +58,9 @@ func (c *fileConfig) chooseState(ctx context.Context, std streams, command strin
 	return func() {}, c.chooseKept(std, command)
 }
 
-// chooseKept sets File to the kept state that --at selects. Without --at, it prints notes about the newest open losses that
-// precede the file. If File is a kept state that has been compressed since its path was printed, chooseKept sets File to the
-// compressed data.
+// chooseKept sets File to the kept state that --at selects. Without --at, it prints notes about the newest losses that
+// precede the file and that nobody has acknowledged. File can be the path of a kept state that capture has compressed since
+// it printed the path. In this case, chooseKept sets File to the compressed data.
 func (c *fileConfig) chooseKept(std streams, command string) error {
 	if c.At.IsZero() {
 		if path, ok := kept.FindMoved(c.File); ok {
@@ -205,7 +205,8 @@ func (c databaseConfig) urlSource() string {
 	return "--database-url"
 }
 
-// passwordOnCommandLine reports whether the command line contains a password, which the list of processes would show.
+// passwordOnCommandLine reports whether the command line contains a password. Every user of the machine can read a password
+// there.
 func (c databaseConfig) passwordOnCommandLine() bool {
 	if c.urlSource() != "--database-url" {
 		return false

@@ -21,8 +21,8 @@ import (
 	"capture/store/retention"
 )
 
-// This file defines the types of flags. Their errors quote the bad value, unless it may be secret, and say what is accepted.
-// kong adds the name of the flag or of the environment variable.
+// This file defines the types of the flags. An error of a type quotes the bad value, unless the value may be secret, and
+// says what is accepted. kong adds the name of the flag or of the environment variable to the error.
 
 // duration is a time.Duration within the limits of the flag's min and max tags.
 type duration time.Duration
@@ -179,8 +179,8 @@ func popValue(ctx *kong.DecodeContext, what string) (string, error) {
 	return strings.TrimSpace(text), nil
 }
 
-// choice is one of the words in the flag's enum tag, in lower case. kong also checks that tag, but its error does not name the
-// environment variable that a bad value came from.
+// choice is one of the words in the flag's enum tag, in lower case. kong also checks the enum tag, but kong's error does not
+// name the environment variable of a bad value. Therefore, Decode checks the value first.
 type choice string
 
 func (c *choice) Decode(ctx *kong.DecodeContext) error {

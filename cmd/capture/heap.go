@@ -37,10 +37,11 @@ func tuneHeap(ctx context.Context, memoryLimit int64) error {
 			percent = p
 			debug.SetGCPercent(percent)
 		}
-		// The runtime keeps a tenth more memory than it needs. For some time after a copy of the table, it keeps far more.
+		// The runtime keeps a tenth more memory than it needs, and far more for some time after a copy of the table. So
+		// return free memory to the system.
 		if begun := time.Now(); free > max(live/32, 2*allowedGarbage) && begun.After(restUntil) {
 			debug.FreeOSMemory()                          // also collects garbage
-			restUntil = time.Now().Add(time.Since(begun)) // such collections take at most half of the time
+			restUntil = time.Now().Add(time.Since(begun)) // so FreeOSMemory runs for at most half of the time
 		}
 		select {
 		case <-ctx.Done():
@@ -50,9 +51,10 @@ func tuneHeap(ctx context.Context, memoryLimit int64) error {
 	}
 }
 
-// limitHeap lowers the runtime's memory limit to nine tenths of --memory or of the control group's limit, whichever is lower:
-// the runtime knows neither. It leaves an operator's GOMEMLIMIT unchanged if memoryLimit is 0. Close to its limit, the runtime
-// collects garbage more often. Without a limit, the runtime would not do so, and the kernel could kill the process.
+// limitHeap lowers the runtime's memory limit to nine tenths of --memory or of the control group's limit, whichever is
+// lower. The runtime itself knows neither of these two limits. If memoryLimit is 0, limitHeap leaves an operator's
+// GOMEMLIMIT unchanged. Close to its limit, the runtime collects garbage more often. Without a limit, the heap could grow
+// until the kernel kills the process.
 func limitHeap(memoryLimit int64) {
 	limit := cgroup.MemoryLimit()
 	if memoryLimit > 0 {
@@ -63,9 +65,9 @@ func limitHeap(memoryLimit int64) {
 	}
 }
 
-// gcPercent returns the GOGC percentage for a live heap of the given size in bytes. Most of a large heap is rows, in blocks
-// without pointers, which the collector does not scan. A collection is therefore cheap regardless of the number of rows. A few
-// percent of garbage in a large heap, in contrast, are many bytes. So a larger heap gets a lower percentage.
+// gcPercent returns the GOGC percentage for a live heap of the given size in bytes. A larger heap gets a lower percentage,
+// because even a few percent of a large heap are many bytes of garbage. Frequent collections of a large heap are cheap: most
+// of the heap is rows, in blocks without pointers, which the collector does not scan.
 func gcPercent(live uint64) int {
 	return int(min(max(allowedGarbage*100/max(live, 1), 3), 100))
 }

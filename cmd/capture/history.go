@@ -127,7 +127,7 @@ func (c historyCmd) acknowledge(ctx context.Context, std streams, h *historyList
 // drop deletes the states that --drop names.
 func (c historyCmd) drop(ctx context.Context, std streams, h *historyLists) error {
 	if h.remoteErr != nil {
-		return fmt.Errorf("drop %s: %w", c.Drop, h.remoteErr) // a state must be deleted everywhere, not only on this machine
+		return fmt.Errorf("drop %s: %w", c.Drop, h.remoteErr) // without the list of copies, drop would delete a state only on this machine
 	}
 	chosen, copies := h.kept, h.copies
 	if c.Drop != "all" {
@@ -181,8 +181,8 @@ func (c historyCmd) report(std streams, format string, args ...any) {
 	}
 }
 
-// findState returns the state at path as a slice, which is empty if there is none. It also finds a state that has been
-// compressed since the user noted its path.
+// findState returns the state at path as a slice with one element, or an empty slice if there is no such state. It also
+// finds a state that has been compressed since the user noted its path.
 func findState(states []kept.State, path string) []kept.State {
 	stem := func(path string) string {
 		if full, err := filepath.Abs(path); err == nil {
@@ -283,7 +283,7 @@ func historyText(path string, states []kept.State, p palette, now time.Time) str
 	return b.String()
 }
 
-// stateNotes returns notes about damage and losses of a state, and what to do about them.
+// stateNotes returns notes about a state's damage and about the loss after the state. The notes say what to do.
 func stateNotes(s kept.State) []string {
 	var notes []string
 	if s.Damaged != "" {

@@ -8,9 +8,9 @@ import (
 	"capture/store/kept"
 )
 
-// noteKeptLosses prints notes about the newest losses that precede the file and that nobody has acknowledged, and the number of
-// the older ones. Each note tells how to restore the state before the loss. If the folder cannot be read,
-// noteKeptLosses prints the reason, and the command continues: the file may still be the best that is left.
+// noteKeptLosses prints notes about the newest losses that precede the file and that nobody has acknowledged. It also prints
+// the number of older losses that it does not show. Each note tells how to restore the state before the loss. If the folder
+// cannot be read, noteKeptLosses prints the reason, and the command continues: the file may be the best data that is left.
 func (c *fileConfig) noteKeptLosses(std streams, command string) {
 	if info, err := os.Stat(c.File); c.File == "-" || err != nil || !info.Mode().IsRegular() {
 		return // the command itself reports a file that it cannot read

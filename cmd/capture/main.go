@@ -1,10 +1,10 @@
 // Command capture keeps a live JSON fallback of one Postgres table.
 //
-// Each command has its own file; statuswatch.go is capture status --watch. The other files are shared by several commands:
-// flags.go defines the flags, flagtypes.go their types, help.go the output of --help, errors.go the exit codes, format.go,
-// statustext.go, progress.go and terminal.go the output, and client.go the requests to a running daemon. daemon.go assembles
-// the daemon for run and demo, copies.go lists and downloads copies, keptloss.go prints notes about losses, and heap.go limits
-// the memory of Go's runtime.
+// Each command has its own file; statuswatch.go implements capture status --watch. Several commands share the other files:
+// flags.go defines the flags, flagtypes.go their types, help.go the output of --help, errors.go the exit codes, and
+// client.go the requests to a running daemon. format.go, statustext.go, progress.go and terminal.go produce the output.
+// daemon.go assembles the daemon for run and demo. copies.go lists and downloads copies. keptloss.go prints notes about
+// losses. heap.go limits the memory of Go's runtime.
 package main
 
 import (
@@ -74,9 +74,9 @@ func runCommand(ctx context.Context, args []string, std streams) int {
 	return reportError(err, "capture "+parsed.Selected().Name, args, std)
 }
 
-// refuseEmptyValues returns an error if the command line has an empty text for a flag or an argument, usually because a variable
-// of the shell is not set. Without the error, the command would ignore the flag: it would, for example, use libpq's default
-// server. An empty variable of the environment counts as unset: see unsetEmpty.
+// refuseEmptyValues returns an error if the command line has an empty text for a flag or an argument, usually because a
+// variable of the shell is not set. Without this error, a command would ignore the flag. It would, for example, connect to
+// libpq's default server. Empty environment variables are no error: see unsetEmpty.
 func refuseEmptyValues(parsed *kong.Context) error {
 	for _, p := range parsed.Path {
 		value, name := p.Positional, ""
@@ -105,7 +105,7 @@ func newParser(app *cli, std streams) *kong.Kong {
 		kong.ValueFormatter(describeFlag),
 		kong.Help(printHelp),
 		// Without a resolver, kong refuses a bad environment variable even if the command line sets its flag. An empty
-		// resolver is enough to change that.
+		// resolver prevents this error.
 		kong.Resolvers(kong.ResolverFunc(func(*kong.Context, *kong.Path, *kong.Flag) (any, error) { return nil, nil })),
 	)
 	parser.Model.HelpFlag.Help = "Show this help."

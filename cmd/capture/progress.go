@@ -35,7 +35,7 @@ func (p *progress) show(at statefile.Progress) {
 	p.last, p.open = time.Now(), true
 	text := fmt.Sprintf("%s: %s%s", p.prefix, at.Doing, progressText(at, time.Since(p.since)))
 	if p.screen.columns > 1 {
-		text = clipText(text, p.screen.columns-1) // a line that the terminal breaks cannot be overwritten
+		text = clipText(text, p.screen.columns-1) // if the terminal breaks the line, the line cannot be overwritten
 	}
 	fmt.Fprintf(p.w, "\r\x1b[K%s", text)
 }

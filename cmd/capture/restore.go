@@ -105,10 +105,10 @@ func (c restoreCmd) confirmTable(ctx context.Context, std streams, table string)
 		"Name it with --table, or use --yes")
 }
 
-// ask asks the user to confirm the question. If the file comes from standard input, an answer cannot come from there, so ask
-// returns an error that tells the user what to do instead.
+// ask asks the user to confirm the question. If the file comes from standard input, the user cannot answer there. In this
+// case, ask returns an error that tells the user what to do instead.
 func (c restoreCmd) ask(ctx context.Context, std streams, question, instead string) error {
-	if c.File == "-" { // confirm would ask on a terminal, even if the file was typed there
+	if c.File == "-" { // confirm would ask if standard input is a terminal, although the file comes from there, too
 		return fmt.Errorf("%s? %s", question, instead)
 	}
 	return confirm(ctx, std, "capture restore", question, instead)
@@ -184,7 +184,7 @@ func keysText(rows int64, keys []string) string {
 	}
 	shown := make([]string, len(keys))
 	for i, key := range keys {
-		shown[i] = foreign.Text(key) // a key may be a text of a user
+		shown[i] = foreign.Text(key) // a key may contain text that a user wrote
 	}
 	text := ": " + strings.Join(shown, "; ")
 	if rows > int64(len(keys)) {

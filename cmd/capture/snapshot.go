@@ -106,7 +106,7 @@ func (c snapshotCmd) requestSnapshot(ctx context.Context, std streams, address s
 	return c.printResult(std.out, flushed)
 }
 
-// printResult prints what has been written. It returns an error if the file lacks rows.
+// printResult prints the result of a snapshot. It returns an error if the file lacks rows.
 func (c snapshotCmd) printResult(w io.Writer, f capture.SnapshotResult) error {
 	if c.JSON {
 		return cmp.Or(json.NewEncoder(w).Encode(f), omittedError(f.Omitted))
@@ -245,7 +245,7 @@ func (c snapshotCmd) exportLines(ctx context.Context, std streams, path string) 
 	return c.printResult(std.out, exportResult(m, path, start))
 }
 
-// exportResult describes a file that an export has written. start is the time at which the export began.
+// exportResult returns the result for a file that an export has written. start is the time at which the export began.
 func exportResult(m manifest.Manifest, path string, start time.Time) capture.SnapshotResult {
 	return capture.SnapshotResult{
 		Rows:   m.Rows,
@@ -259,8 +259,8 @@ func exportResult(m manifest.Manifest, path string, start time.Time) capture.Sna
 	}
 }
 
-// keptBeforeText returns a message about the state s that was kept before the file was replaced. The parameter compressed is
-// the result of Compress.
+// keptBeforeText returns a message about the state s, which was kept before the file was replaced. The parameter compressed
+// contains the states that Compress has returned.
 func (c snapshotCmd) keptBeforeText(s kept.State, compressed []kept.State) string {
 	for _, done := range compressed {
 		if done.CompressedPath() == s.CompressedPath() {

@@ -75,8 +75,8 @@ func (c statusCmd) text(ctx context.Context, path string, std streams) (string, 
 	return statusText(status, page, paletteFor(std.out), screenOf(std.out), time.Now()), err
 }
 
-// pageAddress returns the address of the feedback page. The token, if there is one, is in the fragment, which a browser sends to
-// no server.
+// pageAddress returns the address of the feedback page. The token, if there is one, is in the fragment of the address,
+// because browsers do not send the fragment to a server.
 func pageAddress(address, token string) string {
 	if token == "" {
 		return "http://" + address + "/"
@@ -106,8 +106,7 @@ func (c statusCmd) fetchStatus(ctx context.Context, path string) (status capture
 	return status, raw, address, nil
 }
 
-// earlierText returns a line that describes the file of an earlier run. It returns "" if the file has no manifest that can be
-// read.
+// earlierText returns a line that describes the file of an earlier run, or "" if the file has no readable manifest.
 func earlierText(path string, now time.Time) string {
 	m, err := manifest.Read(path)
 	if err != nil {

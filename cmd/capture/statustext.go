@@ -18,8 +18,8 @@ type fact struct {
 	isCheck     bool // whether the line has the mark of a check that succeeds
 }
 
-// statusText returns the status as text: whether capture is ready, then what is wrong, then the facts. If the text is larger
-// than the screen, it leaves out the least important facts. page is the address of the feedback page, or "".
+// statusText returns the status as text: whether capture is ready, then the failing checks, then the facts. If the text is
+// larger than the screen, statusText leaves out the least important facts. page is the address of the feedback page, or "".
 //
 // statusText breaks no lines, because a line may contain a command to paste. The terminal breaks lines that are too long.
 func statusText(s capture.Status, page string, p palette, size screen, now time.Time) string {
@@ -32,7 +32,7 @@ func statusText(s capture.Status, page string, p palette, size screen, now time.
 	return head + factsText(facts, p)
 }
 
-// headText returns whether capture is ready, and the checks that fail.
+// headText returns lines that state whether capture is ready and which checks fail.
 func headText(s capture.Status, p palette, now time.Time) string {
 	var b strings.Builder
 	ready := "ready"
@@ -51,11 +51,11 @@ func headText(s capture.Status, p palette, now time.Time) string {
 }
 
 var (
-	// urgent are the names of the checks that are shown first, in this order. The first three decide whether capture is ready. A
-	// failing publication makes the application's writes fail.
+	// urgent lists the checks that are shown first, in this order. The first three decide whether capture is ready. While
+	// the check "publication" fails, the application's writes fail.
 	urgent = []string{"following", "file", "omitted", "publication", "loss", "copy"}
 
-	// advice are the names of the checks that only recommend an improvement. Nobody needs to act on them at once.
+	// advice lists the checks that only recommend an improvement. Nobody needs to act on them at once.
 	advice = []string{"role", "standbys", "encoding", "key", "fetched"}
 )
 
@@ -66,7 +66,7 @@ func failingChecks(checks []capture.Check) []capture.Check {
 		if i := slices.Index(urgent, c.Name); i >= 0 {
 			return i
 		}
-		return len(urgent) + 1 + slices.Index(advice, c.Name) // the index in advice is -1 for all other checks
+		return len(urgent) + 1 + slices.Index(advice, c.Name) // checks in neither list come between the two, because their index in advice is -1
 	}
 	slices.SortStableFunc(failing, func(a, b capture.Check) int { return cmp.Compare(rank(a), rank(b)) })
 	return failing
@@ -101,7 +101,7 @@ func statusFacts(s capture.Status, page string, now time.Time) []fact {
 	add(0, "written", writtenText(s.File, now))
 	add(1, "retry", retryText(s, now))
 	add(1, "table", joinNonEmpty(" in ", s.Table, s.Database))
-	if s.Rows > 0 || s.State == "following" { // before the first copy, 0 would be wrong
+	if s.Rows > 0 || s.State == "following" { // before the first copy, the row count is not known, and 0 would be wrong
 		add(3, "rows", joinNonEmpty(", ", countText(s.Rows), bytesText(s.Bytes), transactionsText(s.Transactions)))
 	}
 	contact := timeAgo("last data from the server", s.LastContact, now)

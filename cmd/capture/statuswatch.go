@@ -49,9 +49,9 @@ func (c statusCmd) watch(ctx context.Context, path string, std streams) error {
 	}
 }
 
-// replaceScreen returns the text with escape sequences that make it replace the content of the terminal. The text begins in the
-// upper left corner. The sequences erase the rest of each line, and everything below the text. They erase nothing before the
-// text is written, so the screen does not flicker.
+// replaceScreen adds escape sequences to the text, so that the text replaces the content of the terminal. The text begins in
+// the upper left corner. The sequences erase the rest of each line and the lines below the text, but only after the text is
+// written there. Therefore, the screen does not flicker.
 func replaceScreen(text string) string {
 	return "\x1b[H" + strings.ReplaceAll(text, "\n", "\x1b[K\n") + "\x1b[J"
 }

@@ -38,7 +38,7 @@ func screenOf(w io.Writer) screen {
 		return screen{}
 	}
 	columns, lines, err := term.GetSize(int(f.Fd()))
-	if err != nil || columns < 1 || lines < 1 { // 0 × 0 is the size of a terminal that nobody has set
+	if err != nil || columns < 1 || lines < 1 { // a terminal reports 0 × 0 if nobody has set its size
 		return screen{}
 	}
 	return screen{columns, lines}
@@ -111,7 +111,7 @@ func confirm(ctx context.Context, std streams, command, question, instead string
 	}
 	fmt.Fprintf(std.err, "%s: %s? [y/N] ", command, foreign.Text(question))
 	answers := make(chan string, 1)
-	go func() { // ends with the process if ctx ends first
+	go func() { // if ctx ends first, this goroutine ends with the process
 		answer, err := bufio.NewReader(os.Stdin).ReadString('\n')
 		if err != nil {
 			answer = ""

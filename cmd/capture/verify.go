@@ -87,7 +87,7 @@ func (c verifyCmd) databaseGiven() bool {
 	return given != ""
 }
 
-// barrier returns a function that makes the running daemon write the file. It returns nil if no daemon writes the file.
+// barrier returns a function that makes the daemon write the file. It returns nil if no running daemon writes this file.
 func (c verifyCmd) barrier(ctx context.Context) (func(context.Context) error, error) {
 	if c.File == "-" {
 		return nil, nil

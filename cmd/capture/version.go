@@ -9,7 +9,7 @@ import (
 	"github.com/alecthomas/kong"
 )
 
-// The linker sets version and commit in releases: -ldflags "-X main.version=… -X main.commit=…".
+// The linker sets version and commit when a release is built: -ldflags "-X main.version=… -X main.commit=…".
 var version, commit string
 
 type versionCmd struct{}
