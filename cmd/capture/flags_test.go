@@ -11,7 +11,8 @@ import (
 	"github.com/alecthomas/kong"
 )
 
-// A bad value is refused with exit code 2. The message names its flag or variable, the value and what is accepted.
+// TestBadConfiguration checks that a bad value is refused with exit code 2. The message names the flag or the variable, the
+// value and what is accepted.
 func TestBadConfiguration(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -113,7 +114,7 @@ func TestBadConfiguration(t *testing.T) {
 	}
 }
 
-// Each flag of run overrides its environment variable, which overrides the default.
+// TestPrecedence checks that each flag of run overrides its environment variable, which overrides the default.
 func TestPrecedence(t *testing.T) {
 	token := filepath.Join(t.TempDir(), "token")
 	if err := os.WriteFile(token, []byte("secret\n"), 0o600); err != nil {

@@ -8,7 +8,8 @@ import (
 	"testing"
 )
 
-// The help of every command equals the golden file in testdata, which "go test ./cmd/capture -run Help -update" rewrites.
+// TestHelp checks that the help of every command equals the golden file in testdata. The command "go test ./cmd/capture -run
+// Help -update" rewrites the golden files.
 func TestHelp(t *testing.T) {
 	t.Parallel()
 	parser := newParser(&cli{}, streams{&bytes.Buffer{}, &bytes.Buffer{}})
@@ -74,7 +75,7 @@ func TestVersion(t *testing.T) {
 	}
 }
 
-// After a typing error, the message suggests the most similar name.
+// TestSuggestions checks that the message about a mistyped name suggests the most similar name.
 func TestSuggestions(t *testing.T) {
 	t.Parallel()
 	for args, want := range map[string]string{

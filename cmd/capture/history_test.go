@@ -13,8 +13,8 @@ import (
 	"capture/store/manifest"
 )
 
-// keepState puts a kept state beside the file in dir. The state has the file's content, and stamp is its time. If loss is not
-// nil, the state is marked as the state before this loss.
+// keepState creates a kept state of feedback.json in dir. The state has the content of feedback.json, and its time is stamp.
+// If loss is not nil, the state is marked as the state before this loss.
 func keepState(t *testing.T, dir, stamp string, loss *manifest.Loss) (path string) {
 	t.Helper()
 	path = filepath.Join(dir, "feedback.json")

@@ -17,8 +17,8 @@ import (
 	"capture/capture"
 )
 
-// hostileServer starts a server that answers every connection with an error of 24 kB, which clears the terminal and is not
-// UTF-8. It returns the URL of a database on this server.
+// hostileServer starts a server that answers every connection with an error message of 24 kB. The message contains invalid
+// UTF-8 and escape sequences that clear a terminal. hostileServer returns the URL of a database on this server.
 func hostileServer(t *testing.T) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -91,8 +91,8 @@ func TestErrorsOfHostileServerAreHarmless(t *testing.T) {
 	}
 }
 
-// plantLock puts a lock file beside the file at path. The lock file has content that an attacker would write, and this process
-// holds the lock.
+// plantLock puts a lock file beside the file at path, and locks it. host and listen are the values that an attacker would
+// write into the lock file.
 func plantLock(t *testing.T, path, host, listen string) *os.File {
 	t.Helper()
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
@@ -112,7 +112,8 @@ func plantLock(t *testing.T, path, host, listen string) *os.File {
 	return lock
 }
 
-// Another program may listen at the daemon's address. Its answers must be harmless.
+// TestAnswersOfHostilePeerAreHarmless checks that the commands print harmless text if another program listens at the
+// daemon's address and sends hostile answers.
 func TestAnswersOfHostilePeerAreHarmless(t *testing.T) {
 	t.Parallel()
 	evil := `\u001b[2J\u009b31m\u202e` + strings.Repeat("x", 200_000)
@@ -132,7 +133,8 @@ func TestAnswersOfHostilePeerAreHarmless(t *testing.T) {
 	}
 }
 
-// A trigger's message may contain the text of a row. capture shows only the trigger's function and the line in this function.
+// TestMessagesOfTriggersAreNotShown checks that capture shows only a trigger's function and the line in this function. The
+// trigger's message may contain the text of a row.
 func TestMessagesOfTriggersAreNotShown(t *testing.T) {
 	if testing.Short() {
 		t.Skip("runs many restores")
@@ -143,8 +145,9 @@ func TestMessagesOfTriggersAreNotShown(t *testing.T) {
 		RAISE EXCEPTION 'SECRET %', E'\x1b[2J' || NEW.user_query USING ERRCODE = TG_ARGV[0], DETAIL = 'SECRET', HINT = 'SECRET', COLUMN = 'SECRET ' || NEW.user_query,
 			CONSTRAINT = 'SECRET', DATATYPE = 'SECRET', TABLE = 'SECRET'; END $$`)
 	ways := []string{"", "--dry-run", "--on-conflict=skip --dry-run"}
-	// For the first four SQLSTATEs, capture has texts of its own, which contain fields of the error, so the test tries each of
-	// these SQLSTATEs in all ways. capture treats all other SQLSTATEs alike, so the test tries each of those in one way only.
+	// For the first four SQLSTATEs, capture has its own messages, which contain fields of the server's error. So the test
+	// tries each of these SQLSTATEs in all ways. capture treats all other SQLSTATEs alike, so the test tries each of them in
+	// one way only.
 	for i, state := range []string{"23505", "42501", "23502", "23514", "P0001", "22023", "57014", "28000", "XX000"} {
 		sql(t, url, "DROP TRIGGER IF EXISTS refuse ON votes", "CREATE TRIGGER refuse BEFORE INSERT ON votes FOR EACH ROW EXECUTE FUNCTION refuse('"+state+"')")
 		tried := ways

@@ -15,7 +15,7 @@ import (
 	"capture/store/manifest"
 )
 
-// emptied exports a table of 60 rows, empties the table except for one new row, and exports the table again. It returns the path
+// emptied exports a table of 60 rows, replaces all rows with one new row, and exports the table again. lossPath is the path
 // of the kept state from before the loss, relative to dir.
 func emptied(t *testing.T) (url, dir, lossPath string) {
 	t.Helper()
@@ -24,8 +24,8 @@ func emptied(t *testing.T) (url, dir, lossPath string) {
 	return url, dir, lossPath
 }
 
-// empty empties the exported table except for one new row, and exports it again. It returns the result of the export, and the
-// path of the kept state from before the loss, relative to dir.
+// empty replaces all rows of the exported table with one new row, and exports the table again. It returns the result of the
+// export, and the path of the kept state from before the loss, relative to dir.
 func empty(t *testing.T, url, dir string) (written result, lossPath string) {
 	t.Helper()
 	sql(t, url, "TRUNCATE votes", "INSERT INTO votes (vote_id, comment) VALUES (100, 'after the loss')")
@@ -37,8 +37,8 @@ func empty(t *testing.T, url, dir string) (written result, lossPath string) {
 	return written, filepath.Join("data/fallback", filepath.Base(found[0]))
 }
 
-// After a TRUNCATE, feedback.json has lost rows. A restore or a check of this file works, and prints the command that brings the
-// lost rows back. This command works, too.
+// TestRestoreNamesKeptLoss checks the commands restore and verify after a TRUNCATE. Both accept feedback.json, which has
+// lost rows, and print the command that brings the lost rows back. The printed command works, too.
 func TestRestoreNamesKeptLoss(t *testing.T) {
 	t.Parallel()
 	url, dir, lossPath := emptied(t)
@@ -99,8 +99,8 @@ func TestRestoreNamesKeptLoss(t *testing.T) {
 	}
 }
 
-// The state before the loss is damaged, so restore refuses it. Instead of a command that fails, each output refers to the
-// documentation. The steps there restore the good rows.
+// TestKeptLossIsDamaged checks the messages if the state before the loss is damaged. restore refuses this state, so the
+// messages name no restore command. They refer to the documentation instead, whose steps restore the undamaged rows.
 func TestKeptLossIsDamaged(t *testing.T) {
 	t.Parallel()
 	url, dir := exported(t, 60)
@@ -135,7 +135,8 @@ func TestKeptLossIsDamaged(t *testing.T) {
 	}
 }
 
-// Of many losses, the newest three are printed, as in the status. A loss that does not precede the file is not printed.
+// TestManyKeptLosses checks that only the newest three of many losses are printed, as in the status. A loss that does not
+// precede the file is not printed.
 func TestManyKeptLosses(t *testing.T) {
 	t.Parallel()
 	_, dir, lossPath := emptied(t)
@@ -168,8 +169,8 @@ func TestManyKeptLosses(t *testing.T) {
 	}
 }
 
-// Between the moment when a path of a kept state is printed and the moment when somebody uses the path, capture may have
-// compressed the state. The path still works. The path of another file that is missing does not open a kept state.
+// TestKeptStateCompressedSincePrinted checks that the printed path of a kept state works even after capture has compressed
+// the state. The path of any other missing file does not lead to a kept state.
 func TestKeptStateCompressedSincePrinted(t *testing.T) {
 	t.Parallel()
 	_, dir, lossPath := emptied(t)
@@ -226,7 +227,8 @@ func TestKeptStateCompressedSincePrinted(t *testing.T) {
 	}
 }
 
-// The folder of the file has a name that a shell would interpret. The printed commands work all the same, and run nothing else.
+// TestPrintedCommandsInHostileFolder gives the folder of the file a name that contains shell commands. The commands that
+// capture prints work all the same, and the shell does not run the folder's name.
 func TestPrintedCommandsInHostileFolder(t *testing.T) {
 	t.Parallel()
 	_, dir, _ := emptied(t)

@@ -83,8 +83,8 @@ func TestUnreadableLockFileLeadsToListen(t *testing.T) {
 	d := start(t, url)
 	d.ready()
 	address := d.address()
-	// A command does not trust a lock file that other users can write, and uses --listen, just as for a lock file that it cannot
-	// read.
+	// If other users can write the lock file, a command does not trust the address in it. The command uses --listen instead,
+	// just as if it could not read the lock file.
 	if err := os.Chmod(d.path+".lock", 0o622); err != nil {
 		t.Fatal(err)
 	}
@@ -108,7 +108,8 @@ func TestSignalEndsReadingOfPipe(t *testing.T) {
 		t.Fatal(err)
 	}
 	d := startIn(t, dir, nil, "verify", path)
-	// Without blocking, a FIFO can be opened for writing only after another process has opened it for reading.
+	// O_NONBLOCK makes the open fail with ENXIO until another process has opened the FIFO for reading. So the loop ends when
+	// the command reads the pipe.
 	writer := -1
 	for begun := time.Now(); writer < 0; time.Sleep(10 * time.Millisecond) {
 		fd, err := unix.Open(path, unix.O_WRONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
@@ -126,7 +127,8 @@ func TestSignalEndsReadingOfPipe(t *testing.T) {
 	}
 }
 
-// A link in the place of feedback.json is not served, whatever it leads to, and the next write replaces it.
+// TestPlantedFileIsNotServed checks that the daemon does not serve a link in the place of feedback.json, whatever the link
+// leads to. The next Write replaces the link.
 func TestPlantedFileIsNotServed(t *testing.T) {
 	t.Parallel()
 	d := start(t, votesDatabase(t, 3))

@@ -15,8 +15,8 @@ import (
 	"capture/store/kept"
 )
 
-// checkFile checks that the file is whole: it matches a manifest that a reader would accept, and it has either the rows before
-// the step or the rows after it.
+// checkFile checks that the file is whole. The file must match a manifest that a reader would accept, and contain either the
+// rows before the step or the rows after it.
 func (r *lossRound) checkFile() {
 	r.t.Helper()
 	rowsInFile(r.t, r.path)
@@ -29,7 +29,8 @@ func (r *lossRound) checkFile() {
 	}
 }
 
-// check checks the result: the file equals the table, and the state before the loss is kept, listed and reported.
+// check checks the result of the round: the file equals the table, and the state before the loss is kept, listed and
+// reported.
 func (r *lossRound) check(d *daemon) {
 	r.t.Helper()
 	wantEqual(r.t, r.path, r.url)

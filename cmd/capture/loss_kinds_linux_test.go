@@ -24,11 +24,11 @@ type lossKind struct {
 	args  []string                  // flags of the daemon
 }
 
-// lossKinds returns all kinds of losses. After each loss, the rows before the last step must be kept.
+// lossKinds returns all kinds of losses. After each loss, capture must have kept the rows from before the last step.
 func lossKinds(t *testing.T) []lossKind {
 	cluster := sync.OnceValue(func() *pgserver.Server { return pgserver.ForTest(t, pgserver.Options{}) })
 	var databases atomic.Int32
-	inSteps := []string{"DELETE FROM votes WHERE vote_id <= 16", "DELETE FROM votes WHERE vote_id <= 32"} // the two statements are a loss only together
+	inSteps := []string{"DELETE FROM votes WHERE vote_id <= 16", "DELETE FROM votes WHERE vote_id <= 32"} // each statement alone deletes too few rows for a loss; both together are a loss
 	return []lossKind{
 		{name: "truncated", rows: 200, steps: []string{"TRUNCATE votes"}},
 		{name: "most rows deleted", rows: 200, steps: []string{"DELETE FROM votes WHERE vote_id % 4 > 0"}},
@@ -53,8 +53,8 @@ func lossKinds(t *testing.T) []lossKind {
 	}
 }
 
-// suits reports whether this kind of loss is possible with the source. `capture snapshot` never runs while rows are lost, so
-// the source "snapshot" has no connection to cut and no daemon to stop.
+// suits reports whether this kind of loss is possible with the source. `capture snapshot` runs only before and after rows
+// are lost. So the source "snapshot" has no connection to cut and no daemon to stop.
 func (k *lossKind) suits(source string) bool {
 	return source != "snapshot" || !k.cut && !(k.away && k.other == nil)
 }

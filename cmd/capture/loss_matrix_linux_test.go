@@ -9,12 +9,13 @@ import (
 	"time"
 )
 
-// TestLossesKilledAtEachStep loses rows in several ways with each source, and kills capture with SIGKILL at a step of the Write
-// that brings the loss to the file, or of the compression of the state before the loss. After each kill, the file is whole.
-// After capture has been started again, exactly the rows before the loss are kept, and the file equals the table.
+// TestLossesKilledAtEachStep loses rows in several ways with each source, and kills capture with SIGKILL at one step. The
+// step belongs to the Write that brings the loss to the file, or to the compression of the state before the loss. After each
+// kill, the file is whole. After capture has been started again, exactly the rows before the loss are kept, and the file
+// equals the table.
 //
-// By default, the test runs two random rounds for each source, and logs the seed. CAPTURE_TEST_SEED=N repeats the rounds of a
-// seed. CAPTURE_TEST_LOSSES=100 runs 100 random rounds, and CAPTURE_TEST_LOSSES=all runs every possible round.
+// By default, the test runs two random rounds for each source, and logs the seed. CAPTURE_TEST_SEED=N repeats the rounds of
+// the seed N. CAPTURE_TEST_LOSSES=100 runs 100 random rounds, and CAPTURE_TEST_LOSSES=all runs every possible round.
 func TestLossesKilledAtEachStep(t *testing.T) {
 	if testing.Short() {
 		t.Skip("kills many daemons")
@@ -55,7 +56,7 @@ func TestLossesKilledAtEachStep(t *testing.T) {
 	for i := range n {
 		source := lossSources[i%len(lossSources)]
 		kind := kinds[r.IntN(len(kinds))]
-		for !kind.suits(source) || kind.large && r.IntN(4) > 0 { // a large table takes ten times as long as a small one
+		for !kind.suits(source) || kind.large && r.IntN(4) > 0 { // a large table takes ten times as long, so try only one in four large tables
 			kind = kinds[r.IntN(len(kinds))]
 		}
 		step := drawStep(r, kind.large)
@@ -67,13 +68,13 @@ func TestLossesKilledAtEachStep(t *testing.T) {
 			}
 		})
 	}
-	if ran >= 4 && kills == 0 { // the system calls or the names of the files have changed, and killStep does not know the new names
+	if ran >= 4 && kills == 0 { // probably, capture makes other system calls or names its files differently than killStep assumes
 		t.Errorf("no kill in %d rounds", ran)
 	}
 }
 
-// killAtEachStep first runs a round without a kill, which records the system calls. Then it runs one round for each of these
-// calls.
+// killAtEachStep runs a round without a kill, which records the system calls. For each recorded call, it then runs a round
+// that kills capture at this call. It does both for the Write and for the compression.
 func killAtEachStep(t *testing.T, kind lossKind, source string) {
 	round := func(step killStep) (r lossRound) {
 		t.Run(step.String(), func(t *testing.T) {

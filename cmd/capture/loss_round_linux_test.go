@@ -30,7 +30,7 @@ type lossRound struct {
 	proxy  *faultproxy.Proxy
 	states []string       // content of the file before each step
 	killed string         // system call at which capture was killed; "" if it was not killed
-	made   map[string]int // maximum number of calls by one thread, by system call
+	made   map[string]int // maps a system call to the largest number of its calls by one thread
 	t      *testing.T
 }
 
@@ -99,7 +99,8 @@ func (r *lossRound) begin() *daemon {
 	return d
 }
 
-// start runs `capture snapshot` if that is the source. Otherwise it starts a daemon, and waits until the file equals the table.
+// start runs `capture snapshot` if the source is "snapshot". Otherwise it starts a daemon, and waits until the file equals
+// the table.
 func (r *lossRound) start() *daemon {
 	r.t.Helper()
 	if r.source == "snapshot" {
@@ -121,7 +122,7 @@ func (r *lossRound) start() *daemon {
 	return d
 }
 
-// lose runs step i without a kill.
+// lose runs the statement of step i without a kill, and waits until the file equals the table.
 func (r *lossRound) lose(d *daemon, i int) *daemon {
 	r.remember()
 	sql(r.t, r.url, r.steps[i])
@@ -201,7 +202,7 @@ func (r *lossRound) change(i int) {
 	}
 }
 
-// await waits until the daemon is killed, or until it has done all of its work.
+// await waits until the daemon is killed, or until the file equals the table and all kept states are compressed.
 func (r *lossRound) await(d *daemon) {
 	isDone := d.holds(r.url)
 	eventually(r.t, "the daemon is killed, or has compressed the state", func() bool {
@@ -262,7 +263,7 @@ func (r *lossRound) runTraced(options []string) {
 		return
 	}
 	r.await(d)
-	if owner, held, err := store.ReadOwner(r.path); err == nil && held { // the signal goes to capture and not to strace: if only strace ended, capture would continue
+	if owner, held, err := store.ReadOwner(r.path); err == nil && held { // signal capture, because capture would continue if only strace ended
 		_ = syscall.Kill(owner.PID, syscall.SIGTERM)
 	}
 	d.wait(waitTimeout)

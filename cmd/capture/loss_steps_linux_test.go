@@ -11,8 +11,8 @@ import (
 	"capture/store/manifest"
 )
 
-// A killStep is a moment of a Write, or of the compression after it, at which strace kills capture: a thread's nth call of one
-// system call. If call is "", nothing is killed.
+// A killStep is the moment at which strace kills capture: a thread makes its nth call of one system call. The call belongs
+// to a Write, or to the compression after the Write. If call is "", strace kills nothing.
 type killStep struct {
 	call        string
 	n           int
@@ -22,7 +22,7 @@ type killStep struct {
 // killCalls are the system calls that change files on disk, or that begin such a change.
 var killCalls = []string{"openat", "fsync", "linkat", "renameat", "renameat2", "unlinkat", "pwrite64"}
 
-// drawStep returns a random step that occurs in most rounds. Only a large file is patched, so a step can be a call of renameat2
+// drawStep returns a random step that occurs in most rounds. capture patches only large files, so drawStep chooses renameat2
 // or pwrite64 only if the file is large.
 func drawStep(r *rand.Rand, large bool) killStep {
 	step := killStep{compressing: r.IntN(4) == 0}
@@ -54,8 +54,8 @@ func (s killStep) String() string {
 	return fmt.Sprintf("%s %d", s.call, s.n)
 }
 
-// options returns the options with which strace kills a process at the step. The file is at path, and kept is the path of its
-// kept state without the suffix.
+// options returns the options with which strace kills a process at the step. path is the path of feedback.json, and kept is
+// the path of its kept state without the suffix.
 func (s killStep) options(log, path, kept string) []string {
 	options := []string{"-o", log, "-e", "trace=" + strings.Join(killCalls, ",")}
 	if s.call != "" {
@@ -73,7 +73,8 @@ func (s killStep) options(log, path, kept string) []string {
 	return options
 }
 
-// readTrace reads strace's output: how often each system call was made, and the call at which strace killed capture.
+// readTrace reads strace's output. It sets made to the numbers of system calls, and killed to the call at which strace
+// killed capture.
 func (r *lossRound) readTrace(log string) {
 	trace, err := os.ReadFile(log)
 	if err != nil {

@@ -35,10 +35,10 @@ var (
 	plain  string // path of capture, built without the race detector
 )
 
-const waitTimeout = 60 * time.Second // on an idle machine
+const waitTimeout = 60 * time.Second // busy.Limit makes it longer on a busy machine
 
-// noExitPause keeps a program with the race detector from sleeping for a second when it exits: capture must stop within two
-// seconds.
+// noExitPause keeps a program with the race detector from sleeping for a second when it exits. With this pause, capture
+// could not stop within two seconds.
 const noExitPause = "GORACE=atexit_sleep_ms=0"
 
 func TestMain(m *testing.M) {
@@ -77,11 +77,11 @@ func buildBinary(path string, flags ...string) error {
 	return nil
 }
 
-// concurrent are the commands that have goroutines of their own.
+// concurrent lists the commands that start goroutines.
 var concurrent = []string{"run", "snapshot", "restore", "verify", "history", "demo"}
 
-// binaryFor returns the path of the binary that runs a command: with the race detector if the command has goroutines of its own.
-// A process with the race detector takes five times as long to start.
+// binaryFor returns the path of the binary for a command. Only commands that start goroutines use the binary with the race
+// detector, because it takes five times as long to start.
 func binaryFor(args []string) string {
 	if len(args) > 0 && slices.Contains(concurrent, args[0]) {
 		return binary
@@ -95,7 +95,8 @@ type result struct {
 	stdout, stderr string
 }
 
-// prepare returns a command of capture. The command's environment is env and a few variables of the tests' own environment.
+// prepare returns a command that runs capture in dir. The command's environment is env and a few variables of the test
+// process.
 func prepare(ctx context.Context, dir string, env []string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, binaryFor(args), args...)
 	cmd.Dir = dir
@@ -111,8 +112,8 @@ func run(t *testing.T, dir string, env []string, args ...string) result {
 	return finish(t, prepare(ctx, dir, env, args...))
 }
 
-// runPlain is like run, but always without the race detector. It is for commands that print help or refuse their arguments,
-// that prepare a test, or that read large files.
+// runPlain is like run, but always uses the binary without the race detector. It is for commands that print help, refuse
+// their arguments, prepare a test or read large files.
 func runPlain(t *testing.T, dir string, env []string, args ...string) result {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), busy.Limit(waitTimeout))
@@ -146,7 +147,7 @@ type daemon struct {
 	done   chan struct{} // closed when the process has exited
 }
 
-// start starts "capture run" with a folder and a port of its own.
+// start starts "capture run" in its own folder and on its own port.
 func start(t *testing.T, url string, args ...string) *daemon {
 	t.Helper()
 	return startIn(t, t.TempDir(), []string{"DATABASE_URL=" + url}, append([]string{"run", "--listen=127.0.0.1:0"}, args...)...)
@@ -260,7 +261,8 @@ func (d *daemon) status(until func(capture.Status) bool) (s capture.Status) {
 	return s
 }
 
-// holds returns a function that reports whether the file equals the table. The table must not change any more.
+// holds returns a function that reports whether the file equals the table. The table must not change after the call to
+// holds.
 func (d *daemon) holds(url string) func() bool {
 	want := table(d.t, url)
 	var last []byte // content that was compared last
@@ -296,8 +298,8 @@ func get(t *testing.T, url string) (body []byte, code int) {
 	return body, response.StatusCode
 }
 
-// eventually waits until the condition is true. The longer it waits, the less often it checks: many conditions send a request
-// to a daemon, and other tests need the processors.
+// eventually waits until the condition is true. The longer it waits, the less often it checks, because many conditions send
+// a request to a daemon, and other tests need the processors.
 func eventually(t *testing.T, what string, condition func() bool) {
 	t.Helper()
 	limit := busy.Limit(waitTimeout)
@@ -335,7 +337,7 @@ func sql(t *testing.T, url string, statements ...string) {
 	}
 }
 
-// table returns what feedback.json must contain, as compact JSON: row_to_json of each row.
+// table returns the rows that feedback.json must contain, as compact JSON: the result of row_to_json for each row.
 func table(t *testing.T, url string) string {
 	t.Helper()
 	cfg, err := pgx.ParseConfig(url)
@@ -368,7 +370,7 @@ func compact(text []byte) []byte {
 	return b.Bytes()
 }
 
-// wantEqual compares feedback.json with the table.
+// wantEqual fails the test unless feedback.json equals the table.
 func wantEqual(t *testing.T, path, url string) {
 	t.Helper()
 	content, err := os.ReadFile(path)

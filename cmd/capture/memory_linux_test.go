@@ -13,9 +13,9 @@ import (
 )
 
 // TestMemoryOfLargeVotes gives a daemon little memory, and a table with more rows than fit into this memory. It also inserts
-// and updates very large votes, some of which do not fit by themselves. Most of the large votes consist of control characters,
-// each of which takes six bytes in JSON. The process must stay alive and within its memory limit, and count the votes that do
-// not fit. CAPTURE_TEST_MEMORY=1 tries more limits.
+// and updates very large votes. Some of them do not even fit alone. Most of the large votes consist of control characters,
+// each of which takes six bytes in JSON. The process must stay alive and within its memory limit, and count the votes that
+// do not fit. CAPTURE_TEST_MEMORY=1 tries more limits.
 func TestMemoryOfLargeVotes(t *testing.T) {
 	if testing.Short() {
 		t.Skip("captures very large votes")
@@ -30,7 +30,7 @@ func TestMemoryOfLargeVotes(t *testing.T) {
 	}
 }
 
-// testMemoryOfLargeVotes tests one limit. huge is the number of characters of the largest votes.
+// testMemoryOfLargeVotes tests one memory limit. huge is the length of the largest votes in characters.
 func testMemoryOfLargeVotes(t *testing.T, limitMB int64, huge int) {
 	const mb = 1 << 20
 	largest := max((limitMB-40)*mb/20, mb) // maximum size of a vote's JSON in bytes; see docs/operations.md#memory

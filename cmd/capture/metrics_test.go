@@ -7,7 +7,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 )
 
-// The linter of `promtool check metrics` finds no problem in the metrics of a running daemon.
+// TestMetricsAreClean checks that the linter of `promtool check metrics` finds no problem in the metrics of a running
+// daemon.
 func TestMetricsAreClean(t *testing.T) {
 	t.Parallel()
 	d := start(t, votesDatabase(t, 5))

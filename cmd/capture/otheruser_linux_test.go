@@ -10,7 +10,8 @@ import (
 	"testing"
 )
 
-// Another user of the machine can't read the lock file, and finds the daemon by --listen.
+// TestCommandsOfAnotherUser runs commands as a user who cannot read the lock file. The commands find the daemon through
+// --listen.
 func TestCommandsOfAnotherUser(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("needs root to run a command as another user")
@@ -33,8 +34,8 @@ func TestCommandsOfAnotherUser(t *testing.T) {
 	if got := run(t, dir, env, "snapshot"); got.code != exitDone {
 		t.Fatalf("capture snapshot: %+v", got)
 	}
-	// Change the modes before the daemon starts. Otherwise, a write of the daemon that has already read the old mode would
-	// restore it.
+	// Change the modes before the daemon starts. Otherwise, a Write that has already read the old mode of a file would give
+	// this mode to the new file.
 	if err := filepath.Walk(dir, func(path string, info os.FileInfo, err error) error {
 		switch {
 		case err == nil && info.IsDir():
@@ -66,8 +67,8 @@ func TestCommandsOfAnotherUser(t *testing.T) {
 	}
 }
 
-// A user who may only read the folder of feedback.json learns about a loss. If the user may not even list the folder, the command
-// prints why it cannot find out about losses. The command works in both cases.
+// TestKeptLossOfAnotherUser checks that a user who can only read the folder of feedback.json learns about a loss. If the
+// user cannot even list the folder, the command prints why it cannot find out about losses. The command works in both cases.
 func TestKeptLossOfAnotherUser(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("needs root to run a command as another user")

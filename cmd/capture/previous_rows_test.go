@@ -14,8 +14,8 @@ import (
 	"capture/internal/pgserver"
 )
 
-// If capture starts while the database is unreachable, it serves the rows in the file. Once it connects, it serves the rows of
-// the table.
+// TestRowsOfAnEarlierRun starts capture while the database is unreachable. capture serves the rows in the file until it
+// connects. After that, it serves the rows of the table.
 func TestRowsOfAnEarlierRun(t *testing.T) {
 	if testing.Short() {
 		t.Skip("waits for a reconnect")

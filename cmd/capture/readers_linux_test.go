@@ -12,7 +12,7 @@ import (
 	"capture/internal/pgserver"
 )
 
-// Users and groups that a machine is unlikely to have.
+// These are IDs of users and groups that probably do not exist on this machine.
 const (
 	serviceUser  = 64001
 	readersGroup = 64002
@@ -43,8 +43,8 @@ func runAs(uid, gid uint32, groups []uint32, command string) (string, error) {
 	return string(out), err
 }
 
-// capture.service gives the folder and the file to a group of readers. The group's members can read the file and its manifest,
-// but no secret and no log, and can change nothing.
+// TestReadersGroupOfTheUnitReadsTheFileOnly checks that a member of the group of readers can read the file and its manifest,
+// but no secret and no log, and can change nothing. capture.service gives the folder and the file to this group.
 func TestReadersGroupOfTheUnitReadsTheFileOnly(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("only root can start processes of other users")

@@ -8,7 +8,8 @@ import (
 	"testing"
 )
 
-// The README's table of the configuration lists the flags of run in order, with their variables and defaults.
+// TestReadmeConfiguration checks that the README's table of the configuration lists the flags of run in order, with their
+// variables and defaults.
 func TestReadmeConfiguration(t *testing.T) {
 	t.Parallel()
 	content, err := os.ReadFile("../../README.md")
@@ -41,7 +42,7 @@ func TestReadmeConfiguration(t *testing.T) {
 	}
 }
 
-// The README names every command.
+// TestReadmeCommands checks that the README names every command.
 func TestReadmeCommands(t *testing.T) {
 	t.Parallel()
 	content, err := os.ReadFile("../../README.md")

@@ -19,8 +19,8 @@ import (
 	"capture/internal/pgserver"
 )
 
-// The commands in the console blocks of docs/recovery.md run in order, and must print what the page shows. The
-// command "go test ./cmd/capture -run RecoveryPage -update" writes their output into the page.
+// TestRecoveryPage runs the commands in the console blocks of docs/recovery.md in order, and compares their output with the
+// page. The command "go test ./cmd/capture -run RecoveryPage -update" writes their output into the page.
 func TestRecoveryPage(t *testing.T) {
 	if testing.Short() {
 		t.Skip("runs every command of the page")
@@ -108,7 +108,8 @@ func keepHourly(t *testing.T, dir, stamp string) {
 
 var spans = regexp.MustCompile(`\b[0-9.]+ m?s\b|(\b[0-9]+ (d|h|min) ?)+ old|takes [0-9.]+ kB`)
 
-// timeless replaces each duration, each age, and each size of a compressed file in the page by the same text.
+// timeless replaces each duration, each age and each size of a compressed file with "N ms", because these values differ
+// between two runs.
 func timeless(page string) string { return spans.ReplaceAllString(page, "N ms") }
 
 // page is a documentation page with console blocks. A block contains commands after "$ ", and their output.
@@ -121,8 +122,8 @@ type page struct {
 
 	bucket *objectserver.Bucket // bucket that the page calls s3://backups
 
-	beforeLine map[string]func() // the test's own actions before a line of the page, by this line
-	stamps     map[string]string // actual times of the kept states, by the times on the page
+	beforeLine map[string]func() // maps a line of the page to what the test does before this line
+	stamps     map[string]string // maps a time on the page to the actual time of the kept state
 	shown      int               // number of timestamps that showTimes has chosen
 }
 
@@ -181,7 +182,8 @@ var (
 	positionPattern = regexp.MustCompile(`-[0-9A-F]{16}-`)
 )
 
-// showCopies replaces the name of the bucket, the cluster's system identifier and the WAL positions by those of the page.
+// showCopies replaces the bucket's name, the system identifier and the WAL positions in the output with the values that the
+// page shows.
 func (p *page) showCopies(said string) string {
 	said = strings.ReplaceAll(said, p.bucket.URL, "s3://backups")
 	said = positionPattern.ReplaceAllString(said, "-0000000001A2B3C0-") // positions first: a position that consists of digits only would match clusterPattern
@@ -193,8 +195,8 @@ var (
 	foundPattern = regexp.MustCompile(`\b20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ`)
 )
 
-// showTimes replaces the times of kept states by full hours of the day in the page: the time that appears first becomes 17:00,
-// and the next one 18:00. The time of a loss becomes 17:20:05.
+// showTimes replaces the times of kept states in the output with the times that the page shows. The first time becomes
+// 17:00, and the next one 18:00. The time of a loss becomes 17:20:05.
 func (p *page) showTimes(said string) string {
 	for _, stamp := range stampPattern.FindAllString(said, -1) {
 		if strings.HasPrefix(stamp, "20261123T") {

@@ -61,7 +61,7 @@ func TestRestoreReportsOutcome(t *testing.T) {
 }
 
 // TestKilledRestoreLeavesNothing kills restores that wait for a slow trigger. Afterwards, the table is unchanged, and the
-// restore's own tables are gone.
+// tables that restore created are gone.
 func TestKilledRestoreLeavesNothing(t *testing.T) {
 	if testing.Short() {
 		t.Skip("kills many restores")

@@ -8,8 +8,8 @@ import (
 	"capture/internal/restore"
 )
 
-// TestKeysCannotImitateTheResult: keys are texts of users, and anybody with a database may name its objects. A line break in such
-// a text does not add a line to the result.
+// TestKeysCannotImitateTheResult checks that a line break in a key or a name does not add a line to the result. Users can
+// choose keys, and anybody with a database can choose the names of its objects.
 func TestKeysCannotImitateTheResult(t *testing.T) {
 	t.Parallel()
 	const hostile = "k\nThis was a dry run: nothing has changed.\x1b[2J\u202e"

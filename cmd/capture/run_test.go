@@ -40,7 +40,7 @@ func TestRun(t *testing.T) {
 		t.Errorf("manifest %+v, %v", manifest, err)
 	}
 
-	// A change that is committed right before the signal is in the file at the end.
+	// At the end, the file contains a change that was committed right before the signal.
 	sql(t, url, `INSERT INTO votes (user_query) VALUES ('last')`)
 	forced := run(t, d.dir, nil, "snapshot")
 	d.signal(syscall.SIGTERM)
@@ -129,7 +129,7 @@ func TestStop(t *testing.T) {
 	})
 	t.Run("while the server is silent", func(t *testing.T) {
 		t.Parallel()
-		silent, err := net.Listen("tcp", "127.0.0.1:0") // accepts connections into its backlog and never answers
+		silent, err := net.Listen("tcp", "127.0.0.1:0") // the kernel accepts connections to it, but nobody answers
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -166,7 +166,7 @@ func TestStop(t *testing.T) {
 func TestSignals(t *testing.T) {
 	t.Parallel()
 	url := votesDatabase(t, 3)
-	// With this delay, the change is written only on demand.
+	// With this delay, only the signal makes the daemon write the change to the file.
 	d := start(t, url, "--flush-delay=1h")
 	d.ready()
 	sql(t, url, `INSERT INTO votes (user_query) VALUES ('forced')`)
@@ -224,7 +224,7 @@ func TestSecondDaemon(t *testing.T) {
 	}
 }
 
-// No password, right or wrong, is in anything that capture prints, logs or serves.
+// TestSecrets checks that no password, right or wrong, is in anything that capture prints, logs or serves.
 func TestSecrets(t *testing.T) {
 	t.Parallel()
 	const right, wrong = "rIghtPassw0rd", "wr0ngPassw0rd"
@@ -274,7 +274,7 @@ func TestSecrets(t *testing.T) {
 	}
 }
 
-// The flags' defaults are those of the daemon itself.
+// TestFlagDefaultsAreTheDaemons checks that the flags' defaults equal those of capture.DefaultConfig.
 func TestFlagDefaultsAreTheDaemons(t *testing.T) {
 	t.Parallel()
 	var app cli

@@ -108,8 +108,9 @@ CREATE TABLE public.votes (vote_id serial, kind extensions.citext DEFAULT 'up', 
 	"timestamp" timestamp DEFAULT CURRENT_TIMESTAMP, PRIMARY KEY (vote_id, kind, amount));
 INSERT INTO public.votes (comment, tags, props, score) SELECT 'comment ' || n, ARRAY['a', 'b'], 'k=>v', n FROM pg_catalog.generate_series(1, 50) n`
 
-// TestSearchPathIsNotTrusted runs every command against a database whose owner has planted operators and functions that fit
-// better than those of Postgres, or come first on the search path. None of them may ever be called in a session of capture.
+// TestSearchPathIsNotTrusted runs every command against a database whose owner has planted operators and functions. They
+// match the argument types better than those of Postgres, or come first on the search path. No session of capture may ever
+// call one of them.
 func TestSearchPathIsNotTrusted(t *testing.T) {
 	t.Parallel()
 	server := pgserver.ForTest(t, pgserver.Options{Settings: map[string]string{
@@ -206,7 +207,7 @@ func attackSearchPath(t *testing.T, server *pgserver.Server, path string, pooled
 	wantNoShadows(t, server, "doctor without a table")
 }
 
-// follow runs capture with the source, and changes the table in several ways.
+// follow runs capture with the source, and changes the rows and the columns of the table.
 func follow(t *testing.T, url, direct, source string) {
 	t.Helper()
 	d := start(t, url, "--source="+source, "--poll-interval=1s", "--verify-interval=1s", "--table=votes")
@@ -293,8 +294,8 @@ func appURL(t *testing.T, url, user, name, path string) string {
 	return u.String()
 }
 
-// startPooler passes connections on to the server at address and gives clients another process ID than the server's, as
-// poolers do. It returns the pooler's address.
+// startPooler starts a pooler that forwards connections to the server at address. As a real pooler does, it gives clients a
+// process ID that differs from the server's. startPooler returns the pooler's address.
 func startPooler(t *testing.T, address string) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")

@@ -43,7 +43,7 @@ func TestSetupAndTeardown(t *testing.T) {
 			if again := must("setup", "--role="+role); again != "-- nothing to do\n" {
 				t.Errorf("the second time it ran:\n%s", again)
 			}
-			if source == "logical" { // capture can follow as this role.
+			if source == "logical" { // capture can follow the table as this role
 				d := start(t, strings.Replace(url, "postgres@", role+"@", 1), "--source="+source)
 				d.status(func(s capture.Status) bool { return s.Ready && s.Source == source })
 				wantEqual(t, d.path, url)
@@ -71,7 +71,8 @@ func TestSetupAndTeardown(t *testing.T) {
 	})
 }
 
-// TestFailedSetupTalksOfNoRole: a user who may not create roles gets only the error, and no advice about the role.
+// TestFailedSetupTalksOfNoRole checks that a user who may not create roles gets only the error, and no advice about the
+// role.
 func TestFailedSetupTalksOfNoRole(t *testing.T) {
 	t.Parallel()
 	url := votesDatabase(t, 0)
@@ -125,14 +126,14 @@ func TestDoctor(t *testing.T) {
 	if !strings.Contains(got.stdout, "uses: poll\n") || !strings.Contains(got.stdout, "one of two is enough: logical replication") {
 		t.Errorf("the last line of doctor without logical and triggers: %+v", got)
 	}
-	// Triggers cost the application something, so setup asks before it creates them.
+	// Triggers slow the application's commits down, so setup does not create them unless --source notify is given.
 	for _, args := range [][]string{{"setup"}, {"setup", "--role=capture_unasked"}} {
 		got = run(t, dir, env, args...)
 		if got.code != exitFailed || got.stdout != "" || !strings.Contains(got.stderr, "wal_level is minimal") || !strings.Contains(got.stderr, "--source notify") {
 			t.Errorf("%v: %+v", args, got)
 		}
 	}
-	// An administrator who gets the SQL can set wal_level, too.
+	// An administrator who runs the printed SQL can also set wal_level. So --print prints the SQL for logical replication.
 	got = run(t, dir, env, "setup", "--print", "--role=capture_unasked")
 	if got.code != exitDone || !strings.HasPrefix(got.stdout, "-- wal_level is minimal") || !strings.Contains(got.stdout, "\nCREATE ROLE") || !strings.Contains(got.stdout, "\nCREATE PUBLICATION") {
 		t.Errorf("printed at wal_level=minimal: %+v", got)

@@ -15,9 +15,9 @@ import (
 	"capture/store/manifest"
 )
 
-// TestSnapshotKilledAtEachStep empties the table while no daemon runs, and kills `capture snapshot` at its calls that sync, link,
-// rename and remove files. After each kill the rows are in the file or in a kept state. The next snapshot finishes the work.
-// CAPTURE_TEST_KILLS makes the test try every call instead of every third.
+// TestSnapshotKilledAtEachStep empties the table while no daemon runs. It then kills `capture snapshot` at its system calls
+// that sync, link, rename and remove files. After each kill, the rows are in the file or in a kept state. The next snapshot
+// finishes the work. By default, the test tries every third call. With CAPTURE_TEST_KILLS, it tries every call.
 func TestSnapshotKilledAtEachStep(t *testing.T) {
 	if testing.Short() {
 		t.Skip("kills many commands")

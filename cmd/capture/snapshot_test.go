@@ -103,7 +103,8 @@ func TestSnapshotNamesRestoreCommand(t *testing.T) {
 	}
 }
 
-// TestSnapshotNamesUnreadableState: a state before a loss that could not be read completely is not compressed.
+// TestSnapshotNamesUnreadableState checks the message of capture snapshot about a state before a loss that could not be read
+// completely. capture does not compress this state, so the message names the uncompressed file.
 func TestSnapshotNamesUnreadableState(t *testing.T) {
 	t.Parallel()
 	url, dir := exported(t, 60)
@@ -154,7 +155,7 @@ func TestSnapshotWithoutDaemon(t *testing.T) {
 		t.Errorf("it left %v behind (%v)", entries, err)
 	}
 
-	// JSON lines are written to another file, and can be restored like an array.
+	// With --format=jsonl, capture writes JSON lines to another file. restore accepts this file, too.
 	got = run(t, dir, env, "snapshot", "--format=jsonl", "--output=out/votes.jsonl", "--json")
 	var written capture.SnapshotResult
 	if err := json.Unmarshal([]byte(got.stdout), &written); err != nil || got.code != exitDone || written.Rows != 1500 || written.Path != "out/votes.jsonl" {
@@ -179,7 +180,7 @@ func TestSnapshotWithoutDaemon(t *testing.T) {
 	}
 	wantEqual(t, path, url)
 
-	// After a failure the file is unchanged and standard output empty.
+	// After a failure, the file is unchanged, and standard output is empty.
 	for _, args := range []string{"snapshot --table=missing", "snapshot --table=missing --output=-"} {
 		got = run(t, dir, env, strings.Fields(args)...)
 		if got.code != exitFailed || got.stdout != "" || !strings.Contains(got.stderr, "missing") {

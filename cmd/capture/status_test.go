@@ -23,7 +23,7 @@ func TestStatus(t *testing.T) {
 	url := votesDatabase(t, 1234)
 	d := start(t, url)
 	d.ready()
-	got := run(t, d.dir, nil, "status") // without flags, the lock file leads to the daemon
+	got := run(t, d.dir, nil, "status") // without flags, status finds the daemon through the lock file
 	if got.code != exitDone || got.stderr != "" {
 		t.Errorf("%+v", got)
 	}
@@ -39,7 +39,7 @@ func TestStatus(t *testing.T) {
 		t.Log(got.stdout)
 	}
 
-	elsewhere := t.TempDir() // without a lock file, the address leads to the daemon
+	elsewhere := t.TempDir() // without a lock file, status uses CAPTURE_LISTEN
 	got = run(t, elsewhere, []string{"CAPTURE_LISTEN=" + d.address()}, "status", "--json")
 	var s capture.Status
 	if err := json.Unmarshal([]byte(got.stdout), &s); err != nil || got.code != exitDone || s.Rows != 1234 || !s.Ready {
@@ -74,7 +74,7 @@ func TestStatusWithoutDaemon(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 
-	// The command does not mistake another server at that address for the daemon.
+	// If another program listens at this address, status reports an error.
 	other := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, `{"ready":true}`) }))
 	defer other.Close()
 	got = run(t, t.TempDir(), nil, "status", "--listen="+other.Listener.Addr().String())
@@ -83,7 +83,8 @@ func TestStatusWithoutDaemon(t *testing.T) {
 	}
 }
 
-// Callers that hold all connections cannot block `capture status`, which is the container's health check.
+// TestStatusWhileAllConnectionsAreTaken checks that `capture status` works while other clients hold all connections of the
+// HTTP server. The container's health check uses this command.
 func TestStatusWhileAllConnectionsAreTaken(t *testing.T) {
 	t.Parallel()
 	d := start(t, "postgres://nobody@127.0.0.1:1/none")
@@ -102,7 +103,7 @@ func TestStatusWhileAllConnectionsAreTaken(t *testing.T) {
 	}
 }
 
-// The status as text equals the golden file.
+// TestStatusText checks that the status as text equals the golden file.
 func TestStatusText(t *testing.T) {
 	t.Parallel()
 	now := time.Date(2026, 11, 23, 16, 2, 7, 0, time.UTC)
@@ -129,7 +130,8 @@ func TestStatusText(t *testing.T) {
 	golden(t, filepath.Join("testdata", "status.txt"), statusText(following, "", palette{}, screen{}, now)+"----\n"+statusText(waiting, "", palette{}, screen{}, now))
 }
 
-// With --watch, the command shows the status again and again until it is interrupted, even while the daemon does not run.
+// TestStatusWatch checks that --watch shows the status again and again until the command is interrupted, even while the
+// daemon does not run.
 func TestStatusWatch(t *testing.T) {
 	t.Parallel()
 	d := start(t, "postgres://nobody@127.0.0.1:1/none")
@@ -161,14 +163,14 @@ func TestStatusWatch(t *testing.T) {
 	}
 }
 
-// pageAddress escapes the token, because the page unescapes it.
+// TestPageAddressEscapesTheToken checks that pageAddress escapes the token. The page unescapes it.
 func TestPageAddressEscapesTheToken(t *testing.T) {
 	if got, want := pageAddress("127.0.0.1:8080", "a+b/c="), "http://127.0.0.1:8080/#token=a%2Bb%2Fc%3D"; got != want {
 		t.Errorf("%s, want %s", got, want)
 	}
 }
 
-// The most important failing checks are shown first.
+// TestFailingChecks checks that the most important failing checks are shown first.
 func TestFailingChecks(t *testing.T) {
 	t.Parallel()
 	var checks []capture.Check
@@ -185,7 +187,7 @@ func TestFailingChecks(t *testing.T) {
 	}
 }
 
-// With --watch --json, stdout contains only the daemon's answers. Errors go to stderr.
+// TestStatusWatchErrors checks that stdout contains only the daemon's answers with --watch --json. Errors go to stderr.
 func TestStatusWatchErrors(t *testing.T) {
 	t.Parallel()
 	var out, errs strings.Builder

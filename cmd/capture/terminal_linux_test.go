@@ -17,7 +17,8 @@ import (
 	"capture/internal/statefile"
 )
 
-// terminal is a pseudoterminal. The command uses the slave. The test uses the master, on which it types and sees what is shown.
+// terminal is a pseudoterminal. The command uses the slave. Through the master, the test types, and reads what the terminal
+// shows.
 type terminal struct {
 	master, slave *os.File
 	shown         output // what has been written to the terminal
@@ -76,7 +77,8 @@ func (p *terminal) typeInterrupt(t *testing.T) {
 	}
 }
 
-// On a terminal, the status has colors, unless the user wants none. It also has an address for the browser.
+// TestStatusOnTerminal checks that the status has colors on a terminal, unless TERM or NO_COLOR turns them off. It also
+// contains the address of the feedback page.
 func TestStatusOnTerminal(t *testing.T) {
 	t.Parallel()
 	d := start(t, "postgres://nobody@127.0.0.1:1/none")
@@ -96,7 +98,8 @@ func TestStatusOnTerminal(t *testing.T) {
 	}
 }
 
-// With --watch, each status replaces the previous one, and Ctrl-C ends the command without an error.
+// TestStatusWatchOnTerminal checks that each status replaces the previous one, and that Ctrl-C ends the command without an
+// error.
 func TestStatusWatchOnTerminal(t *testing.T) {
 	t.Parallel()
 	d := start(t, "postgres://nobody@127.0.0.1:1/none")
@@ -127,7 +130,7 @@ func TestStatusWatchOnTerminal(t *testing.T) {
 	}
 }
 
-// Ctrl-C at a question leaves everything as it is.
+// TestInterruptedQuestion checks that Ctrl-C at a question ends the command, and that the table does not change.
 func TestInterruptedQuestion(t *testing.T) {
 	t.Parallel()
 	url := votesDatabase(t, 3)
@@ -153,7 +156,8 @@ func TestInterruptedQuestion(t *testing.T) {
 	}
 }
 
-// Progress takes one line, which is overwritten, however narrow the terminal is.
+// TestProgressOnTerminal checks that the progress always takes one line of the terminal, even if the terminal is narrow.
+// Each update overwrites this line.
 func TestProgressOnTerminal(t *testing.T) {
 	for _, columns := range []int{80, 40, 20} {
 		p := newTerminal(t, screen{columns, 24})

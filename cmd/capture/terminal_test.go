@@ -14,7 +14,7 @@ import (
 	"capture/internal/volume"
 )
 
-// Every status fits on the screen, and the failing checks come first.
+// TestStatusFitsTheScreen checks that every status fits on the screen, and that the failing checks come first.
 func TestStatusFitsTheScreen(t *testing.T) {
 	t.Parallel()
 	now := time.Now()
@@ -73,12 +73,12 @@ func TestProgressText(t *testing.T) {
 		{statefile.Progress{Rows: 10}, 0, ", 10 rows"},
 		{statefile.Progress{Rows: 10, TotalRows: 40}, 0, ", 25 %, 10 rows"},
 		{statefile.Progress{}, 5 * time.Second, ", 5.0 s"},
-		{statefile.Progress{Rows: 10, Total: 500}, 12 * time.Second, ", 10 rows, 12 s"}, // the step has read the file and now waits
+		{statefile.Progress{Rows: 10, Total: 500}, 12 * time.Second, ", 10 rows, 12 s"}, // the file has been read, and the step waits
 		{statefile.Progress{Rows: 20_000, TotalRows: 50_000}, 4 * time.Second, ", 40 %, 20,000 rows, 5,000 rows/s, 6.0 s left"},
 		{statefile.Progress{Rows: 20_000, Bytes: 400, Total: 1000}, 4 * time.Second, ", 40 %, 20,000 rows, 5,000 rows/s, 6.0 s left"},
 		{statefile.Progress{Bytes: 4 << 20, Total: 8 << 20}, 2 * time.Second, ", 50 %, 2.0 MB/s, 2.0 s left"},
 		{statefile.Progress{Rows: 1000, Bytes: 4 << 20}, 2 * time.Second, ", 1,000 rows, 500 rows/s"},
-		{statefile.Progress{Rows: 60, TotalRows: 50}, 2 * time.Second, ", 100 %, 60 rows, 30 rows/s"}, // the server's statistics are old
+		{statefile.Progress{Rows: 60, TotalRows: 50}, 2 * time.Second, ", 100 %, 60 rows, 30 rows/s"}, // the row count from the server's statistics is too low
 	} {
 		if got := progressText(c.at, c.took); got != c.want {
 			t.Errorf("%+v after %s: %q, want %q", c.at, c.took, got, c.want)
@@ -86,7 +86,8 @@ func TestProgressText(t *testing.T) {
 	}
 }
 
-// Without a terminal there is no progress: the output may be a log, or mail of a cron job.
+// TestNoProgressWithoutTerminal checks that no progress is shown without a terminal. The output may be a log, or the mail of
+// a cron job.
 func TestNoProgressWithoutTerminal(t *testing.T) {
 	t.Parallel()
 	var b bytes.Buffer
@@ -99,7 +100,8 @@ func TestNoProgressWithoutTerminal(t *testing.T) {
 	}
 }
 
-// An interrupted command reports the interruption, and no error of the operation that it waited for.
+// TestInterrupted checks that an interrupted command reports only the interruption, and no error of the operation that it
+// waited for.
 func TestInterrupted(t *testing.T) {
 	t.Parallel()
 	silent, err := net.Listen("tcp", "127.0.0.1:0")

@@ -58,7 +58,8 @@ func TestVerifyCommand(t *testing.T) {
 	}
 }
 
-// verify finds no difference between a healthy table and its file, even while a daemon runs and other sessions write.
+// TestVerifyBesideDaemon checks that verify finds no difference between a healthy table and its file, even while a daemon
+// runs and other sessions write.
 func TestVerifyBesideDaemon(t *testing.T) {
 	if testing.Short() {
 		t.Skip("verifies beside a writer for seconds")
