@@ -58,8 +58,8 @@ func importPaths(t *testing.T, f *ast.File) []string {
 	return paths
 }
 
-// metricNames returns the names of the metrics in the code: the string literals that look like such a name, in files that
-// import Prometheus.
+// metricNames returns the names of the metrics in the code. In files that import the Prometheus package, every string
+// literal that looks like the name of a metric counts as one.
 func metricNames(t *testing.T) []string {
 	t.Helper()
 	names := map[string]bool{}
@@ -93,7 +93,8 @@ func readFile(t *testing.T, path string) string {
 	return string(text)
 }
 
-// knownSeries reports whether a series in a query belongs to one of the metrics. A histogram has three series.
+// knownSeries reports whether a series in a query belongs to one of the metrics. The three series of a histogram end in
+// _bucket, _sum and _count.
 func knownSeries(names []string, series string) bool {
 	if slices.Contains(names, series) {
 		return true
@@ -145,7 +146,7 @@ func TestDashboardIsJSON(t *testing.T) {
 	}
 }
 
-// The table of metrics in the documentation lists exactly the metrics in the code.
+// TestMetricsAreDocumented checks that the table of metrics in the documentation lists exactly the metrics in the code.
 func TestMetricsAreDocumented(t *testing.T) {
 	row := regexp.MustCompile("(?m)^\\| `(capture_[a-z0-9_]+)")
 	documented := map[string]bool{}
@@ -166,7 +167,7 @@ func TestMetricsAreDocumented(t *testing.T) {
 	}
 }
 
-// The documentation has a section for each alert.
+// TestAlertsAreDocumented checks that the documentation has a section for each alert.
 func TestAlertsAreDocumented(t *testing.T) {
 	docs := readFile(t, "docs/operations.md")
 	alerts := regexp.MustCompile(`(?m)^ *- alert: (\w+)$`).FindAllStringSubmatch(readFile(t, "deploy/prometheus-rules.yml"), -1)
@@ -185,8 +186,8 @@ func TestAlertsAreDocumented(t *testing.T) {
 	}
 }
 
-// The Dockerfile compiles the imported packages before it copies the source. A package that is missing in the Dockerfile's list
-// would be compiled again after each change.
+// TestImageCompilesDependenciesFirst checks the Dockerfile's list of imported packages, which Docker compiles before it
+// copies the source. If the list lacks a package, Docker compiles this package again after each change of the source.
 func TestImageCompilesDependenciesFirst(t *testing.T) {
 	_, list, ok := strings.Cut(readFile(t, "Dockerfile"), "RUN go build \\\n")
 	if !ok {
@@ -209,7 +210,7 @@ func TestImageCompilesDependenciesFirst(t *testing.T) {
 	}
 }
 
-// Each metric that an alert uses has a panel on the dashboard.
+// TestDashboardShowsWhatAlertsUse checks that each metric in an alert has a panel on the dashboard.
 func TestDashboardShowsWhatAlertsUse(t *testing.T) {
 	var dashboard struct {
 		Panels []struct{ Targets []struct{ Expr string } }

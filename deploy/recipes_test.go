@@ -21,8 +21,8 @@ func unitSettings(text string) []string {
 	return settings
 }
 
-// The template unit has the settings of capture.service, the hardening included. Only the description and the paths differ: two
-// instances share no path.
+// TestTemplateUnitEqualsTheUnit checks that the template unit has the same settings as capture.service, which includes the
+// hardening. Only the description and the paths differ, so that two instances share no path.
 func TestTemplateUnitEqualsTheUnit(t *testing.T) {
 	paths := strings.NewReplacer(
 		"a Postgres table", "a Postgres table (%i)", "/etc/capture/", "/etc/capture/%i/", "/var/lib/capture", "/var/lib/capture-%i",
@@ -37,8 +37,8 @@ func TestTemplateUnitEqualsTheUnit(t *testing.T) {
 	}
 }
 
-// composeConfig returns the services of the configuration that Docker Compose makes of the files. It skips the test if Compose
-// is not installed.
+// composeConfig returns the services of the configuration into which Docker Compose merges the files. It skips the test if
+// Compose is not installed.
 func composeConfig(t *testing.T, env []string, files ...string) map[string]map[string]any {
 	t.Helper()
 	if err := exec.Command("docker", "compose", "version").Run(); err != nil {
@@ -62,8 +62,8 @@ func composeConfig(t *testing.T, env []string, files ...string) map[string]map[s
 	return config.Services
 }
 
-// TestComposeRecipesAreYAML needs no Docker Compose. It checks that the files are YAML, and that the service of the second
-// capture extends that of the first.
+// TestComposeRecipesAreYAML checks that the Compose files are YAML, and that the service of the second capture extends the
+// service of the first. The test needs no Docker Compose.
 func TestComposeRecipesAreYAML(t *testing.T) {
 	for path, service := range map[string]string{"deploy/compose.second-table.yml": "capture-second", "deploy/compose.copies.yml": "capture"} {
 		var file map[string]any
@@ -92,8 +92,8 @@ func volumesAndPorts(service map[string]any) (names []string) {
 	return names
 }
 
-// The second capture shares no volume and no port with the first capture, follows another table, and is confined in the same
-// way.
+// TestComposeOfASecondTable checks that the second capture shares no volume and no port with the first capture, follows
+// another table, and is confined in the same way.
 func TestComposeOfASecondTable(t *testing.T) {
 	services := composeConfig(t, []string{"CAPTURE_TABLE=votes", "CAPTURE_HEARTBEAT_URL=https://first.example.com"}, "docker-compose.yml", "deploy/compose.second-table.yml")
 	first, second := services["capture"], services["capture-second"]
@@ -119,7 +119,8 @@ func TestComposeOfASecondTable(t *testing.T) {
 	}
 }
 
-// Compose passes on only the credentials that are set. An empty credential would hide a managed identity.
+// TestComposeOfCopies checks that Compose passes on only the credentials that are set. An empty credential would take
+// precedence over a managed identity.
 func TestComposeOfCopies(t *testing.T) {
 	services := composeConfig(t, []string{"CAPTURE_COPY_TO=s3://bucket/prefix", "AWS_ACCESS_KEY_ID=id"}, "docker-compose.yml", "deploy/compose.copies.yml")
 	env := services["capture"]["environment"].(map[string]any)

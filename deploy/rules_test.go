@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// TestRules evaluates the alerts on time series of incidents: which alerts fire, after what time, and which stay silent. CI
-// runs the same commands in Prometheus' image.
+// TestRules evaluates the alerts on time series of incidents. It checks which alerts fire and after what time, and which
+// alerts stay silent. CI runs the same commands in Prometheus' image.
 func TestRules(t *testing.T) {
 	promtool, err := exec.LookPath("promtool")
 	if err != nil {

@@ -34,8 +34,8 @@ func composeServices(t *testing.T, path string) map[string]composeService {
 	return file.Services
 }
 
-// TestComposeHasNoKnownPassword reads the Compose files and needs no Docker. deploy/check-compose.sh attacks the running
-// containers.
+// TestComposeHasNoKnownPassword checks that the Compose files contain no password, and that each service mounts only the
+// passwords that it needs. The test only reads the files. deploy/check-compose.sh attacks the running containers.
 func TestComposeHasNoKnownPassword(t *testing.T) {
 	services := composeServices(t, "docker-compose.yml")
 	for name, s := range composeServices(t, "deploy/compose.app.yml") {
@@ -114,7 +114,7 @@ func field(object any, path ...string) any {
 	return object
 }
 
-// list returns the maps in the list at a path of keys.
+// list returns the maps in the list at a path of keys in a manifest.
 func list(object any, path ...string) []map[string]any {
 	var maps []map[string]any
 	values, _ := field(object, path...).([]any)
@@ -146,7 +146,7 @@ func TestKubernetesSecretsAreFiles(t *testing.T) {
 		}
 		variables[v["name"].(string)], _ = v["value"].(string)
 	}
-	// volumes are the kinds of the pod's volumes, by the volume's name.
+	// volumes maps the names of the pod's volumes to their kinds.
 	volumes := map[string]string{}
 	for _, v := range list(pod, "volumes") {
 		secret, _ := field(v, "secret", "secretName").(string)
@@ -215,7 +215,8 @@ func TestNetworkPolicyLimitsWhoMayConnect(t *testing.T) {
 	}
 }
 
-// systemd reads the files as root, and copies credentials to a place where only the service's user can read them.
+// TestUnitTakesSecretsAsCredentials checks that capture.service passes its secrets as credentials of systemd. systemd reads
+// the files as root, and copies them to a place where only the service's user can read them.
 func TestUnitTakesSecretsAsCredentials(t *testing.T) {
 	unit := readFile(t, "deploy/capture.service")
 	for _, line := range []string{

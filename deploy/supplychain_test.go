@@ -40,12 +40,14 @@ func writeFile(t *testing.T, path, content string) {
 	}
 }
 
-// A person who may push a tag chooses its name, and git allows names that are shell commands.
+// TestMakeExecutesNoTagName checks that make does not execute the name of a tag. Everybody who may push a tag chooses its
+// name, and git allows names that are shell commands.
 func TestMakeExecutesNoTagName(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds the program twice")
 	}
-	// A small program in the place of capture builds faster. Everything else that the recipes use is real.
+	// The clone contains a small program in place of capture, because it builds faster. Everything else that the recipes use
+	// is real.
 	clone := t.TempDir()
 	for _, name := range []string{"Makefile", "README.md", "deploy/capture.service", "deploy/capture@.service"} {
 		writeFile(t, filepath.Join(clone, name), readFile(t, name))
@@ -90,8 +92,9 @@ func TestMakeExecutesNoTagName(t *testing.T) {
 	}
 }
 
-// If the database of vulnerabilities is unreachable, nothing has been checked. On GitHub, whose runners can reach the database,
-// the check must then fail. Elsewhere it only prints that nothing has been checked.
+// TestUnreachableVulnerabilityDatabaseFailsOnGitHubOnly checks what happens if the vulnerability database is unreachable, so
+// nothing can be checked. GitHub's runners can reach the database, so the check must fail there. Elsewhere, the check only
+// prints that nothing has been checked.
 func TestUnreachableVulnerabilityDatabaseFailsOnGitHubOnly(t *testing.T) {
 	if testing.Short() {
 		t.Skip("loads packages several times")
@@ -166,8 +169,9 @@ func TestActionsArePinnedByCommit(t *testing.T) {
 	}
 }
 
-// GitHub puts the value of a ${{ }} expression into the script before the shell reads the script. So commands in the name of a
-// tag or branch would run.
+// TestWorkflowCommandsContainNoExpression checks that no script of a workflow contains a ${{ }} expression. GitHub puts the
+// value of an expression into the script before the shell reads the script. Commands in the name of a tag or branch would
+// then run.
 func TestWorkflowCommandsContainNoExpression(t *testing.T) {
 	for name, w := range workflows(t) {
 		if !maps.Equal(w.Permissions, map[string]string{"contents": "read"}) {
@@ -189,8 +193,8 @@ func TestWorkflowCommandsContainNoExpression(t *testing.T) {
 	}
 }
 
-// unpinnedImages are the images that are named by a tag without a digest, each with the reason. docs/security.md lists the
-// images whose reason begins with "moves".
+// unpinnedImages maps each image that is named by a tag without a digest to the reason. docs/security.md lists the images
+// whose reason begins with "moves".
 var unpinnedImages = map[string]string{
 	"golang:1.26-bookworm":               "moves with Go's security releases; builds the image only, not the release",
 	"postgres:18":                        "moves with Postgres' security releases",
