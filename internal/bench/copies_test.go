@@ -22,7 +22,8 @@ const (
 	copyProven  = "copy off the machine is as it was written"
 )
 
-// BenchmarkCopies measures what copies off the machine cost, and how long they take. The service is on the same machine.
+// BenchmarkCopies measures what copies off the machine cost, and how long they take. The object storage runs on the same
+// machine.
 func BenchmarkCopies(b *testing.B) {
 	b.Run("cost", benchmarkCopyCost)
 	n := tableRows(b)
@@ -31,8 +32,8 @@ func BenchmarkCopies(b *testing.B) {
 	}
 }
 
-// benchmarkCopyCost measures a daemon that makes no copies, and a daemon that uploads a copy and reads it back during the
-// measurement. This is the worst case, because a daemon spends at most a tenth of its time on uploads. The service is
+// benchmarkCopyCost compares a daemon that makes no copies with a daemon that uploads a copy and reads it back during the
+// measurement. This is the worst case: usually, a daemon spends at most a tenth of its time on copies. The object storage is
 // versitygw, because Azurite needs more processor time than capture.
 func benchmarkCopyCost(b *testing.B) {
 	n := tableRows(b)
@@ -101,7 +102,7 @@ func benchmarkCopyCost(b *testing.B) {
 	b.ReportMetric(100*copying.Seconds()/measured.Seconds(), "%-copying")
 }
 
-// checkRows checks that the file gets as many rows as the table has.
+// checkRows makes the daemon write the file, and checks that the file has as many rows as the table.
 func (d *daemon) checkRows(conn *pgx.Conn) {
 	d.b.Helper()
 	d.runCommand("snapshot")
@@ -115,11 +116,11 @@ func (d *daemon) checkRows(conn *pgx.Conn) {
 	}
 }
 
-// benchmarkCopyTime measures the time from a commit until a copy off the machine contains it. As a baseline, it then measures a
-// restore of the file. After that, it stops the daemon, removes the daemon's folder, and measures a restore of the copy. Both
-// restores are into an empty database; restoreTime checks the restored rows.
+// benchmarkCopyTime measures the time from a commit until a copy off the machine contains the change. As a baseline, it then
+// measures a restore of the file. After that, it stops the daemon, removes the daemon's folder, and measures a restore of
+// the copy. Both restores are into an empty database, and restoreTime checks the restored rows.
 func benchmarkCopyTime(b *testing.B, n int) {
-	const delay = 30 * time.Second // time from a change to its upload
+	const delay = 30 * time.Second // time from the change until capture may begin its upload
 	url := votesDatabase(b, n)
 	conn := connect(b, url)
 	took := map[string]float64{"delay-s": delay.Seconds()}
@@ -157,8 +158,9 @@ func benchmarkCopyTime(b *testing.B, n int) {
 	}
 }
 
-// restoreTime returns how many seconds capture restore takes to restore a file or URL into an empty database. It runs capture
-// outside of the daemon's folder. It checks that the restored rows equal the rows of the table that the daemon follows.
+// restoreTime returns how many seconds capture restore takes to restore a file or URL into an empty database. It runs
+// capture in another folder, because stop may already have removed the daemon's folder. It checks that the restored rows
+// equal the rows of the table that the daemon follows.
 func restoreTime(b *testing.B, d *daemon, from string) float64 {
 	b.Helper()
 	s, err := server()
@@ -202,7 +204,8 @@ type copyTarget struct {
 	proxy *faultproxy.Proxy
 }
 
-// newCopyTarget creates a bucket. It sets the environment variables by which capture reaches the bucket.
+// newCopyTarget creates a bucket and its proxy. It sets the environment variables that make capture use the bucket through
+// the proxy.
 func newCopyTarget(b *testing.B, kind string) *copyTarget {
 	b.Helper()
 	bucket := objectserver.NewBucket(b, kind)

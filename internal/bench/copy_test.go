@@ -11,8 +11,8 @@ import (
 	"capture/internal/pgserver"
 )
 
-// BenchmarkFirstCopy measures the time from the start of the process to a durable file. The baseline is a COPY in binary
-// format, whose output is discarded. Other programs that read the whole table are measured, too.
+// BenchmarkFirstCopy measures the time from the start of the process until the file is durable. The baseline is a COPY in
+// binary format whose output is discarded. BenchmarkFirstCopy also measures other programs that read the whole table.
 func BenchmarkFirstCopy(b *testing.B) {
 	n := tableRows(b)
 	url := votesDatabase(b, n)
@@ -75,12 +75,12 @@ func clientProgram(bin, name string) string {
 	return path
 }
 
-// pythonMeasured reports whether the exporter in Python has run. The exporter runs only once: for a million votes, it needs minutes
-// and 10 GB of memory.
+// pythonMeasured reports whether pythonExporter has run. The script runs only once, because it needs minutes and 10 GB of
+// memory for a million votes.
 var pythonMeasured bool
 
-// measurePython returns the time that the exporter takes. It returns nil if no suitable Python is installed, or if the exporter
-// fails, for example for lack of memory.
+// measurePython returns the time that pythonExporter takes. It returns nil if no suitable Python is installed, or if the
+// script fails, for example for lack of memory.
 func measurePython(b *testing.B, url string) []time.Duration {
 	b.Helper()
 	path := findPython()

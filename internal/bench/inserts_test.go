@@ -15,10 +15,10 @@ import (
 	"capture/internal/pgserver"
 )
 
-// BenchmarkInserts measures what following costs the application. 8 pgbench clients insert votes of 3 kB as fast as they can,
-// with one vote per transaction. They run first without a follower, then with pg_recvlogical, and then with each source that
-// adds work to the server (notify only if commits are synchronous). pg_recvlogical discards what it reads, so its cost is the
-// minimum for any follower by logical replication. Everything runs on the same machine.
+// BenchmarkInserts measures how much a follower of the table slows the application. 8 pgbench clients insert votes of 3 kB
+// as fast as they can, with one vote per transaction. They run first without a follower, then with pg_recvlogical, then with
+// the source logical and, only if commits are synchronous, with the source notify. pg_recvlogical discards what it reads, so
+// its cost is the minimum for any follower by logical replication. Everything runs on the same machine.
 func BenchmarkInserts(b *testing.B) {
 	s, err := server()
 	if err != nil {
@@ -60,8 +60,8 @@ func BenchmarkInserts(b *testing.B) {
 	}
 }
 
-// insertRate returns the rate of pgbench on an empty table while a follower of this kind follows the table. kind can be "none".
-// insertRate checks that the follower got all rows.
+// insertRate empties the table, and returns the rate of pgbench while a follower of this kind follows the table. The kind
+// "none" means no follower. insertRate checks that the follower got all rows.
 func insertRate(b *testing.B, url, kind, options string) float64 {
 	b.Helper()
 	conn := connect(b, url)
@@ -130,7 +130,8 @@ VALUES ('How do I reset password :n?', ':n ` + answer.String() + `', '{"relevanc
 	return path
 }
 
-// startCapture starts capture with a source. stop checks that the file has all rows.
+// startCapture starts capture with a source. stop checks that the file has all rows, and removes what the source created in
+// the database.
 func startCapture(b *testing.B, url string, conn *pgx.Conn, source string) (stop func()) {
 	b.Helper()
 	d := startDaemon(b, url, "--source="+source)
@@ -144,7 +145,8 @@ func startCapture(b *testing.B, url string, conn *pgx.Conn, source string) (stop
 	}
 }
 
-// startRecvlogical starts pg_recvlogical, which discards what it reads. stop waits until the server has sent everything to it.
+// startRecvlogical starts pg_recvlogical, which discards what it reads. stop waits until the server has sent all changes to
+// pg_recvlogical.
 func startRecvlogical(b *testing.B, url string, conn *pgx.Conn) (stop func()) {
 	b.Helper()
 	bin, err := pgserver.Bin()
@@ -160,8 +162,8 @@ func startRecvlogical(b *testing.B, url string, conn *pgx.Conn) (stop func()) {
 	if err := cmd.Start(); err != nil {
 		b.Fatal(err)
 	}
-	// waitSlot waits until the condition is true. The condition is SQL, and can use the properties of the slot and of its
-	// walsender.
+	// waitSlot waits until an SQL condition is true. The condition can use the columns of pg_replication_slots and
+	// pg_stat_replication for the slot and its walsender.
 	waitSlot := func(condition string) {
 		b.Helper()
 		for begun, met := time.Now(), false; !met; time.Sleep(10 * time.Millisecond) {

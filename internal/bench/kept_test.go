@@ -14,9 +14,9 @@ import (
 	"capture/store/manifest"
 )
 
-// BenchmarkKept measures what kept states cost: to keep the file (a link), to compress it, and to read it back. It measures
-// these steps first alone, and then while capture follows a table. It takes long for a large table, so it runs only if
-// CAPTURE_BENCH_KEPT is set (make bench KEPT=1).
+// BenchmarkKept measures how long it takes to keep the file (as a hard link), to compress it, and to read it back. It
+// measures these steps first alone, and then while capture follows a table. The benchmark takes long for a large table, so
+// it runs only if CAPTURE_BENCH_KEPT is set (make bench KEPT=1).
 func BenchmarkKept(b *testing.B) {
 	if os.Getenv("CAPTURE_BENCH_KEPT") == "" {
 		b.Skip("set CAPTURE_BENCH_KEPT=1, or KEPT=1 for make bench")
@@ -84,9 +84,9 @@ func benchmarkKeptAlone(b *testing.B) {
 	b.ReportMetric(float64(view.Bytes()), "file-bytes")
 }
 
-// benchmarkKeptBeside changes rows while a daemon follows them. One daemon keeps no states. Another daemon writes the file each
-// second, and therefore keeps, compresses and reads back states all the time. CAPTURE_BENCH_UPDATES is the duration of the
-// changes for each daemon.
+// benchmarkKeptBeside changes rows while a daemon follows the table. One daemon keeps no states. Another daemon writes the
+// file each second, and therefore keeps, compresses and reads back states all the time. CAPTURE_BENCH_UPDATES is how long
+// the rows change for each daemon.
 func benchmarkKeptBeside(b *testing.B) {
 	span, err := time.ParseDuration(cmp.Or(os.Getenv("CAPTURE_BENCH_UPDATES"), "10s"))
 	if err != nil {
@@ -111,8 +111,8 @@ func benchmarkKeptBeside(b *testing.B) {
 					WHERE vote_id IN (SELECT 1 + floor(random() * $2)::int FROM generate_series(1, 100))`, fmt.Sprint(rand.Int64()), n)
 			}
 			sum[name+"-updates/s"] += float64(changed) / time.Since(begun).Seconds()
-			// stream-rows/s is the rate from the start of a transaction that changes a tenth of the rows until the file is
-			// durable.
+			// stream-rows/s is the rate for a transaction that changes a tenth of the rows. The time is from the start of
+			// the transaction until the file is durable.
 			d.runCommand("snapshot")
 			begun = time.Now()
 			execSQL(b, conn, "UPDATE votes SET comment = $1 WHERE vote_id <= $2", fmt.Sprint("all ", rand.Int64()), n/10)

@@ -38,8 +38,8 @@ func BenchmarkLatency(b *testing.B) {
 			defer tick.Stop()
 			for i := range commits {
 				<-tick.C
-				// The comment of the first row is the number of the commit, so the file shows the last commit that it contains.
-				// Each commit changes another row, too.
+				// The comment of the first row is the number of the commit, so the file shows which commit is the last one
+				// in it. Each commit changes another row, too.
 				if _, err := conn.Exec(b.Context(), "UPDATE votes SET comment = $1 WHERE vote_id IN (1, $2)", strconv.Itoa(i), 2+rand.IntN(votes-1)); err != nil {
 					b.Errorf("update: %v", err)
 					_ = d.cmd.Process.Kill() // so that waitFlush does not wait for this commit
@@ -66,7 +66,7 @@ func BenchmarkLatency(b *testing.B) {
 
 var comment = regexp.MustCompile(`"comment":"(-?\d+)"`)
 
-// lastCommit returns the number of the last commit in the file, from the comment of its first row.
+// lastCommit returns the number of the last commit that the file contains. This number is the comment of the first row.
 func lastCommit(b *testing.B, path string) int {
 	b.Helper()
 	f, err := os.Open(path)

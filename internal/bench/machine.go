@@ -62,7 +62,7 @@ func (e *environment) addResults(found results, runs int) {
 
 func requestedRows() float64 {
 	var n float64 = 100_000
-	_, _ = fmt.Sscan(os.Getenv("CAPTURE_BENCH_ROWS"), &n) // an error does not matter here: the benchmarks fail for a value that is not a number
+	_, _ = fmt.Sscan(os.Getenv("CAPTURE_BENCH_ROWS"), &n) // ignore an error, because the benchmarks fail for a value that is not a number
 	return n
 }
 

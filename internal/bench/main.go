@@ -1,9 +1,9 @@
 // Command bench compares capture with baselines and with other programs, and writes the results into docs/performance.md.
 // `make bench` runs it.
 //
-// The benchmarks are Go benchmarks. Those in this folder run capture as a process and start a Postgres server for it. The
-// benchmark of the stream is in package capture/logical, because it starts with a slot that has changes to send. Each
-// benchmark runs several times. Each run measures capture and its baseline in turn, so a change of the machine's speed
+// The benchmarks are Go benchmarks. Most are in this folder: they run capture as a process, and start a Postgres server for
+// it. The benchmark of the stream is in the package capture/logical, because it starts with a slot that has changes to send.
+// Each benchmark runs several times. Each run measures capture and its baseline in turn, so a change of the machine's speed
 // affects both.
 package main
 
@@ -58,7 +58,7 @@ func runBenchmarks(runs int, only, doc string) error {
 // results maps a benchmark's name and a unit to the figures of all runs.
 type results map[string]map[string][]float64
 
-// runPackage runs benchmarks of a package, shows their output, and adds their figures to the given results.
+// runPackage runs the benchmarks of a package that match bench, shows their output, and adds their figures to found.
 func runPackage(found results, folder, bench string, runs int) error {
 	cmd := exec.Command("go", "test", "-run", "^$", "-bench", bench, "-benchtime", "1x", "-count", strconv.Itoa(runs), "-timeout", "0", folder)
 	cmd.Stderr = os.Stderr

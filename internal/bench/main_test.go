@@ -74,8 +74,8 @@ func TestMain(m *testing.M) {
 	}())
 }
 
-// allowPlugins lets the other programs use their output plugins. Minor releases since August 2026 load only output plugins that
-// the setting output_plugin_libraries lists.
+// allowPlugins lets the other programs use their output plugins. Since August 2026, minor releases of Postgres load only the
+// output plugins that the setting output_plugin_libraries lists.
 func allowPlugins(s *pgserver.Server) error {
 	ctx := context.Background()
 	conn, err := pgx.Connect(ctx, s.URL("postgres"))
@@ -180,7 +180,7 @@ type copyEvent struct {
 	millis  float64 // duration of the step that has ended; 0 if a step has begun
 }
 
-// startDaemon starts capture in a folder of its own.
+// startDaemon starts capture in its own folder.
 func startDaemon(b *testing.B, url string, args ...string) *daemon {
 	b.Helper()
 	program, err := binary()

@@ -15,10 +15,10 @@ import (
 	"capture/internal/pgserver"
 )
 
-// BenchmarkReconnect measures what a lost connection costs: the time from the first new connection until the table is followed
-// again, and the bytes that the server sends in that time. While the connection is lost, a share of the rows is updated. The
-// baseline is the first copy of the same daemon. For comparison, go-pq-cdc resumes from a permanent slot. The server retains
-// WAL for this slot while go-pq-cdc is not connected.
+// BenchmarkReconnect measures what a lost connection costs: the time from the first new connection until capture follows the
+// table again, and the bytes that the server sends in this time. A share of the rows is updated while the connection is
+// lost. The baseline is the first copy by the same daemon. For comparison, BenchmarkReconnect measures go-pq-cdc, which
+// resumes from a permanent slot. The server retains WAL for this slot while go-pq-cdc is not connected.
 func BenchmarkReconnect(b *testing.B) {
 	n := tableRows(b)
 	url := votesDatabase(b, n)
@@ -50,7 +50,7 @@ func BenchmarkReconnect(b *testing.B) {
 				}
 				r.cut()
 				update(0)
-				time.Sleep(6 * time.Second) // the process returns the garbage of the copy to the system within seconds
+				time.Sleep(6 * time.Second) // in this time, the process returns the garbage of the copy to the system
 				d.resetPeak()
 				r.open(b)
 				followed = d.waitFollowing()
@@ -75,8 +75,9 @@ func BenchmarkReconnect(b *testing.B) {
 	execSQL(b, conn, "CHECKPOINT")
 }
 
-// waitHorizon waits until the horizon of the rows in the daemon's memory is above all transactions that have ended so far. It
-// waits long enough for regular checks, and runs capture snapshot before and after them.
+// waitHorizon waits until the horizon of the rows in the daemon's memory is higher than the IDs of all transactions that
+// have ended so far. The daemon reads a horizon every two seconds, and uses it after the stream has passed its WAL position.
+// So waitHorizon waits longer than two seconds, and runs capture snapshot before and after each wait.
 func waitHorizon(b *testing.B, d *daemon) {
 	b.Helper()
 	for range 2 {
@@ -86,9 +87,9 @@ func waitHorizon(b *testing.B, d *daemon) {
 	d.runCommand("snapshot")
 }
 
-// resumePermanentSlot lets go-pq-cdc resume from a permanent slot after the function change has updated the given number of
-// rows. It returns the time and the megabytes that this took. If the program cannot be built or fails, resumePermanentSlot logs
-// this, and ok is false.
+// resumePermanentSlot creates a permanent slot, and calls the function change, which updates the given number of rows. It
+// then lets go-pq-cdc resume from the slot, and returns the seconds and megabytes until go-pq-cdc has received all changes.
+// If the program cannot be built or fails, resumePermanentSlot logs the error, and ok is false.
 func resumePermanentSlot(b *testing.B, conn *pgx.Conn, r *relay, rows, changed int, change func()) (seconds, megabytes float64, ok bool) {
 	b.Helper()
 	program := filepath.Join(b.TempDir(), "go-pq-cdc")

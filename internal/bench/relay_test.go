@@ -9,20 +9,20 @@ import (
 	"time"
 )
 
-// relay passes connections on to a server. It counts the bytes that the server sends, and records the time of the first
+// relay forwards connections to a server. It counts the bytes that the server sends, and records the time of the first
 // connection.
 type relay struct {
 	target string
 	addr   string
-	sent   atomic.Int64 // bytes from the server since the call of open
+	sent   atomic.Int64 // bytes from the server since the last call to open
 
 	mu       sync.Mutex
 	listener net.Listener
-	first    time.Time // time of the first connection since the call of open
+	first    time.Time // time of the first connection since the last call to open
 	conns    []net.Conn
 }
 
-// newRelay returns a relay to the server at this address. It accepts no connection before the call of open.
+// newRelay returns a relay to the server at the address target. The relay accepts no connection before the call to open.
 func newRelay(b *testing.B, target string) *relay {
 	b.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -35,7 +35,7 @@ func newRelay(b *testing.B, target string) *relay {
 	return r
 }
 
-// open makes the relay accept connections, and resets its counts.
+// open makes the relay accept connections. It resets the number of bytes and the time of the first connection.
 func (r *relay) open(b *testing.B) {
 	b.Helper()
 	l, err := net.Listen("tcp", r.addr)
@@ -57,7 +57,7 @@ func (r *relay) open(b *testing.B) {
 	}()
 }
 
-// serve passes one connection on, until either side ends it.
+// serve forwards the data of one connection until either side ends the connection.
 func (r *relay) serve(client net.Conn) {
 	defer client.Close()
 	server, err := net.Dial("tcp", r.target)

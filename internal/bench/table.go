@@ -17,8 +17,8 @@ type comparison struct {
 	aim       aim
 }
 
-// baseline is the figure that a comparison's figure is divided by. Its unit is "" if the comparison's figure is already a
-// ratio.
+// baseline names the figure by which a comparison divides its own figure. The unit is "" if the comparison's figure is
+// already a ratio.
 type baseline struct{ unit, name string }
 
 var (
@@ -114,7 +114,7 @@ var comparisons = []comparison{
 	{"", "capture, Azure (Azurite)", "Copies/time/large", "azblob-restorable-s", vsFileRestore, aim{}},
 }
 
-// absent lists the programs for the same job that were not measured, each with the reason.
+// absent lists the programs that also follow a table but were not measured, each with the reason.
 var absent = [][2]string{
 	{"wal-listener", "not built: when this was written, the module proxy had no version of it"},
 	{"Redpanda Connect", "not built: its licence is not an open one"},

@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// The table has medians of several runs, ratios and verdicts.
+// TestResultTable checks that the table has medians of several runs, ratios and verdicts.
 func TestResultTable(t *testing.T) {
 	t.Parallel()
 	found := make(results)
@@ -50,7 +50,8 @@ PASS
 	}
 }
 
-// docs/performance.md has a place for the table, and the table of a second run replaces that of the first run.
+// TestReplaceTable checks that docs/performance.md has a place for the table, and that the table of a second run replaces
+// the table of the first run.
 func TestReplaceTable(t *testing.T) {
 	t.Parallel()
 	content, err := os.ReadFile("../../docs/performance.md")

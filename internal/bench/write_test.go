@@ -16,8 +16,9 @@ import (
 	"capture/store"
 )
 
-// BenchmarkWholeWrite measures a Write of the whole file. The baseline is a plain write and sync of as many bytes over an older
-// file. For comparison, it also measures the SHA-256 of as many bytes.
+// BenchmarkWholeWrite measures a Write of the whole file. The baseline is plainWrite, which writes and syncs the same number
+// of bytes and replaces an older file. For comparison, BenchmarkWholeWrite also measures the SHA-256 of the same number of
+// bytes.
 func BenchmarkWholeWrite(b *testing.B) {
 	view := exportTable(b, votesDatabase(b, tableRows(b)))
 	folder := b.TempDir()
@@ -83,8 +84,8 @@ func BenchmarkOneChange(b *testing.B) {
 	}
 }
 
-// waitIdle waits for up to a minute until the shadow file is a copy of a large file. Later Writes can then patch the shadow
-// file.
+// waitIdle waits for up to a minute until the shadow file is a copy of feedback.json. Later Writes can then patch the shadow
+// file. A small file has no shadow file, so waitIdle does not wait for it.
 func (d *daemon) waitIdle(f flush) {
 	if f.Bytes < 4<<20 { // a smaller file is always written whole
 		return
@@ -154,7 +155,7 @@ func plainWrite(b *testing.B, path string, n int64) time.Duration {
 	return time.Since(begun)
 }
 
-// hashBytes returns the time that one processor takes for the SHA-256 of n bytes.
+// hashBytes returns the time that one processor needs to compute the SHA-256 of n bytes.
 func hashBytes(n int64) time.Duration {
 	begun := time.Now()
 	h := sha256.New()

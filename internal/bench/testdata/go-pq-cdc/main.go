@@ -47,7 +47,7 @@ func run(args []string) error {
 	}
 	out := os.Stdout
 	os.Stdout = os.Stderr // the package prints its own messages to os.Stdout
-	cfg := config.Config{ // the password must not be empty, even if the server asks for none
+	cfg := config.Config{ // go-pq-cdc refuses an empty password, even if the server asks for no password
 		Host: server.Host, Port: int(server.Port), Username: server.User, Password: cmp.Or(server.Password, "none"), Database: server.Database,
 		Publication: publication.Config{Name: args[2]},
 		Slot:        slot.Config{Name: args[1], SlotActivityCheckerInterval: 3000},
