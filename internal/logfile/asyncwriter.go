@@ -23,9 +23,9 @@ type output interface {
 
 var errLineTooLong = errors.New("a line is longer than the whole log may be")
 
-// asyncWriter queues lines and writes them in a goroutine of its own, so that logging does not wait for a disk. While writing
-// fails or hangs, lines stay in the queue; when the queue is full, further lines are dropped. Lines are never reordered or
-// split.
+// asyncWriter queues lines and writes them in its own goroutine, so that logging does not wait for a disk. While writing
+// fails or hangs, lines stay in the queue. When the queue is full, asyncWriter drops further lines. It never reorders or
+// splits lines.
 type asyncWriter struct {
 	name     string
 	output   output
@@ -117,7 +117,7 @@ func (w *asyncWriter) run() {
 	}
 }
 
-// writeRetrying writes a line, and retries until the line is written or dropped, or the writer is closed.
+// writeRetrying writes a line. If this fails, it retries until the line is written or dropped, or the writer is closed.
 func (w *asyncWriter) writeRetrying(line []byte) {
 	for pause := firstPause; ; pause = min(2*pause, longestPause) {
 		err := w.output.writeLine(line)
@@ -168,8 +168,8 @@ func (w *asyncWriter) setTrouble(err error) {
 	}
 }
 
-// reportTooLong reports a dropped line of n bytes to the logger fallback. It does not call setTrouble, because such a line does
-// not show whether the log can be written.
+// reportTooLong reports a dropped line of n bytes to the logger fallback. It does not call setTrouble, because the log can
+// still be written.
 func (w *asyncWriter) reportTooLong(n int) {
 	if w.fallback != nil {
 		w.fallback.Warn("a log line is too long and was dropped", "log", w.name, "bytes", n)
@@ -195,8 +195,8 @@ func (w *asyncWriter) reopen() {
 	}
 }
 
-// close waits until the queued lines are written, but at most for the given timeout. If the disk hangs, the goroutine keeps
-// running.
+// close waits until the queued lines are written, but at most for the given timeout. If the disk hangs, the goroutine of the
+// asyncWriter keeps running.
 func (w *asyncWriter) close(timeout time.Duration) error {
 	w.quitOnce.Do(func() { close(w.quit) })
 	timer := time.NewTimer(max(timeout, 10*time.Millisecond))

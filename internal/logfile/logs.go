@@ -152,11 +152,11 @@ func (l *Logs) Reopen() {
 	}
 }
 
-// Close writes the queued lines, for at most a second, and closes the files. Lines logged later are dropped.
+// Close writes the queued lines, for at most a second, and closes the files. Lines that are logged after Close are dropped.
 func (l *Logs) Close() error {
 	deadline := time.Now().Add(closeTimeout)
 	var errs []error
-	for _, w := range slices.Concat(l.files, []*asyncWriter{l.stderr}) { // stderr last: closing a file may report trouble there
+	for _, w := range slices.Concat(l.files, []*asyncWriter{l.stderr}) { // close stderr last, because closing a file may report trouble on stderr
 		errs = append(errs, w.close(time.Until(deadline)))
 	}
 	return errors.Join(errs...)

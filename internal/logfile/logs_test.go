@@ -20,7 +20,7 @@ import (
 	"capture/internal/logfile"
 )
 
-// screen is a stderr that can be read while it is written to.
+// screen takes the place of stderr. A test can read it while the logs write to it.
 type screen struct {
 	mu sync.Mutex
 	b  bytes.Buffer
@@ -156,7 +156,8 @@ func TestInvalidConfig(t *testing.T) {
 	}
 }
 
-// TestRotation writes from many goroutines through several rotations. Every line must be there, whole and in order.
+// TestRotation writes from many goroutines through several rotations. It checks that every line is in the files, whole and
+// in order.
 func TestRotation(t *testing.T) {
 	cfg := testConfig(t.TempDir(), io.Discard)
 	cfg.MaxSizeMB, cfg.MaxBackups = 1, 1000
@@ -214,8 +215,8 @@ func TestMaxBackups(t *testing.T) {
 	})
 }
 
-// TestFolderTrouble opens a log while its folder cannot be created, and then lets the folder be created. Later, the test removes
-// the folder and moves the file.
+// TestFolderTrouble opens a log while its folder cannot be created, and then lets the folder be created. Later, the test
+// removes the folder, and moves the file twice. Each time, the next line must be in a new file.
 func TestFolderTrouble(t *testing.T) {
 	var stderr screen
 	dir := t.TempDir()
@@ -267,7 +268,8 @@ func TestFolderTrouble(t *testing.T) {
 	}
 }
 
-// TestNotRegularFile: a path that is not a regular file neither blocks the logger nor is renamed.
+// TestNotRegularFile uses a FIFO and a folder as paths of the logs. It checks that they do not block the logger, and that
+// nobody renames them.
 func TestNotRegularFile(t *testing.T) {
 	cfg := testConfig(t.TempDir(), io.Discard)
 	if err := os.MkdirAll(cfg.Error, 0o755); err != nil {
@@ -297,7 +299,7 @@ func TestNotRegularFile(t *testing.T) {
 	}
 }
 
-// TestLinkIsNotFollowed: a link in the place of a log is reported, and its target stays as it is.
+// TestLinkIsNotFollowed checks that a link in the place of a log is reported, and that its target does not change.
 func TestLinkIsNotFollowed(t *testing.T) {
 	cfg, precious := testConfig(t.TempDir(), io.Discard), filepath.Join(t.TempDir(), "precious")
 	cfg.Error = ""
@@ -313,7 +315,7 @@ func TestLinkIsNotFollowed(t *testing.T) {
 	}
 }
 
-// TestStuckStderr: nobody reads stderr. usage.log still has all lines.
+// TestStuckStderr checks that usage.log gets all lines even if nobody reads stderr.
 func TestStuckStderr(t *testing.T) {
 	r, w := io.Pipe()
 	cfg := testConfig(t.TempDir(), w)
@@ -327,7 +329,8 @@ func TestStuckStderr(t *testing.T) {
 	r.Close()
 }
 
-// TestLineTooLong: a line that exceeds the maximum size of a log is dropped and reported, but [Logs.Err] still returns nil.
+// TestLineTooLong checks that a line that exceeds the maximum size of a log is dropped and reported. [Logs.Err] still
+// returns nil.
 func TestLineTooLong(t *testing.T) {
 	var stderr screen
 	cfg := testConfig(t.TempDir(), &stderr)

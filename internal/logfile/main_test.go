@@ -10,7 +10,7 @@ import (
 	"capture/internal/busy"
 )
 
-// children contains functions by name. A test can start this test binary as another process, which runs one of these functions.
+// children maps names to functions. A test can start this test binary as another process, which runs one of these functions.
 var children = map[string]func(args []string) error{}
 
 func TestMain(m *testing.M) {

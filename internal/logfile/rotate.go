@@ -47,7 +47,7 @@ func (f *rotatedFile) writeLine(line []byte) error {
 	if int64(len(line)) > f.max {
 		return errLineTooLong
 	}
-	info, err := os.Lstat(f.path) // not Stat, since a link could lead to any file that this user may write
+	info, err := os.Lstat(f.path) // Lstat, because a link could lead to any file that this user may write
 	switch {
 	case err == nil && !info.Mode().IsRegular():
 		return fmt.Errorf("%s is not a regular file; name another file, or remove it", f.path)
@@ -74,8 +74,8 @@ func (f *rotatedFile) writeLine(line []byte) error {
 }
 
 // lockFile creates the file if it is missing, and locks it. Because the file exists, lumberjack opens it with O_APPEND.
-// lumberjack would create a missing file without O_APPEND, and would then leave a hole in it after another program had
-// truncated it. On a file system without locks, logging continues without a lock.
+// lumberjack would create a missing file without O_APPEND. After another program had truncated such a file, the next line
+// would leave a hole in it. On a file system without locks, logging continues without a lock.
 func (f *rotatedFile) lockFile() error {
 	if err := os.MkdirAll(filepath.Dir(f.path), 0o755); err != nil {
 		return volume.WithHint(err)
@@ -132,8 +132,8 @@ func (o stderrOutput) closeFile() {}
 
 func (o stderrOutput) isRetryable() bool { return false }
 
-// DiskBytes returns the total size of the log at path and of its rotated files. It selects them by name before it reads their
-// sizes, because the folder may contain very many other files.
+// DiskBytes returns the total size of the log at path and of its rotated files. It selects the files by name before it reads
+// their sizes, because the folder may contain very many other files.
 func DiskBytes(path string) (n int64) {
 	folder, base := filepath.Split(path)
 	entries, err := os.ReadDir(filepath.Clean(folder + "."))

@@ -13,7 +13,8 @@ import (
 	"capture/internal/logfile"
 )
 
-// TestMaxAge: rotated files that are too old are removed, including those of an earlier run. Other files stay.
+// TestMaxAge checks that rotated files that are too old are removed, even if an earlier run has rotated them. Other files
+// stay.
 func TestMaxAge(t *testing.T) {
 	dir := t.TempDir()
 	cfg := testConfig(dir, io.Discard)
@@ -43,7 +44,7 @@ func TestMaxAge(t *testing.T) {
 	}
 }
 
-// TestBurst: after a burst of lines the logs stay within their cap, compressed or not.
+// TestBurst checks that the logs stay within their maximum size after a burst of lines, compressed or not.
 func TestBurst(t *testing.T) {
 	for _, compress := range []bool{false, true} {
 		t.Run(fmt.Sprint("compress=", compress), func(t *testing.T) {
@@ -81,7 +82,7 @@ func TestBurst(t *testing.T) {
 	}
 }
 
-// TestDiskBytes: a log and its rotated files count, and other files in the folder do not.
+// TestDiskBytes checks that DiskBytes counts a log and its rotated files, but no other files in the folder.
 func TestDiskBytes(t *testing.T) {
 	dir := t.TempDir()
 	for name, size := range map[string]int{
@@ -100,8 +101,8 @@ func TestDiskBytes(t *testing.T) {
 	}
 }
 
-// TestLogrotate: another program may truncate the log in place or replace it, at any moment. Only the lines that the other
-// program removes are lost, and the log gets no hole of NUL bytes.
+// TestLogrotate lets another program truncate, replace or move the log. Only the lines that the other program removes are
+// lost, and the log gets no hole of NUL bytes.
 func TestLogrotate(t *testing.T) {
 	for _, kind := range []string{"copytruncate", "create", "move"} {
 		t.Run(kind, func(t *testing.T) {
@@ -150,7 +151,7 @@ func TestLogrotate(t *testing.T) {
 	}
 }
 
-// TestLogInUse: a second daemon cannot use the log of the first daemon, not even after a rotation.
+// TestLogInUse checks that a second daemon cannot use the log of the first daemon, not even after a rotation.
 func TestLogInUse(t *testing.T) {
 	cfg := testConfig(t.TempDir(), io.Discard)
 	cfg.MaxSizeMB = 1

@@ -20,7 +20,8 @@ func init() { children["full volume"] = fillVolume }
 
 func TestFullVolume(t *testing.T) { inOwnMounts(t, "full volume", t.TempDir()) }
 
-// fillVolume writes logs to a volume that fills up, and is then enlarged.
+// fillVolume writes logs until their volume is full, and then enlarges the volume. It returns an error unless every line is
+// whole, in order, and either written or reported as dropped.
 func fillVolume(args []string) error {
 	if err := mountSmall(args[0]); err != nil {
 		return err
@@ -74,8 +75,8 @@ func fillVolume(args []string) error {
 	return nil
 }
 
-// inOwnMounts runs a child in a mount namespace of its own, where the child may mount volumes. If this machine does not allow
-// this, inOwnMounts logs the reason and returns.
+// inOwnMounts runs a child in a mount namespace of its own, where the child may mount volumes. If this machine does not
+// allow mount namespaces or mounts, inOwnMounts logs the reason and returns.
 func inOwnMounts(t *testing.T, name, dir string) {
 	t.Helper()
 	cmd := child(name, dir)
