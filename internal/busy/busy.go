@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// most is the largest factor. It is so small that a test that waits for a minute still fails before go test's own timeout.
+// most is the largest factor. With this factor, a test that waits for a minute still fails before go test's own timeout.
 const most = 10
 
 // Limit returns the limit for something that takes up to d on a machine with a free processor: d times the number of runnable

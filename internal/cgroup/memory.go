@@ -26,7 +26,8 @@ func groupLimit(root fs.FS) int64 {
 	limit := int64(math.MaxInt64)
 	read := func(name string) {
 		if b, err := fs.ReadFile(root, name); err == nil {
-			// Version 1 reports no limit as the highest multiple of the page size. Version 2 writes "max".
+			// Without a limit, version 1 reports the highest multiple of the page size, and version 2 writes "max". So
+			// ignore both.
 			if n, err := strconv.ParseInt(strings.TrimSpace(string(b)), 10, 64); err == nil && n < math.MaxInt64/2 {
 				limit = min(limit, n)
 			}
@@ -40,7 +41,7 @@ func groupLimit(root fs.FS) int64 {
 			continue
 		}
 		// In a container, this path is often the group's path on the host, while the group itself is mounted at the root of
-		// sys/fs/cgroup. So read the limits of all parents, too.
+		// sys/fs/cgroup. So also read the limits of all parents.
 		for dir := path.Clean("/" + group); ; dir = path.Dir(dir) {
 			read(path.Join("sys/fs/cgroup", dir, "memory.max"))
 			if dir == "/" {

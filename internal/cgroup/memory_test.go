@@ -6,7 +6,7 @@ import (
 	"testing/fstest"
 )
 
-// TestMemoryLimitOfControlGroups reads the limits of control groups of both versions.
+// TestMemoryLimitOfControlGroups checks the limits that groupLimit reads from control groups of versions 1 and 2.
 func TestMemoryLimitOfControlGroups(t *testing.T) {
 	t.Parallel()
 	file := func(s string) *fstest.MapFile { return &fstest.MapFile{Data: []byte(s)} }

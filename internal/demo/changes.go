@@ -50,7 +50,8 @@ func (a *application) insertHistory(ctx context.Context, n int) error {
 	return nil
 }
 
-// changeVotes makes changes until ctx ends, and then returns nil. If the database fails, it returns the error.
+// changeVotes makes perSecond changes per second on average until ctx ends, and then returns nil. If the database fails,
+// changeVotes returns the error.
 func (a *application) changeVotes(ctx context.Context, perSecond float64, changes chan<- Change) error {
 	if perSecond == 0 {
 		<-ctx.Done()
@@ -128,8 +129,8 @@ func (a *application) deleteVote(ctx context.Context) (Change, error) {
 	return committed(c), err
 }
 
-// committed completes a change after its statement: it compacts the row and sets the time. Each statement is a transaction
-// of its own, so the change is committed.
+// committed compacts the row of a change and sets the time of the commit. The change has been committed, because each
+// statement is a transaction of its own.
 func committed(c Change) Change {
 	c.row = string(compactJSON([]byte(c.row)))
 	c.Committed = time.Now()

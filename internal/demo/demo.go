@@ -73,8 +73,8 @@ func (d *Demo) fillDatabase(ctx context.Context) error {
 	return d.app.insertHistory(ctx, history)
 }
 
-// Run makes perSecond changes a second on average until ctx ends, and then returns nil. It calls show for each change once
-// the file at path contains the change.
+// Run makes perSecond changes per second on average until ctx ends, and then returns nil. When the file at path contains a
+// change, Run calls show for this change.
 func (d *Demo) Run(ctx context.Context, perSecond float64, path string, show func(Change, File)) error {
 	changes := make(chan Change, 64)
 	group, ctx := errgroup.WithContext(ctx)

@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// The same seed makes the same votes, and their JSON is valid.
+// TestNewVote checks that the same seed makes the same votes, and that their JSON is valid.
 func TestNewVote(t *testing.T) {
 	t.Parallel()
 	a, b := rand.New(rand.NewPCG(7, 0)), rand.New(rand.NewPCG(7, 0))

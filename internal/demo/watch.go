@@ -53,8 +53,8 @@ func watch(path string, changes <-chan Change, show func(Change, File)) {
 	}
 }
 
-// readFile shows the pending changes that the file contains. It reads the file only if the file was replaced, or a change
-// was added, since the last read.
+// readFile shows the pending changes that the file contains. It reads the file only if the file has been replaced or a
+// change has been added since the last read.
 func (w *watcher) readFile() {
 	info, err := os.Stat(w.path)
 	if err != nil || len(w.pending) == 0 || !w.stale && w.read != nil && os.SameFile(info, w.read) && info.ModTime().Equal(w.read.ModTime()) {

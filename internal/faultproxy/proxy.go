@@ -34,8 +34,8 @@ type Proxy struct {
 
 // New starts a proxy to target (host:port) on a free port of the loopback interface.
 func New(target string) (*Proxy, error) {
-	// While the proxy refuses connections, nobody listens on its port. FreePort returns a port that the system does not give to
-	// outgoing connections.
+	// While the proxy refuses connections, nobody listens on its port. So use FreePort: the system does not give such a port
+	// to an outgoing connection.
 	port, err := pgserver.FreePort()
 	if err != nil {
 		return nil, fmt.Errorf("start a proxy: %w", err)
@@ -94,8 +94,8 @@ func (p *Proxy) Accept() error {
 		return nil
 	}
 	l, err := net.Listen("tcp", p.addr)
-	// FreePort or Refuse has closed a listener on this address. A process that Go was forking at that moment has a copy of the
-	// listener until it executes its program.
+	// FreePort or Refuse has closed a listener on this address. If Go was forking a process at that moment, the new process
+	// has a copy of the listener until it executes its program. Until then, the address is in use.
 	for tries := 0; errors.Is(err, syscall.EADDRINUSE) && tries < 500; tries++ {
 		time.Sleep(20 * time.Millisecond)
 		l, err = net.Listen("tcp", p.addr)
@@ -221,8 +221,8 @@ type chunk struct {
 	end  error     // error of the read, such as io.EOF; nil while the stream continues
 }
 
-// copyDirection copies one direction of a link. It bounds the data in transit, as a network does, so a sender notices a slow
-// reader. By default, the system's buffers would hold megabytes.
+// copyDirection copies one direction of a link. As a network does, it limits the data in transit, so that a sender notices a
+// slow reader. Without this limit, the system's buffers would hold megabytes.
 func (p *Proxy) copyDirection(l *link, from, to *net.TCPConn) {
 	_ = from.SetReadBuffer(64 << 10)
 	wire := make(chan chunk, 16)
@@ -287,7 +287,7 @@ func (l *link) addConn(conn *net.TCPConn) bool {
 	return l.ctx.Err() == nil
 }
 
-// reset ends a link at once: both sides see a connection reset. After closeConns it does nothing.
+// reset ends a link at once, so both sides see a connection reset. After a call to closeConns, reset does nothing.
 func (l *link) reset() {
 	l.cancel()
 	l.mu.Lock()
@@ -320,7 +320,7 @@ func (l *link) waitOpen(open <-chan struct{}) bool {
 	}
 }
 
-// sleep waits and reports whether the link still works.
+// sleep waits for d, or until the link ends. It reports whether the link still works.
 func (l *link) sleep(d time.Duration) bool {
 	if d <= 0 {
 		return l.ctx.Err() == nil

@@ -60,7 +60,7 @@ func TestCutAndRefuse(t *testing.T) {
 	p := newProxy(t, pgserver.Shared(t).Addr())
 	through := strings.Replace(url, pgserver.Shared(t).Addr(), p.Addr(), 1)
 	conn := connect(t, through)
-	// This is more than all buffers between client and server hold.
+	// big has more bytes than all buffers between client and server can hold.
 	big := strings.Repeat("vote", 1<<20)
 	if got := queryRow[string](t, conn, "SELECT $1::text", big); got != big {
 		t.Errorf("%d bytes came back of %d", len(got), len(big))
@@ -104,7 +104,7 @@ func TestStall(t *testing.T) {
 		_, err := conn.Exec(context.Background(), "INSERT INTO votes VALUES (1)")
 		done <- err
 	}()
-	fresh, err := net.Dial("tcp", p.Addr()) // is accepted, but receives nothing
+	fresh, err := net.Dial("tcp", p.Addr()) // the proxy accepts the connection, but forwards nothing
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -127,7 +127,7 @@ func TestStall(t *testing.T) {
 	}
 
 	p.Stall()
-	p.Close() // does not wait for stalled data
+	p.Close() // Close must not wait for stalled data
 	if _, err := conn.Exec(t.Context(), "SELECT 1"); err == nil {
 		t.Error("a connection outlived its proxy")
 	}
@@ -168,7 +168,7 @@ func TestThrottle(t *testing.T) {
 	if n := len(<-got); n != 10_000 {
 		t.Errorf("%d bytes arrived", n)
 	}
-	// On a busy machine, the transfer can only take longer.
+	// The test has no maximum, because the transfer can take longer on a busy machine.
 	if took := time.Since(started); took < 700*time.Millisecond {
 		t.Errorf("10,000 bytes at 20,000 a second and 200 ms took %s", took)
 	}

@@ -1,5 +1,5 @@
-// Package filetest reads feedback.json in tests. It is fast even under the race detector, which makes code that looks at every
-// byte at least ten times as slow. [OpenLeased] opens a file on which another program has a lease.
+// Package filetest reads feedback.json in tests. It is fast even under the race detector, which makes code that looks at
+// every byte at least ten times as slow. [OpenLeased] lets a test open a file on which another program has a lease.
 package filetest
 
 import (
@@ -56,7 +56,7 @@ func split(file []byte) ([][]byte, error) {
 	return bytes.Split(body, []byte(",\n")), nil
 }
 
-// valid contains the hashes of texts, each of which is known to be one JSON object. The hashes save time, because most lines of
+// valid contains the hashes of texts that are known to be one JSON object each. The hashes save time, because most lines of
 // a file were also in the previous version of the file.
 var (
 	valid sync.Map

@@ -28,7 +28,7 @@ func TestRows(t *testing.T) {
 		{"[\n{\"a\":\"x},\n{\"a\":1}\n]\n", nil, false},
 		{"[\n1\n]\n", nil, false},
 	} {
-		for range 2 { // the second time, the valid lines are already known
+		for range 2 { // in the second round, the valid lines are already known
 			rows, err := filetest.Rows([]byte(c.file))
 			if (err == nil) != c.ok || !slices.Equal(rows, c.want) {
 				t.Errorf("%q: %q, %v; want %q", c.file, rows, err, c.want)

@@ -14,7 +14,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 )
 
-// Burst is the number of events in a row that get their own lines. One more line is allowed per second.
+// Burst is the number of successive events that get their own lines. After that, only one more line per second is allowed.
 const Burst = 100
 
 // maxRemotes is the maximum number of callers in a shared line.
@@ -86,7 +86,7 @@ func (l *Logger) Flush() {
 	}
 	l.timer.Stop()
 	l.timer = nil
-	l.lines-- // the number may become negative; the next events then share a line, too
+	l.lines-- // if the number becomes negative, the next events share a line, too
 	s := l.shared
 	l.shared = summary{}
 	fields := []any{"events", s.events, "bytes", s.bytes}

@@ -22,7 +22,7 @@ type line struct {
 	Code        int      `json:"code"`
 }
 
-// parse returns the lines of a log, and how many events and bytes they stand for.
+// parse returns the lines of a log, and the total numbers of events and bytes in these lines.
 func parse(t *testing.T, log string) (lines []line, events, size int) {
 	t.Helper()
 	for text := range strings.Lines(log) {

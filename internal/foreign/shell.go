@@ -2,8 +2,8 @@ package foreign
 
 import "strings"
 
-// plainShellBytes are the characters that no shell interprets anywhere in a word. The equals sign is missing, because zsh expands
-// a word that begins with it.
+// plainShellBytes are the characters that no shell interprets anywhere in a word. The equals sign is missing, because zsh
+// expands a word that begins with an equals sign.
 const plainShellBytes = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789@%+:,./-_"
 
 // ShellWord returns s as one word of a command for a POSIX shell. It returns s unchanged if no shell interprets any of its

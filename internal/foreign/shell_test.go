@@ -23,7 +23,8 @@ func TestShellWord(t *testing.T) {
 	}
 }
 
-// A shell reads each word as it was, and runs nothing that a word contains.
+// TestShellReadsWords checks that a shell reads each result of ShellWord as the original word, and runs nothing that the
+// word contains.
 func TestShellReadsWords(t *testing.T) {
 	words := []string{"", "'", "''", `\`, `"`, "a b", "$HOME", "$(echo ran)", "`echo ran`", "a;echo ran", "a&&echo ran", "a|b", ">x", "*", "?", "[a-z]", "{a,b}", "!!",
 		"~", "#", "a\nb", "\t", "-n", "=ls", "é", "\xff", `it's "$(echo ran)"`}
@@ -41,7 +42,7 @@ func TestShellReadsWords(t *testing.T) {
 	if err != nil || string(got) != want {
 		t.Errorf("the shell reads %q, not %q: %v", got, want, err)
 	}
-	for _, w := range words { // the text that a terminal shows is one word, too
+	for _, w := range words { // the escaped text, which a terminal shows, is one word, too
 		for _, shown := range []string{foreign.ShellWord(foreign.Text(w)), foreign.Lines(foreign.ShellWord(w))} {
 			if got, err := exec.Command("sh", "-c", `set -- `+shown+`; echo $#`).Output(); err != nil || string(got) != "1\n" {
 				t.Errorf("the shell reads %q as %q words: %v", shown, got, err)

@@ -14,8 +14,8 @@ import (
 	"github.com/hashicorp/go-hclog"
 )
 
-// PanicError is the error that [Run] returns for a panic. A panic is a defect in capture itself: retrying does not help,
-// so the daemon stops after a last flush.
+// PanicError is the error that [Run] returns for a panic. A panic is a defect in capture itself. A retry would not help, so
+// the daemon stops after a last flush.
 type PanicError struct {
 	Task  string // what the goroutine was doing
 	Value any    // the panic's value

@@ -11,18 +11,18 @@ import (
 	"capture/internal/postgres"
 )
 
-// Tracer traces the statements of the connections that have it in their configuration.
+// Tracer is a tracer for the configuration of connections. It traces the statements of these connections.
 type Tracer struct {
 	Locked  chan struct{} // closed when before has returned
-	Refused chan error    // receives the first error of a lock that the server refuses because another session holds a conflicting lock
+	Refused chan error    // receives the first error of a statement that did not get its lock in time, because another session holds a conflicting lock
 
 	first  *regexp.Regexp
 	before func()
 	once   sync.Once
 }
 
-// New returns a Tracer that calls before. The call comes before a connection sends the first statement that matches the regular
-// expression first.
+// New returns a Tracer that calls the function before once: just before a connection sends a statement that matches the
+// regular expression first.
 func New(first string, before func()) *Tracer {
 	return &Tracer{first: regexp.MustCompile(first), before: before, Locked: make(chan struct{}), Refused: make(chan error, 1)}
 }

@@ -8,7 +8,8 @@ import (
 	"github.com/yuin/goldmark/util"
 )
 
-// maxElements is the maximum nesting depth of elements, emphasis and links included. Of deeper elements, only the text is kept.
+// maxElements is the maximum nesting depth of elements, which include emphasis and links. Deeper elements are left out, and
+// only their text is kept. Links and code are exceptions: they stay elements at any depth.
 const maxElements = 64
 
 // builder makes Nodes from goldmark's tree.
@@ -48,7 +49,7 @@ func (b *builder) build(n ast.Node, depth int) []Node {
 	case *ast.TextBlock:
 		return b.children(n, depth) // the text of a short list item, without a paragraph around it
 	case *ast.Heading:
-		// The dialog that shows the answer has headings of levels 2 and 3.
+		// The title of the dialog that shows the answer is an h2. So the answer's headings begin at h3.
 		return element([]string{"h3", "h4", "h5", "h6", "h6", "h6"}[n.Level-1])
 	case *ast.ThematicBreak:
 		return []Node{{Tag: "hr"}}

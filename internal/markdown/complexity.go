@@ -7,11 +7,11 @@ const (
 	maxBytes      = 32 << 10
 	maxDepth      = 16     // nesting levels of quotes and lists
 	maxBrackets   = 2_000  // opening brackets; for each of them, goldmark searches for the closing bracket
-	maxTableCells = 20_000 // number of lines times number of cells in the widest line; goldmark adds empty cells to short rows of a table
+	maxTableCells = 20_000 // lines × cells of the widest line; goldmark adds empty cells to a table's short rows, so every row can become this wide
 )
 
-// isSimple reports whether a text is within the limits. It may return false for a harmless text, because a line of code can
-// look like nested quotes.
+// isSimple reports whether a text is within the limits. It may return false even for a harmless text, because a line of code
+// can look like nested quotes.
 func isSimple(source string) bool {
 	if len(source) > maxBytes || strings.Count(source, "[") > maxBrackets {
 		return false

@@ -1,9 +1,9 @@
-// Package markdown parses Markdown, as chat models write it, into a tree of elements. The feedback page builds its own elements
-// from this tree. No HTML is generated at any point: HTML in the text stays text, and an image becomes a link.
+// Package markdown parses Markdown, as chat models write it, into a tree of elements. The feedback page builds its own
+// elements from this tree. No HTML is generated at any point: HTML in the text stays text, and an image becomes a link.
 //
-// The texts come from users and models, and the time of goldmark is not linear: it needs minutes for nested quotes, nested
-// lists and wide tables. So [Parser.Parse] does not parse a text that exceeds certain limits, and returns [ErrTooComplex]. The
-// page then shows the text as it is.
+// The texts come from users and models. For some texts, the time that goldmark needs grows faster than their length: it
+// needs minutes for nested quotes, nested lists and wide tables. So [Parser.Parse] does not parse a text that exceeds
+// certain limits, and returns [ErrTooComplex]. The page then shows the text as it is.
 package markdown
 
 import (
@@ -36,8 +36,8 @@ type Node struct {
 // ErrTooComplex is returned for a text that is not parsed because parsing could take too long.
 var ErrTooComplex = errors.New("text too long or nested too deeply to be parsed as Markdown")
 
-// parseTimeout is how long a request waits for its turn and for the parser. A text within the limits takes some tens of
-// milliseconds.
+// parseTimeout is the maximum time that a request waits for its turn and for the parser. To parse a text within the limits
+// takes some tens of milliseconds.
 const parseTimeout = 2 * time.Second
 
 // Parser parses one text at a time, so that hostile texts occupy at most one processor.
@@ -53,7 +53,7 @@ func NewParser(log hclog.Logger) *Parser {
 	return &Parser{log: log, turn: semaphore.NewWeighted(1), timeout: parseTimeout}
 }
 
-// Wait waits for texts that are still being parsed although their requests have ended.
+// Wait waits until the Parser has parsed the texts whose requests have already ended.
 func (p *Parser) Wait() { p.work.Wait() }
 
 // Parse returns the elements of a text. It returns ErrTooComplex for a text that it does not parse, and the context's error if
@@ -90,7 +90,7 @@ func (p *Parser) Parse(ctx context.Context, source string) ([]Node, error) {
 	}
 }
 
-// dialect is CommonMark with tables, strikethrough and bare addresses. The parsers of HTML are left out, so tags are text. The
+// dialect is CommonMark with tables, strikethrough and bare addresses. Without the parsers of HTML, tags are text. The
 // parser of link reference definitions is left out, too, because a definition would vanish from the text.
 var dialect = goldmark.New(goldmark.WithParser(parser.NewParser(
 	parser.WithBlockParsers(
