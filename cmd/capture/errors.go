@@ -55,7 +55,8 @@ func redactSecrets(message string, args []string) string {
 	return secretPattern.ReplaceAllString(message, "(hidden)")
 }
 
-// catchPanic calls f and returns a panic of f as an error, so that the panic is logged and the exit code is 1.
+// catchPanic calls f. If f panics, catchPanic returns the panic as an error, so that the panic is reported and the exit code
+// is 1.
 func catchPanic(f func() error) (err error) {
 	defer func() {
 		if p := recover(); p != nil {

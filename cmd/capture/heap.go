@@ -18,9 +18,9 @@ const (
 	allowedGarbage = 32 << 20 // bytes of garbage that are always allowed, however small the live heap is
 )
 
-// tuneHeap sets the runtime's memory limit. Then, until ctx ends, it limits the garbage in the heap and returns free memory to
-// the system. If an operator has set GOGC, tuneHeap only sets the memory limit. It lowers an operator's GOMEMLIMIT only if
-// --memory is set. memoryLimit is --memory in bytes, or 0 for auto.
+// tuneHeap sets the runtime's memory limit. Then, until ctx ends, it limits the garbage in the heap and returns free memory
+// to the system. If an operator has set GOGC, tuneHeap only sets the memory limit. tuneHeap lowers an operator's GOMEMLIMIT
+// only if --memory is set. memoryLimit is --memory in bytes, or 0 for auto.
 func tuneHeap(ctx context.Context, memoryLimit int64) error {
 	limitHeap(memoryLimit)
 	if os.Getenv("GOGC") != "" {

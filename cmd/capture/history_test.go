@@ -128,7 +128,7 @@ func TestHistoryCommand(t *testing.T) {
 	}
 	wantAll(t, run(t, dir, nil, "history").stdout, "the table went from 20 rows to 1; acknowledged\n")
 	mark := strings.TrimSuffix(lossPath, ".json.gz") + ".acknowledged"
-	if err := os.WriteFile(mark, []byte("the rows are back\n"), 0o640); err != nil { // the daemon writes this file in the same way
+	if err := os.WriteFile(mark, []byte("the rows are back\n"), 0o640); err != nil { // the daemon writes this file when the rows are back
 		t.Fatal(err)
 	}
 	wantAll(t, run(t, dir, nil, "history").stdout, "the table went from 20 rows to 1; over: the rows are back\n")

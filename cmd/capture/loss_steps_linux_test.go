@@ -19,7 +19,7 @@ type killStep struct {
 	compressing bool // whether only the files of the compression are traced
 }
 
-// killCalls are the system calls that change files on disk, or that begin such a change.
+// killCalls are the system calls that change files on disk. openat only begins a change.
 var killCalls = []string{"openat", "fsync", "linkat", "renameat", "renameat2", "unlinkat", "pwrite64"}
 
 // drawStep returns a random step that occurs in most rounds. capture patches only large files, so drawStep chooses renameat2

@@ -70,8 +70,8 @@ func TestSnapshotDaemonWithoutDatabase(t *testing.T) {
 	}
 }
 
-// TestSnapshotNamesRestoreCommand runs the command that `capture snapshot` prints after a loss. One loss overwrites values, and
-// the other loss deletes rows.
+// TestSnapshotNamesRestoreCommand runs the command that `capture snapshot` prints after a loss. It tests a loss that
+// overwrites values and a loss that deletes rows.
 func TestSnapshotNamesRestoreCommand(t *testing.T) {
 	t.Parallel()
 	url := votesDatabase(t, 60)

@@ -66,7 +66,7 @@ func failingChecks(checks []capture.Check) []capture.Check {
 		if i := slices.Index(urgent, c.Name); i >= 0 {
 			return i
 		}
-		return len(urgent) + 1 + slices.Index(advice, c.Name) // checks in neither list come between the two, because their index in advice is -1
+		return len(urgent) + 1 + slices.Index(advice, c.Name) // the index of all other checks is -1, so they come before advice
 	}
 	slices.SortStableFunc(failing, func(a, b capture.Check) int { return cmp.Compare(rank(a), rank(b)) })
 	return failing

@@ -294,7 +294,7 @@ func (d *daemon) stop() {
 	}
 }
 
-// quantile returns the value below which a fraction q of the values lies.
+// quantile returns the value below which the fraction q of the values lies.
 func quantile(values []float64, q float64) float64 {
 	sorted := slices.Sorted(slices.Values(values))
 	return sorted[min(int(q*float64(len(sorted))), len(sorted)-1)]

@@ -53,7 +53,7 @@ func BenchmarkMemory(b *testing.B) {
 	}
 }
 
-// resetPeak resets the peak memory (VmHWM) to the present memory (see proc(5), clear_refs).
+// resetPeak sets the peak memory (VmHWM) to the current memory; see clear_refs in proc(5).
 func (d *daemon) resetPeak() {
 	d.b.Helper()
 	if err := os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", d.cmd.Process.Pid), []byte("5"), 0); err != nil {
@@ -61,7 +61,7 @@ func (d *daemon) resetPeak() {
 	}
 }
 
-// memoryKB returns a figure of /proc/PID/status, in kB.
+// memoryKB returns the figure with this name in /proc/PID/status, in kB.
 func (d *daemon) memoryKB(name string) int64 {
 	d.b.Helper()
 	content, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", d.cmd.Process.Pid))

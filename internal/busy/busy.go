@@ -12,9 +12,9 @@ import (
 // most is the largest factor. With this factor, a test that waits for a minute still fails before go test's own timeout.
 const most = 10
 
-// Limit returns the limit for something that takes up to d on a machine with a free processor: d times the number of runnable
-// threads per processor, but at least d and at most ten times d. The number of threads is the present number or the average
-// over a minute, whichever is greater. On systems without /proc/loadavg, Limit returns d.
+// Limit returns the limit for something that takes up to d on a machine with a free processor. The limit is d times the
+// number of runnable threads per processor, but at least d and at most ten times d. The number of threads is the current
+// number or the average over a minute, whichever is greater. On systems without /proc/loadavg, Limit returns d.
 func Limit(d time.Duration) time.Duration {
 	text, err := os.ReadFile("/proc/loadavg")
 	if err != nil {
