@@ -15,7 +15,8 @@ import (
 	"capture/internal/busy"
 )
 
-// outline returns Nodes as HTML, for the tests to compare. The only attributes are a link's address and a list's first number.
+// outline returns nodes as simplified HTML, which the tests compare. It writes only two attributes: the address of a link
+// and the first number of a list.
 func outline(nodes []Node) string {
 	var text strings.Builder
 	for _, n := range nodes {
@@ -61,7 +62,8 @@ func TestParse(t *testing.T) {
 		{"<https://a.example/> <a@b.example>", `<p><a https://a.example/>https://a.example/</a> <a mailto:a@b.example>a@b.example</a></p>`},
 		{"<script>alert(1)</script>\n\n<b onclick=x>t</b> <!-- c -->", "<p><script>alert(1)</script></p><p><b onclick=x>t</b> <!-- c --></p>"},
 		{"![i *x*](https://a.example/i.png) ![](https://a.example/j.png)", `<p><a https://a.example/i.png>image: i x</a> <a https://a.example/j.png>image: https://a.example/j.png</a></p>`},
-		// A definition of a reference stays text, because a vote's text must not vanish.
+		// Usual Markdown hides a link reference definition such as [1]: /x. Parse keeps it as text, so that no part of a
+		// vote disappears.
 		{"[1] [doc2] [\n\n[1]: /x", "<p>[1] [doc2] [</p><p>[1]: /x</p>"},
 	} {
 		nodes, err := p.Parse(t.Context(), c.text)
@@ -71,7 +73,8 @@ func TestParse(t *testing.T) {
 	}
 }
 
-// Only the page decides which addresses become links, so Parse keeps every address as it is.
+// TestParseKeepsAddresses checks that Parse keeps every address as it is, even a javascript: address. Only the web page
+// decides which addresses become links.
 func TestParseKeepsAddresses(t *testing.T) {
 	p := NewParser(hclog.NewNullLogger())
 	defer p.Wait()
@@ -85,7 +88,7 @@ func TestComplexTextIsRefused(t *testing.T) {
 	p := NewParser(hclog.NewNullLogger())
 	defer p.Wait()
 	p.timeout = busy.Limit(30 * time.Second)
-	var nested strings.Builder // list items, each on a line of its own
+	var nested strings.Builder // 40 lines, each a list item one level deeper than the line before
 	for i := range 40 {
 		fmt.Fprintf(&nested, "%s- a\n", strings.Repeat("  ", i))
 	}
@@ -119,11 +122,12 @@ func TestComplexTextIsRefused(t *testing.T) {
 	}
 }
 
-// Hostile texts do not occupy the server: each text is parsed within parseTimeout, or refused.
+// TestHostileTextsAreParsedInTime checks that a hostile text cannot occupy the server for long: Parse either parses it
+// before the timeout or returns ErrTooComplex.
 func TestHostileTextsAreParsedInTime(t *testing.T) {
 	p := NewParser(hclog.NewNullLogger())
 	defer p.Wait()
-	p.timeout = busy.Limit(30 * time.Second) // the race detector makes the parser ten times slower; without the limits, a text takes minutes
+	p.timeout = busy.Limit(30 * time.Second) // long, because the race detector makes the parser ten times slower; without Parse's limits, some texts take minutes
 	units := []string{"*a ", "**a", "[", "![", "[a](", "`", "`a``", "_a", "> ", "- ", "  - ", "1. ", "|", "~~", "<http://", "\\", "***", "**a **",
 		"* ", "\n\n- a\n", "[](", "(((", "http://", "https://a)", "www.a.", "a@b.", "&#", "&amp", "<a", "`` ` ", "a**b", "_*~", "]]", "[a][", "|-|\n", "\t- a\n",
 		"> a\n", "- a\n\n", "a|b\n", "#", "=\n", "-\n", "1) a\n\n\n", "![a](b)", "[![", "**[a](b)**", "\\\n", "~~~\n", "<!--", "<?", "(https://a"}
@@ -159,7 +163,7 @@ func TestHostileTextsAreParsedInTime(t *testing.T) {
 	t.Logf("the slowest of %d texts, %s…, took %v", len(texts), slowest, longest)
 }
 
-// A request that has ended does not wait for its turn.
+// TestParseEndsWithItsContext checks that Parse does not wait for its turn if its context has already ended.
 func TestParseEndsWithItsContext(t *testing.T) {
 	p := NewParser(hclog.NewNullLogger())
 	defer p.Wait()

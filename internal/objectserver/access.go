@@ -12,8 +12,8 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/sas"
 )
 
-// withoutDelete returns environment variables with new credentials that do not allow deletion: for Azure a SAS token, for S3
-// another user, whose rights a policy of the bucket defines.
+// withoutDelete returns environment variables with new credentials that do not allow deletion: a SAS token for Azure, and a
+// second user for S3, whose rights the bucket's policy defines.
 func (b *Bucket) withoutDelete(ctx context.Context, addr string) (map[string]string, error) {
 	if b.Kind == "azblob" {
 		return b.sasToken(addr, time.Now().Add(24*time.Hour))
@@ -24,7 +24,8 @@ func (b *Bucket) withoutDelete(ctx context.Context, addr string) (map[string]str
 	add := exec.CommandContext(ctx, b.cmd.Path, "admin", "--access", b.key, "--secret", b.word, "--endpoint-url", "http://"+b.Addr,
 		"create-user", "--access", key, "--secret", secret, "--role", "user")
 	if out, err := add.CombinedOutput(); err != nil && ctx.Err() == nil {
-		// Another test may have created the user; then only the policy is missing.
+		// create-user also fails if another test has created the user. If list-users succeeds, the code assumes this reason,
+		// and only sets the policy.
 		if list, lerr := exec.CommandContext(ctx, b.cmd.Path, "admin", "--access", b.key, "--secret", b.word,
 			"--endpoint-url", "http://"+b.Addr, "list-users").CombinedOutput(); lerr != nil {
 			return nil, fmt.Errorf("%w: %s; %s", err, out, list)

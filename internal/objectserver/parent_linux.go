@@ -5,5 +5,5 @@ import (
 	"syscall"
 )
 
-// endWithParent makes the process end when the tests end, even if they are killed.
+// endWithParent makes the kernel kill the process when the test program ends, even if the test program is killed.
 func endWithParent(cmd *exec.Cmd) { cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} }

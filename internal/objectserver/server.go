@@ -27,7 +27,7 @@ import (
 	"capture/internal/pgserver"
 )
 
-// These versions are those of deploy/install-stores.sh.
+// Versions of the object stores. They must match deploy/install-stores.sh, which installs these versions.
 const (
 	azuriteVersion   = "3.35.0"
 	versitygwVersion = "1.8.0"
@@ -67,7 +67,8 @@ func Main(run func() int) int {
 	return run()
 }
 
-// Shared returns the package's server of a kind and starts it on first use. [Main] must run the tests.
+// Shared returns the server of the given kind that the tests of a package share, and starts it on first use. [Main] must run
+// the tests, because it stops the server.
 func Shared(t testing.TB, kind string) *Server {
 	t.Helper()
 	shared.Lock()
@@ -171,18 +172,19 @@ func (s *Server) stop() {
 	os.RemoveAll(s.dir)
 }
 
-// Bucket is a container or bucket of one test.
+// Bucket is a bucket (on Azure, a container) that one test uses.
 type Bucket struct {
 	*Server
 	Name string
 	URL  string            // value for --copy-to; it does not name the server
 	Env  map[string]string // environment variables that name the server and contain the credentials
 
-	// Secrets are the texts that no output may contain: the secrets in Env, and those of SASToken and WithoutDelete.
+	// Secrets are the texts that no output may contain: the secrets in Env, and the secrets that SASToken and WithoutDelete
+	// create.
 	Secrets []string
 }
 
-// NewBucket creates a container or bucket in the package's server of a kind.
+// NewBucket creates a bucket (on Azure, a container) on the shared server of the given kind.
 func NewBucket(t testing.TB, kind string) *Bucket {
 	t.Helper()
 	s := Shared(t, kind)
@@ -198,7 +200,8 @@ func NewBucket(t testing.TB, kind string) *Bucket {
 	return b
 }
 
-// Through returns the environment variables for a client that reaches the server at another address, such as that of a proxy.
+// Through returns the environment variables for a client that reaches the server at another address, such as the address of
+// a proxy.
 func (b *Bucket) Through(addr string) map[string]string { return b.env(addr) }
 
 func (s *Server) env(addr string) map[string]string {

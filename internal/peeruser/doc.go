@@ -15,7 +15,7 @@ import (
 )
 
 // ErrNoSocket means that no process holds a socket for the caller's end of the connection. Either the caller has closed its
-// socket, or addresses are translated between the caller and the server.
+// socket, or something between the caller and the server translates addresses (NAT).
 var ErrNoSocket = errors.New("the caller holds no socket with this address")
 
 // Check returns nil if [Lookup] works on this system, and otherwise the reason why not. It tests Lookup with a connection from
@@ -49,7 +49,7 @@ func connectToSelf() (client, server net.Conn, err error) {
 	if client, err = net.Dial("tcp", l.Addr().String()); err != nil {
 		return nil, nil, err
 	}
-	// Another process may connect first. Its connection is dropped.
+	// Another process may connect to the listener first. The loop closes such a connection.
 	for {
 		if server, err = l.Accept(); err != nil {
 			client.Close()

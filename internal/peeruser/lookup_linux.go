@@ -31,9 +31,9 @@ const (
 // Lookup returns the user who owns the caller's socket of the connection from caller to server. The error is ErrNoSocket if
 // there is no such socket. Any other error means that the lookup failed.
 //
-// The kernel finds the socket in its hash table of connections, so the time does not depend on the number of connections.
-// Lookup needs no capability. For a user who is not in the process's user namespace, the kernel returns the overflow user; see
-// [IsOwnUser].
+// The kernel finds the socket in its hash table of connections, so the time of a lookup does not depend on the number of
+// connections. Lookup needs no capability. For a user who is not in the process's user namespace, the kernel returns the
+// overflow user; see [IsOwnUser].
 func Lookup(caller, server netip.AddrPort) (uid uint32, err error) {
 	caller, server = unmap(caller), unmap(server)
 	if caller.Addr().Is4() != server.Addr().Is4() {
@@ -107,8 +107,9 @@ func parseAnswer(b []byte, caller, server netip.AddrPort) (uid uint32, err error
 	}
 	family, state, id, owner := body[0], body[1], body[4:], body[4+socketIDSize+12:]
 	uid, inode := native.Uint32(owner), native.Uint32(owner[4:])
-	// If there is no connection, the kernel answers with a socket that listens on the caller's address. That socket may belong
-	// to another user, and so may a socket that is only beginning to connect from this address.
+	// If the connection does not exist, the kernel can return another socket with the caller's address: a socket that
+	// listens, or a socket that is only beginning to connect. Such a socket may belong to another user, so only three states
+	// are accepted.
 	switch state {
 	case tcpEstablished, tcpFinWait1, tcpFinWait2:
 	default:
@@ -119,7 +120,8 @@ func parseAnswer(b []byte, caller, server netip.AddrPort) (uid uint32, err error
 	if from != caller || to != server {
 		return 0, ErrNoSocket
 	}
-	// A socket that no process holds any more has no inode. Many kernels report its user as 0, whoever created it.
+	// A socket that no process holds any more has no inode. Many kernels return user 0 (root) as its owner, whoever created
+	// it. Therefore, uid is wrong for such a socket.
 	if inode == 0 {
 		return 0, ErrNoSocket
 	}

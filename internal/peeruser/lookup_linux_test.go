@@ -14,7 +14,8 @@ import (
 	"time"
 )
 
-// TestMain lets the tests run this program as a caller that belongs to another user; see startCaller.
+// TestMain also runs the helper processes of the tests. With PEERUSER_TEST_DIAL, the process is a caller that can belong to
+// another user; see startCaller. With PEERUSER_TEST_OWN, the process prints what TestOverflowUserIsNotOwn compares.
 func TestMain(m *testing.M) {
 	if address := os.Getenv("PEERUSER_TEST_DIAL"); address != "" {
 		c, err := net.Dial("tcp", address)
@@ -85,7 +86,8 @@ func connect(t *testing.T, l net.Listener, address string) (client *net.TCPConn,
 	return c.(*net.TCPConn), accept(t, l)
 }
 
-// lookupCaller looks up the caller as a server does: by the addresses of the connection that it has accepted.
+// lookupCaller looks up the caller as a server does: by the two addresses of the connection server, which the server has
+// accepted.
 func lookupCaller(server net.Conn) (uint32, error) {
 	return Lookup(addrPort(server.RemoteAddr()), addrPort(server.LocalAddr()))
 }
@@ -122,7 +124,8 @@ func TestLookupOfOwnSocket(t *testing.T) {
 	}
 }
 
-// An IPv6 socket can connect to an IPv4 address, which is then written as ::ffff:127.0.0.1.
+// TestLookupOfMappedSocket checks that Lookup finds an IPv6 socket that has connected to an IPv4 address. The addresses of
+// such a socket have the form ::ffff:127.0.0.1.
 func TestLookupOfMappedSocket(t *testing.T) {
 	l := listen(t, "127.0.0.1:0")
 	fd, err := syscall.Socket(syscall.AF_INET6, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
@@ -154,7 +157,8 @@ func TestLookupOfAnotherUser(t *testing.T) {
 	}
 }
 
-// Many kernels return user 0 for a socket that nobody holds any more. Such a socket must not count as root's.
+// TestClosedSocketBelongsToNobody checks that Lookup returns ErrNoSocket for a socket that no process holds any more. Many
+// kernels return user 0 (root) as the owner of such a socket.
 func TestClosedSocketBelongsToNobody(t *testing.T) {
 	l := listen(t, "127.0.0.1:0")
 	caller := startCaller(t, 4711, l.Addr().String())
@@ -176,7 +180,8 @@ func TestClosedSocketBelongsToNobody(t *testing.T) {
 	}
 }
 
-// Without a connection, the kernel answers with a socket that listens on the caller's address.
+// TestListenerIsNotTheCaller checks that Lookup does not return the owner of a listening socket. If the connection does not
+// exist, the kernel returns the socket that listens on the caller's address.
 func TestListenerIsNotTheCaller(t *testing.T) {
 	for _, address := range []string{"127.0.0.1:0", "0.0.0.0:0", "[::1]:0"} {
 		t.Run(address, func(t *testing.T) {
@@ -202,8 +207,9 @@ func TestIsOwnUser(t *testing.T) {
 	}
 }
 
-// In a user namespace, all users without a mapping appear as the overflow user. A process that itself runs as the overflow user
-// there cannot distinguish its own sockets from the sockets of those users.
+// TestOverflowUserIsNotOwn checks IsOwnUser in a user namespace. There, all users without a mapping appear as the overflow
+// user (65534). A process that runs as this user cannot distinguish its own sockets from the sockets of users without a
+// mapping, so IsOwnUser must return false.
 func TestOverflowUserIsNotOwn(t *testing.T) {
 	for _, c := range []struct {
 		uid  int

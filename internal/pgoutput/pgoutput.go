@@ -96,7 +96,7 @@ func ParseRelation(msg []byte) (Relation, error) {
 	return rel, r.checkEnd()
 }
 
-// Truncate lists the tables that a TRUNCATE has emptied, including those that it reached by CASCADE. The options CASCADE and
+// Truncate lists the tables that a TRUNCATE has emptied, including the tables that CASCADE added. The options CASCADE and
 // RESTART IDENTITY are not decoded.
 type Truncate struct{ OIDs []uint32 }
 
@@ -113,13 +113,14 @@ func ParseTruncate(msg []byte) (Truncate, error) {
 	return t, r.checkEnd()
 }
 
-// Change is an Insert, Update or Delete message. One Change can parse many messages in turn, and reuses its memory.
+// Change is an Insert, Update or Delete message. Parse can be called again for the next message. It then reuses the memory
+// of Old and New.
 type Change struct {
 	Kind byte
 	OID  uint32
 
-	// Identity determines whether Old holds nothing, the columns of the replica identity's key, or all columns. An update has
-	// an old tuple only if its key changed or the replica identity is FULL.
+	// Identity is the kind of Old: no tuple, the columns of the replica identity's key, or all columns. An Update has an old
+	// tuple only if it changed the key or if the replica identity is FULL.
 	Identity Identity
 	Old      Tuple
 	New      Tuple // empty for a Delete

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// appendTuple appends TupleData with the values in text form; a nil value is NULL. If unchanged is set, the tuple ends with a
-// value of kind Unchanged.
+// appendTuple appends a row in the protocol's format (TupleData), with the values in text form. A nil value is NULL. If
+// unchanged is set, the tuple ends with a value of kind Unchanged.
 func appendTuple(dst []byte, unchanged bool, values ...[]byte) []byte {
 	n := len(values)
 	if unchanged {
@@ -105,8 +105,8 @@ func TestParse(t *testing.T) {
 	}
 }
 
-// FuzzParse parses arbitrary messages. A message may cause an error but no panic, and the memory must be limited by the size of
-// the message.
+// FuzzParse parses arbitrary messages. A message may cause an error but no panic. The memory that the parser allocates must
+// not exceed a limit that depends on the message's size.
 func FuzzParse(f *testing.F) {
 	row := appendTuple(nil, true, []byte("1"), nil, []byte("text"))
 	f.Add(change('I', byte('N'), row))
@@ -147,7 +147,7 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
-// FuzzTuple reads a row from arbitrary bytes, and a row that was built from values.
+// FuzzTuple checks readTuple with two inputs: arbitrary bytes, and a row that appendTuple has built from known values.
 func FuzzTuple(f *testing.F) {
 	f.Add([]byte("\x00\x03n\x00u"), "12", "text", true)
 	f.Add([]byte("\x00\x01t\xff\xff\xff\xff"), "", "\x00\xff", false)

@@ -76,7 +76,7 @@ func (r *messageReader) readString() string {
 // readTuple reads TupleData and appends its values to t.
 func (r *messageReader) readTuple(t *Tuple) error {
 	n := r.readUint16()
-	if r.truncated || n > len(r.rest) { // each value has at least one byte, so the message's length bounds the memory
+	if r.truncated || n > len(r.rest) { // each value takes at least one byte of the message, so this check limits the memory for the tuple
 		return ErrTruncated
 	}
 	for range n {

@@ -13,7 +13,7 @@ import (
 	"syscall"
 )
 
-// newServer creates the server's folder and starts the reaper that removes it.
+// newServer creates the server's folder and starts the reaper, which removes the folder even if this process is killed.
 func newServer(bin, parent string) (*Server, error) {
 	s := &Server{bin: bin}
 	var err error

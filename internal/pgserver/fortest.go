@@ -221,9 +221,9 @@ func ForTest(tb TB, o Options) *Server {
 	return s
 }
 
-// memoryDir returns a folder in memory for servers that run without fsync anyway, or "" if there is no such folder with enough
-// room. A cluster has hundreds of files, and so has each of its databases. In memory, creating and dropping a database takes a
-// fifth of the processor time.
+// memoryDir returns a folder in memory, or "" if there is no such folder with enough room. The folder is for servers without
+// fsync, which are not durable on a disk either. Each database has hundreds of files. In memory, creating and dropping a
+// database takes a fifth of the processor time that it takes on a disk.
 func memoryDir() string {
 	const dir, room = "/dev/shm", 4 << 30 // in containers, /dev/shm often has only 64 MB
 	if free, err := volume.FreeBytes(dir); err != nil || free < room || unix.Access(dir, unix.W_OK) != nil {

@@ -10,17 +10,17 @@ import (
 )
 
 // Ports of servers and proxies. They are below the range from which the system takes ports for outgoing connections. So no
-// outgoing connection can take a port while the port's server is stopped, and a client that dials such a port cannot connect
-// to itself.
+// outgoing connection can take the port of a server that is stopped for a moment. Also, a client that dials such a port
+// never gets this port for its own end, so it cannot connect to itself.
 const (
 	firstPort     = 15000
 	portsPerShare = 170
 	portShares    = 100
 )
 
-// takeShare takes one of the shares of the ports that no other process has taken, and returns a listener on the share's first
-// port. The listener keeps the share until the process ends. Without shares, two processes could take the same port before one
-// of them listens, or a process could take the port of a server that another process has stopped for a moment.
+// takeShare takes a share of the ports that no other process has taken, and returns a listener on the share's first port.
+// The listener keeps the share until the process ends. Without shares, two processes could take the same port before one of
+// them listens, or a process could take the port of a server that another process has stopped for a moment.
 var takeShare = sync.OnceValues(func() (net.Listener, error) {
 	var err error
 	for i := range portShares {

@@ -22,8 +22,8 @@ const (
 	closeTimeout = 5 * time.Second // longest wait for the immediate shutdown by Close
 )
 
-// serverUser returns the user that the server programs run as, or nil for the user of this process. Postgres refuses to run
-// as root.
+// serverUser returns the user that the server programs run as, or nil for the user of this process. If this process runs as
+// root, another user is necessary, because Postgres refuses to run as root.
 func serverUser() (*syscall.Credential, error) {
 	if os.Geteuid() != 0 {
 		return nil, nil
@@ -72,7 +72,8 @@ func startProcess(log string, credential *syscall.Credential, name string, args 
 		return nil, err
 	}
 	defer out.Close()
-	// Every child inherits the write end of this pipe, and none writes to it, so EOF means that the last child has exited.
+	// The program and all its children inherit the write end of this pipe, and do not write to it. EOF therefore means that
+	// all of them have exited.
 	r, w, err := os.Pipe()
 	if err != nil {
 		return nil, err
@@ -111,7 +112,7 @@ func (p *process) waitExit(ctx context.Context) error {
 
 // killTree kills the program and its children at once, as a power cut would.
 func (p *process) killTree() {
-	// A suspended program cannot fork more children while its children are listed.
+	// SIGSTOP suspends the program, so that it cannot fork more children while childrenOf lists its children.
 	if err := p.cmd.Process.Signal(syscall.SIGSTOP); err == nil {
 		children := childrenOf(p.cmd.Process.Pid)
 		_ = p.cmd.Process.Kill()
@@ -122,8 +123,8 @@ func (p *process) killTree() {
 	<-p.exited
 }
 
-// childrenOf lists the children of a process from /proc. On systems without /proc it returns none. There, the children of a
-// killed server exit on their own once they notice its death.
+// childrenOf lists the children of a process from /proc. On systems without /proc, it returns nil. On these systems, the
+// children of a killed server exit on their own once they notice that the server is dead.
 func childrenOf(parent int) []int {
 	stats, _ := filepath.Glob("/proc/[0-9]*/stat")
 	var pids []int
@@ -147,8 +148,8 @@ func childrenOf(parent int) []int {
 
 // reaperScript reads PIDs from its standard input until EOF, which comes when this process dies in any way. Then it stops
 // the process with the last PID that it has read (0 means none) and removes the folder. If this process dies after it has
-// started a server and before it has written the PID, that server stops on its own within a minute, because its data folder
-// is missing.
+// started a server and before it has written the PID, that server stops on its own within a minute, because the reaper has
+// removed its data folder.
 const reaperScript = `
 trap "" HUP INT TERM
 pid=0

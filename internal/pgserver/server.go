@@ -1,9 +1,10 @@
 // Package pgserver runs temporary Postgres servers for the demo, the tests and the benchmarks. It uses the server programs
 // that are installed on the machine (PostgreSQL 13 to 19).
 //
-// [Start] creates a cluster in a temporary folder and starts it on a free port of the loopback interface. Logical replication
-// is enabled, and no password is needed. [Server.Close] stops the server and removes the folder. If this process dies first,
-// even by SIGKILL, a small shell that it has started stops the server and removes the folder.
+// [Start] creates a cluster in a temporary folder and starts it on a free port of the loopback interface. Logical
+// replication is enabled, and no password is needed. [Server.Close] stops the server and removes the folder. If this process
+// dies first, even by SIGKILL, the reaper stops the server and removes the folder. The reaper is a shell script that Start
+// runs in a separate process.
 //
 // The tests of a package share a cluster, and each test has a database of its own:
 //
@@ -112,7 +113,8 @@ func (s *Server) StartAgain(ctx context.Context) error {
 func (s *Server) waitReady(ctx context.Context, p *process) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	// Another process may hold the port and never answer. This server then exits, which ends the attempts.
+	// If another process holds the port and never answers, checkIdentity would wait for a long time. In this case, the new
+	// server exits. Its exit cancels the context running, which ends checkIdentity.
 	running, stop := context.WithCancel(ctx)
 	defer stop()
 	go func() {
@@ -165,7 +167,7 @@ func (s *Server) connectTo(ctx context.Context, database string) (*pgx.Conn, err
 	if err != nil {
 		return nil, err
 	}
-	// This connection must ignore PGOPTIONS and similar variables in this process' environment.
+	// PGOPTIONS and similar variables in the environment of this process must not affect this connection.
 	cfg.RuntimeParams = map[string]string{"application_name": "pgserver"}
 	cfg.ConnectTimeout = 10 * time.Second
 	return pgx.ConnectConfig(ctx, cfg)
@@ -257,8 +259,8 @@ func (s *Server) Close() {
 }
 
 // releaseSharedMemory removes the segment of System V shared memory that a killed server has left. By default, Linux allows
-// only 4096 segments. Line 7 of postmaster.pid has the key and the ID of the segment; a server that was not killed has removed
-// both the file and the segment.
+// only 4096 segments. Line 7 of postmaster.pid has the key and the ID of the segment. A server that was not killed has
+// removed both the file and the segment.
 func (s *Server) releaseSharedMemory() {
 	content, err := os.ReadFile(filepath.Join(s.Dir(), "postmaster.pid"))
 	lines := strings.Split(string(content), "\n")
@@ -296,7 +298,7 @@ func (s *Server) setProcess(p *process) {
 	s.reaper.setTarget(p)
 }
 
-// logTail returns the end of the log as a suffix for an error. It omits what precedes the offset in the parameter from.
+// logTail returns the end of the log as a suffix for an error. It omits everything before the offset from.
 func (s *Server) logTail(from int64) string {
 	log, err := os.Open(s.LogPath())
 	if err != nil {

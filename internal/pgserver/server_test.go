@@ -104,7 +104,8 @@ func TestDatabaseIsFreshAndDropped(t *testing.T) {
 			t.Errorf("wal_level and encoding are %s", got)
 		}
 		execSQL(t, conn, "CREATE TABLE votes (id int)")
-		// Leave behind everything that prevents DROP DATABASE.
+		// Leave behind everything that can prevent DROP DATABASE: a slot, a prepared transaction and an open session. At the
+		// end of this subtest, the cleanup of pgserver.Database must drop the database all the same.
 		queryRow[string](t, conn, "SELECT slot_name::text FROM pg_create_logical_replication_slot('left', 'pgoutput')")
 		execSQL(t, conn, "BEGIN; INSERT INTO votes VALUES (1); PREPARE TRANSACTION 'left'")
 		execSQL(t, conn, "BEGIN; LOCK TABLE votes IN ACCESS SHARE MODE")
@@ -119,7 +120,8 @@ func TestDatabaseIsFreshAndDropped(t *testing.T) {
 	}
 }
 
-// Servers for tests are copies of one template, but must count as different clusters.
+// TestSystemIdentifiersDiffer checks that two servers for tests have different system identifiers, although both are copies
+// of one template. capture therefore treats them as different clusters.
 func TestSystemIdentifiersDiffer(t *testing.T) {
 	t.Parallel()
 	one, other := connect(t, pgserver.Shared(t).URL("postgres")), connect(t, pgserver.ForTest(t, pgserver.Options{}).URL("postgres"))
@@ -145,7 +147,7 @@ func TestStopKillAndStartAgain(t *testing.T) {
 	busy := connect(t, s.URL("postgres"))
 	running := make(chan error, 1)
 	go func() {
-		_, err := busy.Exec(context.Background(), "DO 'BEGIN LOOP END LOOP; END'") // this statement never checks whether the postmaster is alive
+		_, err := busy.Exec(context.Background(), "DO 'BEGIN LOOP END LOOP; END'") // this endless loop never checks whether the postmaster is alive, so only SIGKILL ends it
 		running <- err
 	}()
 	waitUntil(t, "the endless statement", func() bool {
@@ -308,7 +310,8 @@ func TestStandbyFollowsAndIsPromoted(t *testing.T) {
 	execSQL(t, on, "INSERT INTO votes VALUES (1001)")
 	copied := connect(t, standby.URL("postgres"))
 	waitUntil(t, "the row on the standby", func() bool { return queryRow[int](t, copied, "SELECT max(n) FROM votes") == 1001 })
-	// The session that copied the primary has ended, but its process on the primary may take a moment to end.
+	// Standby has closed the session in which it copied the primary. The session's process on the primary, and its temporary
+	// slot, may exist for another moment.
 	waitUntil(t, "the standby as the only one that replicates", func() bool {
 		return queryRow[string](t, on, "SELECT string_agg(application_name, ',') FROM pg_stat_replication") == "standby"
 	})
@@ -326,7 +329,7 @@ func TestStandbyFollowsAndIsPromoted(t *testing.T) {
 	}
 }
 
-// If a process dies without Close, its server and folder disappear.
+// TestKilledOwner checks that if a process is killed before Close, its server stops and the server's folder disappears.
 func TestKilledOwner(t *testing.T) {
 	if testing.Short() {
 		t.Skip("waits for the reaper")
@@ -362,7 +365,7 @@ func TestKilledOwner(t *testing.T) {
 	waitUntil(t, "the server to stop", func() bool { return !alive(n) })
 }
 
-// alive reports whether a process runs. A zombie does not.
+// alive reports whether a process runs. A zombie does not run.
 func alive(pid int) bool {
 	if stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid)); err == nil {
 		_, state, _ := strings.Cut(string(stat), ") ")
@@ -371,7 +374,8 @@ func alive(pid int) bool {
 	return syscall.Kill(pid, 0) == nil
 }
 
-// A server leaves no shared memory, whether it runs until Close or was killed before.
+// TestSharedMemoryIsReleased checks that after Close, a server's shared memory segment is gone, even if the server was
+// killed before.
 func TestSharedMemoryIsReleased(t *testing.T) {
 	t.Parallel()
 	for _, killed := range []bool{false, true} {

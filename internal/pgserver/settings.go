@@ -25,7 +25,7 @@ func (s *Server) defaultSettings(durable bool) map[string]string {
 		"shared_buffers":            "32MB",
 		"jit":                       "off",
 		// The default, posix, leaves segments in /dev/shm if the server is killed. With mmap, the segments are files in the
-		// data folder.
+		// data folder, which Close removes.
 		"dynamic_shared_memory_type": "mmap",
 		"cluster_name":               "primary",
 		"log_line_prefix":            "%m [%p] %a ",

@@ -30,7 +30,8 @@ func (s *Server) Standby(ctx context.Context) (*Server, error) {
 // startStandby copies the data folder and starts the standby. It uses SQL functions for the backup, because not every
 // package of the server contains pg_basebackup.
 func (s *Server) startStandby(ctx context.Context, standby *Server) error {
-	// The session stays open until the standby streams: its temporary slot retains the WAL since the start of the copy.
+	// The session stays open until the standby streams, because the session's temporary slot retains the WAL since the start
+	// of the copy.
 	conn, err := s.connectTo(ctx, "postgres")
 	if err != nil {
 		return err
@@ -76,8 +77,8 @@ func (s *Server) takeBaseBackup(ctx context.Context, conn *pgx.Conn, standby *Se
 	return standby.WriteFile("backup_label", []byte(label))
 }
 
-// copyData copies the data folder of a running server. Files may change or vanish during the copy. The standby corrects that
-// by replaying the WAL since the start of the backup.
+// copyData copies the data folder of a running server. Files may change or vanish during the copy. The standby repairs its
+// copies of these files when it replays the WAL since the start of the backup.
 func (s *Server) copyData(standby *Server) error {
 	return filepath.WalkDir(s.Dir(), func(path string, entry fs.DirEntry, err error) error {
 		if errors.Is(err, fs.ErrNotExist) {

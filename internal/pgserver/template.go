@@ -59,7 +59,8 @@ func templateName(bin string) (string, error) {
 	return fmt.Sprintf("cluster-%x", hash.Sum(nil)[:8]), nil
 }
 
-// createTemplate creates the template dir. Another process may create it at the same time.
+// createTemplate creates the template dir. If another process creates the same template at the same time, the process that
+// finishes first wins.
 func createTemplate(ctx context.Context, bin, dir string) error {
 	s, err := newServer(bin, memoryDir())
 	if err != nil {
@@ -94,13 +95,13 @@ func (s *Server) copyTemplate(ctx context.Context, template string) error {
 	if err != nil {
 		return fmt.Errorf("copy the template: %w", err)
 	}
-	if err := s.setSystemIdentifier(rand.Uint64() >> 1); err != nil { // pg_control_system returns it as a signed number
+	if err := s.setSystemIdentifier(rand.Uint64() >> 1); err != nil { // the shift keeps the identifier positive, because pg_control_system returns a signed number
 		return fmt.Errorf("change the system identifier: %w", err)
 	}
 	return nil
 }
 
-// copyTree copies the data folder of a cluster that does not run. It calls cp, because a copy by this process takes four times as
+// copyTree copies the data folder of a stopped cluster. It runs the program cp, because Go code would take four times as
 // long under the race detector.
 func copyTree(ctx context.Context, from, to string) error { return runTool(ctx, "cp", "-R", from, to) }
 
