@@ -59,7 +59,7 @@ func azureToken(ctx context.Context, identity azcore.TokenCredential) (string, e
 	switch {
 	case err != nil:
 		return "", azureProblem(err)
-	case token.Token == "" || strings.ContainsRune(token.Token, 0): // a zero byte would end the password in the message
+	case token.Token == "" || strings.ContainsRune(token.Token, 0): // a zero byte would end the password, which the protocol sends as a zero-terminated string
 		return "", azureProblem(fmt.Errorf("the answer has no usable token"))
 	}
 	return token.Token, nil
@@ -68,9 +68,9 @@ func azureToken(ctx context.Context, identity azcore.TokenCredential) (string, e
 // secretLike matches text that may be a token or a part of a token.
 var secretLike = regexp.MustCompile(`[A-Za-z0-9_.+=~-]{60,}`)
 
-// azureProblem explains why there is no token. The errors of azidentity span several lines and quote the response that was to
-// contain the token, so azureProblem removes everything that may be a token. The Problem does not wrap err, because err's text
-// may still contain a token.
+// azureProblem returns a Problem that explains why capture has no token. The errors of azidentity span several lines and
+// quote the response that was to contain the token, so azureProblem removes everything that may be a token. The Problem does
+// not wrap err, because err's text may still contain a token.
 func azureProblem(err error) *Problem {
 	text := oneLine(secretLike.ReplaceAllString(err.Error(), "…"))
 	return problemf("--database-auth azure asks a workload identity, a managed identity, or AZURE_CLIENT_ID, AZURE_TENANT_ID and AZURE_CLIENT_SECRET for it: "+
@@ -157,7 +157,7 @@ func (c tokenClaims) createRoleSQL(cfg *pgx.ConnConfig, table Name) string {
 	}
 	if objectID.MatchString(c.objectID) {
 		kind := "service"
-		if c.upn != "" || c.scopes != "" { // guests have no upn, and only tokens of users have scopes
+		if c.upn != "" || c.scopes != "" { // a token with a upn or scopes belongs to a user; the token of a guest user has scopes but no upn
 			kind = "user"
 		}
 		lines = append(lines, "-- or, if the identity has another name in Microsoft Entra than the role:",

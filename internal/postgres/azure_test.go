@@ -16,7 +16,8 @@ import (
 
 const testOID = "00000000-1111-2222-3333-444444444444"
 
-// azureTestToken returns a token whose claims are those of a managed identity.
+// azureTestToken returns a token with the claims of a managed identity. The number is part of the claims, so each number
+// gives a different token.
 func azureTestToken(t *testing.T, number int) string {
 	t.Helper()
 	claims, err := json.Marshal(map[string]any{"oid": testOID, "appid": fmt.Sprintf("app-%d\x1b[31m", number), "exp": 1, "padding": strings.Repeat("x", 100)})
@@ -173,8 +174,8 @@ func TestAzureTokensNeedTLS(t *testing.T) {
 	}
 }
 
-// TestAzureClaims checks that a token may contain any text, and that an object ID becomes part of the SQL only if its form is
-// right.
+// TestAzureClaims checks that any text in a token is safe to display, and that an object ID becomes part of the SQL only if
+// it has the form of a UUID.
 func TestAzureClaims(t *testing.T) {
 	cfg, err := ParseConfig("host=h user=o'brien dbname=app sslmode=require")
 	if err != nil {

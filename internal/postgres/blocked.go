@@ -10,9 +10,9 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// FindBlockedSession finds a session that waits for a lock because of a session whose process ID is in pids. It returns the
-// process ID and the role of the waiting session, or "" if there is none. Reads and writes of the application queue up behind
-// such a session.
+// FindBlockedSession finds a session that waits for a lock and that a session in pids blocks. The parameter pids contains
+// process IDs. The result blocked is a text with the process ID and the role of the waiting session, or "" if no session
+// waits. Reads and writes of the application can queue up behind the waiting session.
 func FindBlockedSession(ctx context.Context, q Querier, pids []int32) (blocked string, err error) {
 	err = Pinned(q).QueryRow(ctx, `
 		SELECT format('pid %s%s', l.pid, coalesce(' (' || a.usename || ')', ''))
@@ -30,11 +30,11 @@ func FindBlockedSession(ctx context.Context, q Querier, pids []int32) (blocked s
 // LimitFrozenSession makes the server end the session of q's open transaction if this process neither reads nor sends anything
 // for the duration frozen. It returns the process ID of the session.
 //
-// idle_in_transaction_session_timeout ends a session between statements. tcp_user_timeout ends a session that sends data which
-// nobody reads; it counts from the last byte for which the receiver had room. (statement_timeout would end a slow read, but not
-// a session that waits to send. Over a Unix socket, nothing ends a session that waits to send.)
+// idle_in_transaction_session_timeout ends a session between statements. tcp_user_timeout ends a session that sends data
+// which nobody reads. Its time starts at the last byte for which the receiver had room. (statement_timeout would end a slow
+// read, but not a session that waits to send. Over a Unix socket, nothing ends a session that waits to send.)
 func LimitFrozenSession(ctx context.Context, q Querier, frozen time.Duration) (pid int32, err error) {
-	// The process ID in the protocol may be that of a pooler.
+	// The query asks for the process ID, because the process ID in the protocol may come from a pooler.
 	err = q.QueryRow(ctx, `
 		SELECT pg_catalog.pg_backend_pid() FROM (SELECT pg_catalog.set_config('idle_in_transaction_session_timeout', $1, true),
 			pg_catalog.set_config('tcp_user_timeout', $1, true)) s`, strconv.FormatInt(frozen.Milliseconds(), 10)).Scan(&pid)

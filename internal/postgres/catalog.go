@@ -56,9 +56,10 @@ func (c *catalogRow) queueCatalog(b *pgx.Batch, q Querier, name Name, own bool) 
 	})
 }
 
-// queuePrepare returns a statement that runs catalogSQL. A session reads the catalog several times, and planning takes most of
-// the query's time. So queuePrepare adds a PREPARE statement to b, unless the session of q has prepared catalogSQL already. The
-// protocol's Parse message would take another round trip. Through a pooler, catalogSQL is not prepared.
+// queuePrepare returns a statement that runs catalogSQL. A session reads the catalog several times, and planning takes most
+// of the query's time. So queuePrepare adds a PREPARE statement to b, unless the session of q has prepared catalogSQL
+// already. A Parse message of the protocol would take another round trip. Through a pooler, catalogSQL is not prepared,
+// because the next batch may run in another server session.
 func queuePrepare(b *pgx.Batch, q Querier) (sql string) {
 	conn := connOf(q)
 	if conn == nil || Pooled(conn) {
@@ -87,9 +88,9 @@ type preparedCatalog struct {
 	done     bool
 }
 
-// name returns the statement's name. Each attempt has its own name, because the statement of a failed attempt may exist. If the
-// batch's results cannot be read, capture does not learn whether the statement exists. Prepared statements also outlive a
-// rollback.
+// name returns the statement's name. Each attempt has its own name, because the statement of a failed attempt may exist: if
+// capture cannot read the batch's results, it does not learn whether the statement exists. A rollback does not remove
+// prepared statements.
 func (p *preparedCatalog) name() string { return "capture_catalog_" + strconv.Itoa(p.attempts) }
 
 // connOf returns the connection of q, or nil if it is not known.
@@ -181,7 +182,7 @@ type facts struct {
 	RowSecurity bool        `json:"row_security"`     // whether row-level security applies to the user
 	Rewritten   bool        `json:"rewritten"`        // see Table.Rewritten
 	Renamed     bool        `json:"renamed"`          // see Table.Renamed
-	Subscribed  bool        `json:"subscribed"`       // whether a subscription writes to the table; its apply worker fires row triggers only
+	Subscribed  bool        `json:"subscribed"`       // whether a subscription writes to the table; the apply worker fires row triggers, but no statement triggers
 	Leaves      []leafEntry `json:"leaves"`
 
 	PrimaryOperators  []keyOperator `json:"primary_operators"`
@@ -241,7 +242,8 @@ func (c *catalogRow) newTable(ctx context.Context, q Querier, name Name, batchEr
 	return t, nil
 }
 
-// result returns what parse returns, or the error of the batch. batchErr is the error that the batch returned.
+// result returns the result of parse, or an error if the batch did not read the catalog. batchErr is the error that the
+// batch returned.
 func (c *catalogRow) result(ctx context.Context, q Querier, name Name, batchErr error) (*Table, *catalogEntry, error) {
 	switch {
 	case errors.Is(c.err, pgx.ErrNoRows):
@@ -249,7 +251,7 @@ func (c *catalogRow) result(ctx context.Context, q Querier, name Name, batchErr 
 	case c.err != nil:
 		batchErr = c.err
 	case c.read:
-		batchErr = nil // a later statement of the batch failed
+		batchErr = nil // the catalog was read, so batchErr is the error of a later statement
 	}
 	if batchErr != nil {
 		return nil, nil, Explain(fmt.Errorf("read the catalog of table %s: %w", name, batchErr))

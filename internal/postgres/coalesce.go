@@ -10,10 +10,10 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// The server sends each replication message separately, and each message wakes a waiting reader. At several thousand messages a
-// second, these wake-ups cost capture and the walsender more than the messages do. So coalescingConn delays its reads while
-// messages arrive at a high rate, and each read then returns many messages. According to BenchmarkStream, this reduces the
-// follower's CPU time to about a third, and also reduces the server's.
+// The server sends each replication message separately, and each message wakes a waiting reader. At several thousand
+// messages a second, these wake-ups cost capture and the walsender more than the messages do. So coalescingConn delays its
+// reads while messages arrive at a high rate, and each read then returns many messages. According to BenchmarkStream, the
+// delay reduces capture's CPU time to about a third. It also reduces the server's CPU time.
 //
 // The delay adapts to the rate: it is the time in which the messages fill a good part of the buffer. A shorter delay wakes the
 // reader too often. A longer delay lets the buffer fill up, so the walsender has to wait.
@@ -29,8 +29,8 @@ const (
 	growBelow   = 48 << 10  // a delayed read of fewer bytes lengthens the delay
 	shrinkAbove = 128 << 10 // a delayed read of more bytes shortens the delay
 
-	// lowWater is the receive low-water mark in bytes while the delay is on: nearly half of the default receive buffer. For a
-	// larger value, Linux would enlarge the buffer.
+	// lowWater is the receive low-water mark in bytes while the delay is on: nearly half of the default receive buffer. If
+	// the mark were higher, Linux would enlarge the receive buffer.
 	lowWater = 60 << 10
 )
 
@@ -110,8 +110,8 @@ func (c *coalescingConn) adjustDelay(n int) {
 	}
 }
 
-// stopIfIdle turns the delay off if fewer than idleBytes have arrived. With the low-water mark, a read that finds no data would
-// block until lowWater bytes have arrived.
+// stopIfIdle turns the delay off if fewer than idleBytes have arrived. It must do so before the next read: with the
+// low-water mark, a read that finds no data would block until lowWater bytes have arrived.
 func (c *coalescingConn) stopIfIdle() {
 	if c.raw != nil && bytesWaiting(c.raw) < idleBytes {
 		c.stopDelay()
@@ -124,7 +124,7 @@ func (c *coalescingConn) stopDelay() {
 }
 
 // setLowWater sets how many bytes must have arrived before the system reports the connection as readable. With a mark of 1,
-// each message wakes Go's network poller, even if no goroutine waits for data.
+// the default, each message wakes Go's network poller, even if no goroutine waits for data.
 func (c *coalescingConn) setLowWater(bytes int) {
 	if c.raw != nil {
 		setReceiveLowWater(c.raw, bytes)

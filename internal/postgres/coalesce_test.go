@@ -9,8 +9,9 @@ import (
 	"testing"
 )
 
-// TestCoalescedReadsFromTwoGoroutines checks that each byte is read once. pgx closes a broken connection by reading it to its
-// end, which may happen while another read is still running.
+// TestCoalescedReadsFromTwoGoroutines checks that two goroutines can read at the same time, and that each byte is read
+// exactly once. When pgx closes a broken connection, it reads the remaining data, possibly while another read is still
+// running.
 func TestCoalescedReadsFromTwoGoroutines(t *testing.T) {
 	t.Parallel()
 	cfg, err := ParseConfig("postgres://localhost/")

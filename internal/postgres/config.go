@@ -51,20 +51,21 @@ func ParseConfig(url string) (*pgx.ConnConfig, error) {
 	}
 	cfg.DialFunc = dialServer
 	// A transaction pooler may run each statement in a different server session. A session lacks the statements that were
-	// prepared in another session.
+	// prepared in another session. Therefore, pgx must not use prepared statements.
 	cfg.DefaultQueryExecMode = pgx.QueryExecModeExec
 	cfg.StatementCacheCapacity = 0
 	cfg.DescriptionCacheCapacity = 0
 	return cfg, nil
 }
 
-// parseURL parses a checked connection string with pgx, and adds what libpq does and pgx does not.
+// parseURL parses a connection string that checkConnString has accepted. It adds to pgx what libpq does with PGSYSCONFDIR,
+// hostaddr and the parameters in libpqOnly.
 func parseURL(url string) (*pgx.ConnConfig, error) {
 	if err := checkValues(url); err != nil {
 		return nil, err
 	}
 	cfg, err := parsePgx(url)
-	// libpq looks for a service in this folder if the user's own service file lacks the service.
+	// libpq looks for a service in the folder PGSYSCONFDIR if the user's own service file lacks the service.
 	if folder := os.Getenv("PGSYSCONFDIR"); err != nil && folder != "" && strings.Contains(err.Error(), "service") {
 		if system, systemErr := parsePgx(addParameter(url, "servicefile", filepath.Join(folder, "pg_service.conf"))); systemErr == nil {
 			cfg, err = system, nil

@@ -6,9 +6,9 @@ import (
 	"strings"
 )
 
-// checkConnString returns an error for a string that pgx would parse differently than its writer meant. Part of the password
-// could then become a host, a database or a parameter, and appear in messages or be sent to a server. The errors quote no
-// part of the string.
+// checkConnString returns an error for a connection string that pgx could parse differently than its writer meant, for
+// example if the password contains an @. If pgx parsed such a string, a part of the password could become a host, a database
+// or a parameter, and appear in messages or be sent to a server. The errors quote no part of the string.
 func checkConnString(s string) error {
 	for _, scheme := range []string{"postgres://", "postgresql://"} {
 		if rest, ok := strings.CutPrefix(s, scheme); ok {
@@ -68,7 +68,7 @@ func checkURL(rest string) error {
 
 var errUnknownParameter = errors.New("it has a parameter that capture does not know; write a server's setting as options=-c name=value")
 
-// checkKeywords checks key=value pairs.
+// checkKeywords returns an error if s does not consist of key=value pairs with known keys.
 func checkKeywords(s string) error {
 	return eachKeyword(s, func(name, _ string) error {
 		if !knownParameters[name] {

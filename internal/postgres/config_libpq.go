@@ -21,9 +21,9 @@ import (
 
 // libpqOnly are the parameters that libpq itself evaluates and pgx does not know. pgx would send them to the server, which
 // refuses unknown parameters. The field variable is the environment variable that libpq reads if the parameter is not given.
-// capture accepts an empty value, and the values in the field accepted, which request what capture does anyway. It refuses any
-// other value with the text in the field refusal, because an error is better than, for example, not verifying the server. If
-// refusal is empty, capture ignores the parameter.
+// capture accepts an empty value, and the values in the field accepted, which request what capture does anyway. It refuses
+// any other value with the text in the field refusal. If capture ignored the value instead, it might not verify the server,
+// for example. If refusal is empty, capture ignores the parameter.
 var libpqOnly = map[string]struct {
 	variable string
 	accepted []string
@@ -55,8 +55,8 @@ const noOAuth = "capture does not authenticate by OAuth"
 // secretParameters are the parameters whose values no message may contain.
 var secretParameters = []string{"scram_client_key", "scram_server_key", "oauth_client_secret"}
 
-// applyLibpqOnly honours, accepts or refuses the parameters that pgx does not know, and removes them from what is sent to the
-// server.
+// applyLibpqOnly handles the parameters that pgx does not know, and removes them from the parameters that pgx sends to the
+// server. It returns an error if a value requests something that capture does not support.
 func applyLibpqOnly(cfg *pgx.ConnConfig) error {
 	for _, name := range slices.Sorted(maps.Keys(libpqOnly)) {
 		p := libpqOnly[name]
@@ -119,8 +119,9 @@ func applyTLSVersions(cfg *pgx.ConnConfig) error {
 	return nil
 }
 
-// checkedValues are the parameters with a fixed set of values. The field variable is the environment variable that libpq reads
-// if the parameter is not given. pgx's errors name neither the value nor what is accepted.
+// checkedValues are the parameters with a fixed set of values. The field variable is the environment variable that libpq
+// reads if the parameter is not given. capture checks these values itself, because pgx's errors contain neither the value
+// nor the accepted values.
 var checkedValues = []struct {
 	name, variable string
 	accepted       []string
@@ -172,7 +173,7 @@ func connParameter(s, name string) string {
 
 func percentEncode(s string) string { return strings.ReplaceAll(url.QueryEscape(s), "+", "%20") }
 
-// hostAddresses returns the value of hostaddr, or "", and removes the parameter from what is sent to the server.
+// hostAddresses returns the value of hostaddr, or "", and removes hostaddr from the parameters that pgx sends to the server.
 func hostAddresses(cfg *pgx.ConnConfig) string {
 	value, given := cfg.RuntimeParams["hostaddr"]
 	delete(cfg.RuntimeParams, "hostaddr")
@@ -192,8 +193,9 @@ func namesHost(s string, cfg *pgx.ConnConfig) bool {
 		os.Getenv("PGSERVICE") != "" || connParameter(s, "service") != ""
 }
 
-// dialAddresses makes the connections of cfg go to the given addresses, separated by commas. The server's certificate and the
-// password file still refer to the hosts' names. For an empty address, the host's name is resolved.
+// dialAddresses makes the connections of cfg go to the given addresses: a list separated by commas, with one address for
+// each host. The server's certificate and the password file still refer to the hosts' names. If an address is empty, the
+// host's name is resolved.
 func dialAddresses(cfg *pgx.ConnConfig, addresses string) error {
 	hosts := configHosts(&cfg.Config)
 	list := strings.Split(addresses, ",")
@@ -238,8 +240,8 @@ func configHosts(c *pgconn.Config) []hostPort {
 	return hosts
 }
 
-// answeringHost returns the host to which a connection goes: by its name in the configuration, or by its IP address if no host
-// of the configuration fits.
+// answeringHost returns the host that has the address remote, the server's end of a connection. The result contains the
+// host's name in the configuration, or the IP address if no host of the configuration matches.
 func answeringHost(ctx context.Context, c *pgconn.Config, remote net.Addr) hostPort {
 	hosts := configHosts(c)
 	tcp, isTCP := remote.(*net.TCPAddr)

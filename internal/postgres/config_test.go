@@ -34,7 +34,8 @@ func TestParseConfigHidesPasswordsAndAcceptsDriverSchemes(t *testing.T) {
 	}
 }
 
-// malformedURLs contain FIRST and SECOND as parts of a password. A parser could mistake one of these parts for something else.
+// malformedURLs contain FIRST and SECOND as parts of a password. A parser could mistake one of these parts for something
+// else, such as a host. ParseConfig must therefore refuse these URLs, and quote neither part in the error.
 var malformedURLs = []string{
 	"postgres://app:FIRST@SECOND@db/app", "postgres://app:12/SECOND@db/app", "postgres://app:12?SECOND@db/app",
 	"postgres://app:12#SECOND@db/app", "postgres://app:FIRST SECOND@db/app", "postgres://app:FIRST%SECOND@db/app",
@@ -85,7 +86,7 @@ func FuzzParseConfig(f *testing.F) {
 		if strings.Contains(a+b, "SECRET") {
 			return
 		}
-		for name := range knownParameters { // a password such as "a host=b" sets the host, as anybody would read that string
+		for name := range knownParameters { // skip a password such as "a host=b", because it does set the host
 			if parameter := regexp.MustCompile(`[\s&]` + name + `\s*=`); parameter.MatchString(a) || parameter.MatchString(b) {
 				return
 			}
@@ -193,7 +194,8 @@ func cfgParams(cfg *pgx.ConnConfig) map[string]string {
 	return cfg.RuntimeParams
 }
 
-// TestHostAddress: the connection goes to hostaddr, and the certificate is checked for the host.
+// TestHostAddress checks that a connection goes to the address in hostaddr, and that the certificate is checked for the name
+// in host.
 func TestHostAddress(t *testing.T) {
 	_, address := database(t)
 	parsed, err := pgx.ParseConfig(address)
@@ -239,8 +241,8 @@ func TestHostAddress(t *testing.T) {
 	}
 }
 
-// TestSeveralHosts checks that messages name all hosts of the address, and that the server's description names only the host
-// that answers. Neither the messages nor the description contain the password.
+// TestSeveralHosts checks that Address returns all hosts of a URL, and that Server.Address contains only the host that
+// answers. Neither of them contains the password.
 func TestSeveralHosts(t *testing.T) {
 	_, address := database(t)
 	parsed, err := pgx.ParseConfig(address)

@@ -40,8 +40,8 @@ func openReplication(ctx context.Context, c *pgconn.Config) (*pgconn.PgConn, err
 }
 
 const (
-	// defaultWALSenderTimeout replaces a wal_sender_timeout of 0, with which the server waits without limit. A frozen
-	// capture would then keep its slot, and the slot would retain more and more WAL.
+	// defaultWALSenderTimeout replaces a wal_sender_timeout of 0, which means no limit. Without a limit, a frozen capture
+	// would keep its slot, and the slot would retain more and more WAL.
 	defaultWALSenderTimeout = time.Minute
 	// walSenderTimeoutKey is the key of the timeout in a connection's custom data.
 	walSenderTimeoutKey = "capture.wal_sender_timeout"
@@ -55,8 +55,8 @@ func WALSenderTimeout(pg *pgconn.PgConn) time.Duration {
 }
 
 func pinWALSender(ctx context.Context, pg *pgconn.PgConn) error {
-	// current_setting returns the timeout with a unit, such as 1min, so the query converts it by way of an interval. The view
-	// pg_settings has the timeout in milliseconds, but computes all settings for that.
+	// current_setting returns the timeout with a unit, such as 1min, so the query casts it to an interval. The view
+	// pg_settings would return milliseconds, but to read one row of this view, the server computes all settings.
 	const timeout = "pg_catalog.current_setting('wal_sender_timeout')"
 	results, err := pg.Exec(ctx, sessionSettingsSQL(pg, "SET")+fmt.Sprintf(`;
 		SELECT (pg_catalog.date_part('epoch', pg_catalog.set_config('wal_sender_timeout',
@@ -78,7 +78,8 @@ func pinWALSender(ctx context.Context, pg *pgconn.PgConn) error {
 }
 
 // LimitAbandonedWALSender makes the server end the session of a replication connection, and drop its temporary slot, if this
-// process no longer uses the connection. wal_sender_timeout applies only while a stream is being sent.
+// process no longer uses the connection. wal_sender_timeout is not enough, because it applies only while a stream is being
+// sent.
 //
 // If the client sends no command for frozenTimeout, the server ends the session (idle_in_transaction_session_timeout). A session
 // that has exported a snapshot counts as idle in a transaction until its next command. This timeout does not run while the
@@ -94,9 +95,10 @@ func LimitAbandonedWALSender(ctx context.Context, pg *pgconn.PgConn, frozenTimeo
 	supported := majorVersion(pg.ParameterStatus("server_version")) >= 14
 	var err error
 	if supported {
-		// The last statement starts the timer of the tests; replication commands do not.
+		// Replication commands do not start the timer of these tests, so SELECT 1 starts it.
 		err = exec(fmt.Sprintf("%s; SET client_connection_check_interval = %d; SELECT 1", limit, checkInterval.Milliseconds()))
-		// A system that cannot test connections accepts only the interval 0. A fork of Postgres may not know the setting.
+		// A system that cannot test connections accepts only the interval 0. A fork of Postgres may not know the setting. In
+		// both cases, only the limit for a frozen client is set.
 		supported = SQLState(err) != invalidParameterValue && SQLState(err) != undefinedObject
 	}
 	if !supported {

@@ -6,8 +6,9 @@ import (
 	"time"
 )
 
-// TestLimitAbandonedWALSenderWithoutChecks makes the server refuse client_connection_check_interval, as systems do that cannot test
-// connections. The timeout of a frozen client is set nevertheless.
+// TestLimitAbandonedWALSenderWithoutChecks checks that LimitAbandonedWALSender sets the timeout for a frozen client even if
+// the server refuses client_connection_check_interval. A server refuses this setting if its operating system cannot test
+// connections.
 func TestLimitAbandonedWALSenderWithoutChecks(t *testing.T) {
 	t.Parallel()
 	_, url := database(t)

@@ -9,17 +9,18 @@ import (
 )
 
 const (
-	// ddlLockTimeout bounds how long a statement of capture waits for a lock. Meanwhile, other sessions that need the lock
-	// queue behind the statement.
+	// ddlLockTimeout bounds how long a statement of capture waits for a lock. The limit is short, because other sessions
+	// that need the lock queue up behind the waiting statement.
 	ddlLockTimeout = "2s"
-	// ddlRetryPause is the pause between two attempts. During it, sessions that queued behind a statement get their locks.
+	// ddlRetryPause is the pause between two attempts to run the statements. In this pause, sessions that queued up behind a
+	// statement get their locks.
 	ddlRetryPause = time.Second
 	// ddlRetryTime bounds how long ApplyStatements retries.
 	ddlRetryTime = time.Minute
 )
 
-// ApplyStatements runs statements in one transaction. It waits only briefly for each lock, so the application never waits
-// long behind it. If a lock is not available, it tries again for up to a minute, or until ctx ends.
+// ApplyStatements runs statements in one transaction. Each statement waits only briefly for a lock, so the application never
+// waits long behind the statement. If a lock is not available, it tries again for up to a minute, or until ctx ends.
 func ApplyStatements(ctx context.Context, conn *pgx.Conn, statements []string) error {
 	if len(statements) == 0 {
 		return nil

@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// TestApplyStatementsDoesNotBlockTheApplication: setup does not make other writers wait while an open transaction locks the
-// table, and succeeds once that transaction ends.
+// TestApplyStatementsDoesNotBlockTheApplication checks that other writers can write while the statements of setup wait for
+// an open transaction that locks the table. When this transaction ends, the statements succeed.
 func TestApplyStatementsDoesNotBlockTheApplication(t *testing.T) {
 	if testing.Short() {
 		t.Skip("waits for lock timeouts")

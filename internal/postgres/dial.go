@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// On an idle connection, a dead peer is detected after keepAliveIdle and keepAliveCount probes. While sent data is
-// unacknowledged, a dead peer is detected after tcpUserTimeout.
+// The time after which a connection to a dead server fails. An idle connection fails after keepAliveIdle plus keepAliveCount
+// probes, which are keepAliveInterval apart. A connection with unacknowledged data fails after tcpUserTimeout.
 const (
 	keepAliveIdle     = 15 * time.Second
 	keepAliveInterval = 5 * time.Second

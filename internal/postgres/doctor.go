@@ -44,7 +44,7 @@ type LocalResources struct {
 }
 
 // Diagnose checks everything about the database that capture depends on. It changes nothing: it drops the temporary slot
-// that it creates. If it cannot reach the database, that is a finding, too.
+// that it creates. An unreachable database is a finding, too, not an error.
 func Diagnose(ctx context.Context, cfg *pgx.ConnConfig, name Name, local LocalResources) Diagnosis {
 	d := doctor{cfg: cfg, local: local, logical: true}
 	if d.checkConnection(ctx) {
@@ -119,7 +119,7 @@ func (d *doctor) checkConnection(ctx context.Context) bool {
 
 // unencryptedFinding returns the finding about a connection without TLS to the server at the address remote. The parameter
 // networks holds the networks of this machine. If the server is in one of these networks and the network is private, the
-// finding is no warning: perhaps nobody else uses the network, as with Docker Compose.
+// finding has the level OK, because often nobody else uses such a network, as with Docker Compose.
 func unencryptedFinding(remote net.Addr, networks []net.Addr) Finding {
 	const name, hint = "encryption", "set sslmode=verify-full and sslrootcert=… in --database-url"
 	tcp, ok := remote.(*net.TCPAddr)
@@ -190,7 +190,7 @@ func (d *doctor) checkServer(ctx context.Context) bool {
 	return true
 }
 
-// checkStandby warns if a standby may cancel the reads of the source poll in order to replay WAL.
+// checkStandby adds a warning if the standby may cancel reads of the source poll so that it can replay WAL.
 func (d *doctor) checkStandby(ctx context.Context) {
 	var feedback, delay string
 	err := Pinned(d.conn).QueryRow(ctx, `SELECT pg_catalog.current_setting('hot_standby_feedback'),
@@ -240,7 +240,8 @@ func (d *doctor) checkTable(ctx context.Context, name Name) bool {
 	return d.checkValues(ctx)
 }
 
-// checkValues runs the statements with which the sources read values, but makes them return no rows of the table.
+// checkValues runs the statements that the sources use to read values, and adds a finding for each error. The statements
+// return no rows of the table.
 func (d *doctor) checkValues(ctx context.Context) bool {
 	t := d.table
 	run := func(sql string, types []uint32, params ...[]byte) error {
@@ -268,7 +269,7 @@ func (d *doctor) checkValues(ctx context.Context) bool {
 	if err == nil {
 		err = run(t.RowsByKeyQuery()+" LIMIT 0", nil, none...)
 	}
-	if err != nil { // only the source notify reads rows by key
+	if err != nil { // a warning only, because only the source notify reads rows by key
 		d.addError("rows by key", Warn, err)
 	}
 	if query, from, types := t.GeneratedColumnsQuery(); len(from) > 0 {
@@ -295,8 +296,8 @@ func (d *doctor) checkSize(ctx context.Context) {
 	if rows > 0 { // otherwise the table is empty, or nobody has analyzed it yet
 		found += fmt.Sprintf(", about %d rows", rows)
 	}
-	// The rows are larger as JSON than in the table, which compresses long values. While the file is replaced, it exists
-	// twice.
+	// These factors are estimates. As JSON, the rows are larger than in the table, because Postgres compresses long values.
+	// On the disk, the file exists twice while it is replaced.
 	memory := 2 * bytes
 	disk := 2 * memory
 	switch {

@@ -42,7 +42,7 @@ func (d *doctor) checkReplication(ctx context.Context) {
 // checks that the end of capture's slot harms no standby.
 func (d *doctor) checkWALLevel(ctx context.Context) {
 	const name = "wal_level"
-	if d.srv.InRecovery { // the finding about the server has the reason
+	if d.srv.InRecovery { // for a standby, the finding "server" has the reason already
 		return
 	}
 	raise := d.provider.changeSetting(name, "logical", true)
@@ -163,9 +163,9 @@ func (d *doctor) addPluginHint(ctx context.Context, f *Finding) {
 }
 
 // checkExportedSnapshots adds a finding on whether the server has the fix for a bug: a program that reads with a new slot's
-// snapshot while a commit is in progress may undo that commit. capture waits for such commits on every server; other programs
-// might not. 15.20 and 19 have the fix; 13.23, 14.23, 16.14, 17.10 and 18.4 lack it. Whether later minor releases have it is
-// unknown.
+// snapshot while a commit is in progress may undo that commit. capture waits for such commits on every server, but other
+// programs might not. Versions 15.20 and 19 have the fix. Versions 13.23, 14.23, 16.14, 17.10 and 18.4 lack it. We do not
+// know whether later minor releases have it.
 func (d *doctor) checkExportedSnapshots() {
 	const name = "exported snapshots"
 	if v := d.srv.VersionNum; v >= 190000 || v/10000 == 15 && v >= 150020 {
@@ -250,7 +250,7 @@ func (d *doctor) checkPublication(ctx context.Context) {
 }
 
 // checkTriggers checks the requirements of the source notify. If the triggers do not work but logical replication does,
-// checkTriggers does not check the server's notification queue.
+// nobody needs notifications, so checkTriggers does not check the server's notification queue.
 func (d *doctor) checkTriggers(ctx context.Context) {
 	err := CheckTriggers(ctx, d.conn, d.table)
 	switch {

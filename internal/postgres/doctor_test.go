@@ -51,7 +51,8 @@ func TestDoctor(t *testing.T) {
 		t.Errorf("nothing is wrong, but: %+v", d)
 	}
 	for _, found := range d.Findings {
-		// The tests connect as a superuser, and initdb lets everybody replicate.
+		// The test connects as a superuser, and the pg_hba.conf of initdb lets this user copy the whole cluster. These two
+		// findings are therefore warnings.
 		want := OK
 		if found.Name == "role" || found.Name == "physical replication" {
 			want = Warn
@@ -121,8 +122,9 @@ func TestDoctorWithoutLogicalWAL(t *testing.T) {
 	wantProblem(t, err, "wal_level")
 }
 
-// TestDoctorAtReplica: up to PostgreSQL 18, wal_level = replica excludes logical replication. From 19 on, it allows logical
-// replication, but the end of the last slot invalidates the slots of a standby.
+// TestDoctorAtReplica checks the findings at wal_level = replica. Up to PostgreSQL 18, this level excludes logical
+// replication. From 19 on, it allows logical replication, but the end of the last logical slot invalidates the slots of a
+// standby.
 func TestDoctorAtReplica(t *testing.T) {
 	t.Parallel()
 	server := pgserver.ForTest(t, pgserver.Options{Settings: map[string]string{"wal_level": "replica"}})
@@ -154,8 +156,8 @@ func TestDoctorAtReplica(t *testing.T) {
 	setup(t, conn, "votes", SetupOptions{Source: "logical"})
 }
 
-// TestDoctorNamesOutputPlugins: the hint can be pasted, and allows pgoutput in addition to the plugins that were already
-// allowed.
+// TestDoctorNamesOutputPlugins checks that the statements in the hint work as they are. They allow pgoutput in addition to
+// the plugins that were already allowed.
 func TestDoctorNamesOutputPlugins(t *testing.T) {
 	t.Parallel()
 	server := pgserver.ForTest(t, pgserver.Options{})
@@ -192,7 +194,7 @@ func TestDoctorNamesOutputPlugins(t *testing.T) {
 	}
 }
 
-// TestDoctorDoesWhatRunDoes: doctor finds what would stop run or make it wait, and says how to fix it.
+// TestDoctorDoesWhatRunDoes checks that doctor finds what would stop capture run or make it wait, and says how to fix it.
 func TestDoctorDoesWhatRunDoes(t *testing.T) {
 	t.Parallel()
 	server := pgserver.ForTest(t, pgserver.Options{Settings: map[string]string{"max_prepared_transactions": "5"}})
@@ -241,7 +243,8 @@ func TestDoctorDoesWhatRunDoes(t *testing.T) {
 	}
 }
 
-// TestDoctorNamesColumnsThatSayLess: names of objects go stale, and a large object's content is not in its row.
+// TestDoctorNamesColumnsThatSayLess checks that doctor warns about two kinds of columns: columns that show names of objects,
+// which can become stale, and columns with the OIDs of large objects, whose contents are not in the row.
 func TestDoctorNamesColumnsThatSayLess(t *testing.T) {
 	t.Parallel()
 	conn, url := database(t, "CREATE TABLE votes (vote_id serial PRIMARY KEY, plain text)")
@@ -259,7 +262,8 @@ func TestDoctorNamesColumnsThatSayLess(t *testing.T) {
 	}
 }
 
-// TestStandbyCancellationIsExplained: the bare error of a cancelled read says nothing about what to do.
+// TestStandbyCancellationIsExplained checks that Explain names two settings that help if a standby cancels a read. The
+// server's own error does not say what to do.
 func TestStandbyCancellationIsExplained(t *testing.T) {
 	t.Parallel()
 	err := Explain(&pgconn.PgError{Code: "40001", Message: "canceling statement due to conflict with recovery"})
@@ -267,8 +271,9 @@ func TestStandbyCancellationIsExplained(t *testing.T) {
 	wantProblem(t, err, "max_standby_streaming_delay")
 }
 
-// TestDoctorSaysWhetherTheCertificateIsVerified: without verification, encryption does not protect from an attacker between
-// client and server.
+// TestDoctorSaysWhetherTheCertificateIsVerified checks that doctor warns about a connection with TLS if the server's
+// certificate is not fully verified. Without verification, TLS does not protect against an attacker between client and
+// server.
 func TestDoctorSaysWhetherTheCertificateIsVerified(t *testing.T) {
 	t.Parallel()
 	server := pgserver.ForTest(t, pgserver.Options{})
@@ -302,7 +307,7 @@ func TestDoctorSaysWhetherTheCertificateIsVerified(t *testing.T) {
 	}
 }
 
-// selfSigned returns a certificate for 127.0.0.1 and its key.
+// selfSigned returns a self-signed certificate for 127.0.0.1 and its private key.
 func selfSigned(t *testing.T) (certificate, key []byte) {
 	t.Helper()
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -324,8 +329,8 @@ func selfSigned(t *testing.T) (certificate, key []byte) {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: secret})
 }
 
-// TestDoctorOnPlainConnections: without TLS, doctor warns unless the server is on this machine or in one of its private
-// networks.
+// TestDoctorOnPlainConnections checks that doctor warns about a connection without TLS, unless the server is on this machine
+// or in one of this machine's private networks.
 func TestDoctorOnPlainConnections(t *testing.T) {
 	t.Parallel()
 	var networks []net.Addr
