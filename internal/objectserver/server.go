@@ -33,7 +33,7 @@ const (
 	versitygwVersion = "1.8.0"
 )
 
-// Kinds are the kinds of servers. A kind is also the scheme of the URLs of its buckets.
+// Kinds are the kinds of servers. A kind is also the URL scheme of its buckets, as in s3://name.
 var Kinds = []string{"azblob", "s3"}
 
 // Server is a running object store.

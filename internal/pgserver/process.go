@@ -19,7 +19,7 @@ import (
 const (
 	startTimeout = 2 * time.Minute // long enough for crash recovery on a busy machine
 	stopTimeout  = time.Minute
-	closeTimeout = 5 * time.Second // longest wait for the immediate shutdown by Close
+	closeTimeout = 5 * time.Second // longest time that Close waits for an immediate shutdown
 )
 
 // serverUser returns the user that the server programs run as, or nil for the user of this process. If this process runs as

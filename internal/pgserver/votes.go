@@ -7,7 +7,7 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// VotesTable is the CREATE statement of the application's own table, for the demo, the benchmarks and the tests.
+// VotesTable is the statement that creates the application's table votes. The demo, the benchmarks and the tests run it.
 const VotesTable = `CREATE TABLE votes (
 	vote_id         serial PRIMARY KEY,
 	user_query      text,

@@ -114,7 +114,7 @@ type catalogEntry struct {
 	Persistence      string           `json:"persistence"`       // pg_class.relpersistence
 	ReplicaIdentity  string           `json:"identity"`          // pg_class.relreplident
 	Primary          []int16          `json:"primary"`           // column numbers of the primary key
-	PrimaryImmediate bool             `json:"primary_immediate"` // whether the primary key is not deferrable
+	PrimaryImmediate bool             `json:"primary_immediate"` // whether the primary key is immediate, not deferrable
 	IdentityIndex    []int16          `json:"identity_index"`    // column numbers of the replica identity index
 	Columns          []columnEntry    `json:"columns"`
 	Types            []typeEntry      `json:"types"`

@@ -7,8 +7,9 @@ import (
 	"time"
 )
 
-// The time after which a connection to a dead server fails. An idle connection fails after keepAliveIdle plus keepAliveCount
-// probes, which are keepAliveInterval apart. A connection with unacknowledged data fails after tcpUserTimeout.
+// These limits determine when a connection to a dead server fails. An idle connection fails after keepAliveIdle plus
+// keepAliveCount probes, which are keepAliveInterval apart. A connection with unacknowledged data fails after
+// tcpUserTimeout.
 const (
 	keepAliveIdle     = 15 * time.Second
 	keepAliveInterval = 5 * time.Second

@@ -51,10 +51,11 @@ func Explain(err error) error {
 	return err
 }
 
-// serverError returns the server's error in err, or nil if there is none. With sslmode allow and prefer, pgx tries to connect
-// with and without TLS, and pg_hba.conf often admits only one of the two. A refusal by pg_hba.conf therefore explains less than
-// another error. If there are several errors, the result pg is the last error that is no such refusal, or else the first
-// refusal. If pg is no refusal, the result beside holds the refusals by the server that sent pg.
+// serverError returns the server's error in err as pg, or nil if err contains no error of a server. With sslmode allow and
+// prefer, pgx tries to connect with and without TLS, and pg_hba.conf often admits only one of the two. A refusal by
+// pg_hba.conf therefore explains less than another error. If err contains several errors, pg is the last error that is not a
+// refusal by pg_hba.conf. If all errors are such refusals, pg is the first one. If pg is not such a refusal, beside contains
+// the refusals by the server that sent pg.
 func serverError(err error) (pg *pgconn.PgError, beside []error) {
 	server := func(attempt error) string {
 		address, _, _ := strings.Cut(attempt.Error(), ": ")
@@ -95,15 +96,15 @@ func connectAttempts(err error) []error {
 }
 
 // isRefusedByHBA reports whether pg_hba.conf does not admit the connection. Other refusals have the same SQLSTATE, but only
-// this message names the file. The name is the same in every language.
+// this refusal has a message with the file's name, which is the same in every language.
 func isRefusedByHBA(e *pgconn.PgError) bool {
 	return e.Code == invalidAuthorization && strings.Contains(e.Message, "pg_hba.conf")
 }
 
-// withoutAttempts returns the text of err. If err comes from attempts to connect to a single server with and without TLS, the
-// text contains only the attempt that the server answered with pg, or only the last attempt if pg is nil. It omits the server's
-// address, because the caller has named the server already. But if another attempt failed for a different reason, the text
-// contains all attempts, because that reason may be the important one.
+// withoutAttempts returns the text of err. If err comes from attempts to connect to a single server with and without TLS,
+// the text contains only the error of the attempt that the server answered with pg, or of the last attempt if pg is nil. It
+// omits the server's address, because the caller has named the server already. If the other attempt failed for a different
+// reason, the text contains all errors, because that reason may be the important one.
 func withoutAttempts(err error, pg *pgconn.PgError) string {
 	var connect *pgconn.ConnectError
 	if !errors.As(err, &connect) {

@@ -53,8 +53,8 @@ func TestWrongPasswordAtSecondAttempt(t *testing.T) {
 }
 
 // TestExplainKeepsTheAttemptThatMatters checks which of the attempts with and without TLS an error shows. It shows only one
-// attempt if the other failed for the same reason, or only because the server requires TLS or does not offer it. Otherwise it
-// shows both.
+// attempt if the other attempt failed for the same reason, or only because the server requires TLS or does not offer TLS.
+// Otherwise it shows both attempts.
 func TestExplainKeepsTheAttemptThatMatters(t *testing.T) {
 	t.Parallel()
 	certificate, key := selfSigned(t)

@@ -24,8 +24,8 @@ func TableFingerprint(ctx context.Context, conn *pgx.Conn, name Name) (string, e
 // changed since [FindPublication] returned fingerprint. It takes one round trip. The error is a [*Problem] if the table no
 // longer exists or can no longer be followed.
 //
-// If m is not nil, CompareCatalog reads the Moment before it compares. So if it reports no change, shape and publication were
-// unchanged at the Moment, too. *m stays zero if the server refuses to show the Moment.
+// If m is not nil, CompareCatalog reads a Moment into *m before it compares. So if it reports no change, shape and
+// publication were unchanged at this Moment, too. If the server refuses to show the Moment, *m is zero.
 func CompareCatalog(ctx context.Context, conn *pgx.Conn, name Name, table *Table, publication, fingerprint string, m *Moment) (shapeChanged, publicationChanged bool, err error) {
 	var now string
 	var row catalogRow
@@ -66,10 +66,10 @@ func publicationFingerprintSQL(conn *pgx.Conn) string {
 // table that contains it, or (since version 15) the schema of either. The parameter table is an expression for the table's OID.
 //
 // If p does not list the table itself, Postgres allows two changes that take the table out of p for a while: ALTER TABLE SET
-// UNLOGGED, and ALTER TABLE SET SCHEMA of the table or of a partitioned table that contains it. Both update the row in pg_class,
-// so the fingerprint includes its xmin. TRUNCATE, GRANT and rewrites also update this row, but not VACUUM and ANALYZE. A
-// publication that lists the table and contains nothing else, such as capture's own publication, cannot lose the table in this
-// way. So its fingerprint does not depend on pg_class.
+// UNLOGGED, and ALTER TABLE SET SCHEMA of the table or of a partitioned table that contains it. Both update the row in
+// pg_class, so the fingerprint includes the xmin of this row. TRUNCATE, GRANT and rewrites also give the row a new xmin, but
+// VACUUM and ANALYZE do not. A publication that lists the table and contains nothing else, such as capture's own
+// publication, cannot lose the table in this way. So its fingerprint does not depend on pg_class.
 func publicationFingerprintExpr(conn *pgx.Conn, table string) string {
 	hasSchemas := hasSchemaPublications(conn)
 	hasMore := `p.puballtables OR EXISTS (SELECT FROM pg_catalog.pg_publication_rel r WHERE r.prpubid = p.oid AND r.prrelid <> ` + table + `)`

@@ -47,8 +47,9 @@ func TestPublicationFingerprintOfSchemas(t *testing.T) {
 	}
 }
 
-// TestPublicationFingerprintOfUnlistedTables checks publications that contain a table without listing it. Postgres then allows
-// statements that take the table out of the publication, and others that bring it back in the same transaction.
+// TestPublicationFingerprintOfUnlistedTables checks publications that contain a table without listing it. Postgres then
+// allows a transaction that takes the table out of the publication and brings it back. Such a transaction must change the
+// fingerprint.
 func TestPublicationFingerprintOfUnlistedTables(t *testing.T) {
 	t.Parallel()
 	conn, _ := database(t, votesSQL, "CREATE SCHEMA other", "CREATE PUBLICATION everything FOR ALL TABLES",

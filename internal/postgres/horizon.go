@@ -15,7 +15,7 @@ import (
 	"capture/snapshot"
 )
 
-// Moment is what one snapshot of the database shows about a table's row versions. See [snapshot.Horizon].
+// Moment describes one snapshot of the database, and where a table is stored at that time. See [snapshot.Horizon].
 type Moment struct {
 	Xmin, Xmax uint64        // limits of the snapshot, as pg_current_snapshot returns them
 	LSN        pglogrepl.LSN // WAL position after everything that the snapshot shows
@@ -45,8 +45,8 @@ var momentSQL = `
 // serverStartSQL is an expression for the start time of the server, in microseconds since 1970.
 const serverStartSQL = "(pg_catalog.date_part('epoch', pg_catalog.pg_postmaster_start_time()) OPERATOR(pg_catalog.*) 1000000)::pg_catalog.int8"
 
-// LoadServerStart returns the start time of the server of a replication connection, as in [snapshot.Place]. It returns 0 if the
-// server refuses to show it.
+// LoadServerStart returns the start time of the server of a replication connection, as in [snapshot.Place]. It returns 0 if
+// the server refuses to show the start time.
 func LoadServerStart(ctx context.Context, conn *pgconn.PgConn) (started int64, err error) {
 	results, err := conn.Exec(ctx, "SELECT "+serverStartSQL).ReadAll()
 	if err != nil && !conn.IsClosed() && ctx.Err() == nil {
@@ -95,8 +95,8 @@ func (m *Moment) scan(row pgx.Row) (err error) {
 	return nil
 }
 
-// Horizon returns the horizon of the Moment's snapshot. Rows in memory may use it if they include everything that the snapshot
-// shows. systemID and timeline identify the server.
+// Horizon returns the horizon of the Moment's snapshot. The horizon is valid only for rows in memory that include everything
+// that the snapshot shows. systemID and timeline identify the server.
 func (m *Moment) Horizon(systemID string, timeline int32, table *Table) *snapshot.Horizon {
 	return &snapshot.Horizon{XID: m.Xmin, LSN: m.LSN, Place: snapshot.Place{
 		SystemID: systemID, Timeline: timeline, Started: m.Started, DatabaseOID: m.databaseOID,
@@ -107,10 +107,11 @@ func (m *Moment) Horizon(systemID string, timeline int32, table *Table) *snapsho
 // changedCondition returns an SQL condition that is true for the row versions that transaction xid or a later transaction
 // wrote.
 //
-// The SQL function age returns the distance to the next transaction ID. That ID stays the same until the end of the
-// transaction. The distance is modulo 2^32, so the condition also selects some versions that are more than 2^31 transactions
-// old. Reading these again does no harm. pg_surgery and servers before 9.4 replaced old transaction IDs with special IDs below
-// 3, whose age is 2147483647. The condition selects such versions, too, because their real age is unknown.
+// The SQL function age returns the distance from a transaction ID to the next transaction ID. Within one transaction, age
+// always uses the same next ID. The distance is modulo 2^32, so the condition also selects some versions that are more than
+// 2^31 transactions old. It does no harm to read these versions again. pg_surgery and servers before 9.4 replaced old
+// transaction IDs with special IDs below 3, whose age is always 2147483647. The condition selects versions with such an ID,
+// too, because their real age is unknown.
 func changedCondition(xid uint64) string {
 	return fmt.Sprintf("(pg_catalog.age(xmin) BETWEEN 0 AND (SELECT pg_catalog.age('%d'::pg_catalog.xid)) OR pg_catalog.age(xmin) = 2147483647)", uint32(xid))
 }

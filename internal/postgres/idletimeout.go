@@ -46,9 +46,9 @@ func (c *ReadClock) Attach(cfg *pgx.ConnConfig) *pgx.ConnConfig {
 	return cfg
 }
 
-// WithIdleTimeout calls f and cancels f's context once nothing has arrived for the duration timeout. It then returns the error
-// of [IdleError]. So an exchange with the server may take any time over a slow link while bytes arrive, and ends soon on a dead
-// link.
+// WithIdleTimeout calls f and cancels f's context once nothing has arrived for the duration timeout. It then returns the
+// error of [IdleError]. So an exchange with the server may take any time over a slow link, as long as bytes arrive. On a
+// dead link, it ends soon.
 func (c *ReadClock) WithIdleTimeout(ctx context.Context, timeout time.Duration, f func(context.Context) error) error {
 	c.Touch()
 	return guard.RunWatched(ctx, hclog.Default(), "watch a connection",

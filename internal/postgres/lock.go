@@ -15,9 +15,9 @@ const (
 	lockWait = 10 * time.Second
 	// lockRetryPause is the pause between two attempts to lock the partitions of a table.
 	lockRetryPause = 100 * time.Millisecond
-	// lockIdleTimeout is the time after which the server ends a session that is idle in a transaction with the lock: a process
-	// that freezes right after it has obtained the lock must not keep it. For a long transaction, callers set their own timeout
-	// afterwards, with LimitFrozenSession.
+	// lockIdleTimeout is the time after which the server ends a session that is idle in a transaction with the lock. Without
+	// this timeout, a process that freezes right after it has obtained the lock would keep the lock. For a long transaction,
+	// callers set their own timeout afterwards, with LimitFrozenSession.
 	lockIdleTimeout = 2 * time.Minute
 )
 
@@ -46,10 +46,10 @@ func (t *Table) Lock(ctx context.Context, tx pgx.Tx) error {
 // conflicting lock for longer than wait, LockIn returns an error for which IsLockTimeout is true. It sets the transaction's
 // lock_timeout to 0.
 //
-// LockIn waits only while it holds no lock. LOCK TABLE locks partitions one by one. If it held the lock on one partition while
-// it waited for another, a statement of the application that locks these two in the opposite order could fail with a deadlock:
-// Postgres cancels the session that notices the deadlock. So LockIn waits only for the partitioned table itself. If a partition
-// is locked, LockIn releases what it has, and tries again.
+// LockIn waits only while it holds no lock. LOCK TABLE locks partitions one by one. If it waited for one partition while it
+// held the lock on another, a statement of the application that locks these two in the opposite order could fail with a
+// deadlock: Postgres cancels the session that notices the deadlock. So LockIn waits only for the partitioned table itself.
+// If a partition is locked, LockIn releases its locks and tries again.
 func (t *Table) LockIn(ctx context.Context, tx pgx.Tx, mode LockMode, wait time.Duration) error {
 	return t.lock(ctx, tx, mode, wait, "")
 }
@@ -131,7 +131,7 @@ func loadUnlocked(ctx context.Context, conn *pgx.Conn, name Name, load func(cont
 		return nil, fmt.Errorf("begin to load table %s: %w", name, err)
 	}
 	defer Rollback(ctx, tx)
-	// Begin itself sets lock_timeout if the connection is through a pooler.
+	// This statement must come after Begin, because Begin sets lock_timeout to 0 if the connection is through a pooler.
 	if _, err := tx.Exec(ctx, fmt.Sprintf("SET LOCAL lock_timeout = %d", lockWait.Milliseconds()), pgx.QueryExecModeSimpleProtocol); err != nil {
 		return nil, fmt.Errorf("limit the waits for locks: %w", err)
 	}

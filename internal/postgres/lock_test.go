@@ -7,9 +7,9 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// TestLockHoldsNothingWhileItWaits: a second session locks a partition for longer than Lock waits, and meanwhile can lock the
-// other tables. Its deadlock_timeout is so short that the second session would fail at once if Lock waited for the partition
-// while holding one of those locks.
+// TestLockHoldsNothingWhileItWaits checks that Lock holds no lock while it waits. A second session locks one partition for
+// longer than Lock waits, and meanwhile locks the other tables again and again. If Lock held one of their locks while it
+// waited, the second session would soon fail with a deadlock, because its deadlock_timeout is short.
 func TestLockHoldsNothingWhileItWaits(t *testing.T) {
 	if testing.Short() {
 		t.Skip("waits for the lock's timeout")
@@ -49,8 +49,8 @@ func TestLockHoldsNothingWhileItWaits(t *testing.T) {
 	}
 }
 
-// TestLockTakesNoSnapshot checks that a transaction sees what was committed while it waited for the lock, that its later waits
-// for locks have no limit, and that the server ends its session if this process freezes.
+// TestLockTakesNoSnapshot checks that Lock takes no snapshot: the transaction sees a row that was committed after Lock.
+// After Lock, waits for locks have no limit, and the server ends the session if this process freezes for two minutes.
 func TestLockTakesNoSnapshot(t *testing.T) {
 	t.Parallel()
 	conn, url := database(t, partitionedSQL, "CREATE TABLE single (id int PRIMARY KEY)")

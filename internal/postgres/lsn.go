@@ -49,11 +49,12 @@ func LoadWALPosition(ctx context.Context, q Querier) (lsn pglogrepl.LSN, standby
 
 // parseWALPosition returns the LSN in the parameter text, which has an LSN and the sizes of WAL pages and WAL segments in
 // bytes. If the LSN is inside the header of a page or directly after it, parseWALPosition returns the start of the page
-// instead. A header is not a record, so a reader of all records below such a position stops at the page boundary and never
-// reaches the position itself.
+// instead. A header is not part of a record. A reader that has read all records below such a position is at the start of the
+// page, and never reaches the position itself.
 //
-// The first page of a segment has a longer header than the other pages. On another page, the same offset can be the end of a
-// record, and the start of the page would be too low. So the sizes come from the server.
+// The first page of a segment has a longer header than the other pages. On any other page, a record can end at the same
+// offset, and the start of the page would be too low as a result. To know which page is the first of its segment,
+// parseWALPosition needs the sizes from the server.
 func parseWALPosition(text string) (pglogrepl.LSN, error) {
 	var position string
 	var page, segment pglogrepl.LSN
@@ -74,10 +75,10 @@ func parseWALPosition(text string) (pglogrepl.LSN, error) {
 	return lsn, nil
 }
 
-// FlushWAL makes the server flush its WAL up to lsn soon, and does not wait for the flush. A walsender sends only flushed WAL.
-// But records of transactions that rolled back or only read (a read may prune pages) stay in memory until the next commit or
-// checkpoint. So the query acquires a transaction ID. It then ends with a commit record, which the server's WAL writer flushes
-// in the background.
+// FlushWAL makes the server flush its WAL up to lsn soon, and does not wait for the flush. A walsender sends only flushed
+// WAL. But records of transactions that rolled back or only read (a read may prune pages) stay in memory until the next
+// commit or checkpoint. So the query acquires a transaction ID. Its transaction then ends with a commit record, which the
+// server's WAL writer flushes in the background.
 func FlushWAL(ctx context.Context, conn *pgx.Conn, lsn pglogrepl.LSN) error {
 	var id *int64
 	err := Pinned(conn).QueryRow(ctx, `SELECT CASE WHEN pg_catalog.pg_current_wal_flush_lsn() < $1::pg_lsn THEN pg_catalog.txid_current() END`, lsn.String()).Scan(&id)

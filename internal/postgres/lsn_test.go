@@ -54,8 +54,8 @@ func TestWALPositionIncludesLastBytes(t *testing.T) {
 		scan("SELECT (pg_current_wal_insert_lsn() - $1::pg_lsn)::bigint", "0/0", &lsn)
 		return lsn
 	}
-	// The function write writes a record of n bytes, which must be a multiple of 8. The variable size is the size of the record
-	// of a message with 1000 bytes.
+	// The function write writes a WAL record of n bytes, which must be a multiple of 8. The variable size is the size of the
+	// WAL record for a message of 1000 bytes. The loop below measures it.
 	size := int64(0)
 	write := func(n int64) {
 		t.Helper()
@@ -82,7 +82,7 @@ func TestWALPositionIncludesLastBytes(t *testing.T) {
 			write(n)
 			at := insertLSN()
 			if at%page != offset || at%(16<<20) < page {
-				continue // the server has written a record, too, or begun a segment
+				continue // the server has also written a record or begun a segment, so try again
 			}
 			want := at
 			if offset == header {

@@ -15,19 +15,19 @@ const notifyQueueLimit = 0.25
 type NotificationQueue struct {
 	Usage float64 // used fraction of the queue, from 0 to 1; 0 if Hidden
 
-	// Whether PUBLIC lacks the right to execute a function that the triggers call to find out the queue's usage. For writes of
-	// a role without this right, the triggers send nothing.
+	// Hidden is true if PUBLIC lacks the right to execute a function that the triggers call to find out the queue's usage.
+	// If a role without this right writes to the table, the triggers send nothing.
 	Hidden bool
 }
 
 // LoadNotificationQueue returns the state of the server's queue of notifications.
 func LoadNotificationQueue(ctx context.Context, q Querier) (queue NotificationQueue, err error) {
-	// Only the rights of PUBLIC count. A trigger runs with the rights of the current user, who needs no rights on the table if
-	// the write goes through a view.
+	// Only the rights of PUBLIC count, because capture cannot know which roles write. A trigger runs with the rights of the
+	// current user, who needs no rights on the table if the write goes through a view.
 	err = Pinned(q).QueryRow(ctx, `
 		SELECT NOT (pg_catalog.has_function_privilege('public', 'pg_catalog.pg_notification_queue_usage()', 'EXECUTE')
 			AND pg_catalog.has_function_privilege('public', 'pg_catalog.float8le(float8, float8)', 'EXECUTE'))`).Scan(&queue.Hidden)
-	if err == nil && !queue.Hidden { // otherwise capture's own role may lack the right, too
+	if err == nil && !queue.Hidden { // if Hidden is true, capture's own role may lack the right, too, and the query would fail
 		err = Pinned(q).QueryRow(ctx, "SELECT pg_catalog.pg_notification_queue_usage()").Scan(&queue.Usage)
 	}
 	if err != nil {

@@ -61,8 +61,8 @@ func TestForeignObjectsAreNotAdopted(t *testing.T) {
 		t.Errorf("teardown would run %q and keep %q, %v", found.Statements, found.Kept, err)
 	}
 
-	// Even if the table's owner was talked into creating triggers that call the function, the function does not count as
-	// capture's own.
+	// Even if the table's owner has created triggers that call the other role's function, capture does not accept the
+	// function as its own.
 	for _, g := range table.wantedTriggers() {
 		run(t, conn, table.createTriggerSQL(g)...)
 	}
@@ -162,7 +162,7 @@ func TestWithdrawalNeedsOwnership(t *testing.T) {
 	_, refusal := LoadTable(testContext(t), reader, Name{Table: "votes"})
 	wantProblem(t, WithdrawPublication(testContext(t), reader, Name{Table: "votes"}, refusal), `DROP PUBLICATION IF EXISTS "capture_votes"`)
 
-	run(t, conn, "ALTER TABLE votes REPLICA IDENTITY FULL") // from here on, writes succeed
+	run(t, conn, "ALTER TABLE votes REPLICA IDENTITY FULL") // now writes succeed, so capture need not ask anybody to drop the publication
 	_, refusal = LoadTable(testContext(t), reader, Name{Table: "votes"})
 	if err := WithdrawPublication(testContext(t), reader, Name{Table: "votes"}, refusal); strings.Contains(err.Error(), "DROP PUBLICATION") {
 		t.Error(err)

@@ -14,8 +14,8 @@ const partitionedSQL = `CREATE TABLE votes (vote_id int, comment text DEFAULT 'n
 	CREATE TABLE plain (id int PRIMARY KEY);
 	CREATE TABLE heir () INHERITS (plain)`
 
-// TestTreeHasPartitions: the subquery returns the table and the relations that pg_partition_tree returns. Tables that inherit
-// from an ordinary table are not its partitions.
+// TestTreeHasPartitions checks that TreeSQL returns the table and the relations that pg_partition_tree returns. A table that
+// inherits from an ordinary table is not a partition, so TreeSQL must omit it.
 func TestTreeHasPartitions(t *testing.T) {
 	t.Parallel()
 	conn, _ := database(t, partitionedSQL)

@@ -11,8 +11,8 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// startPooler passes connections on to the server at address and gives clients another process ID than the server's, as poolers
-// do. It returns the pooler's address.
+// startPooler starts a proxy that forwards connections to the server at address. Like a pooler, the proxy gives clients a
+// process ID that differs from the server's. startPooler returns the proxy's address.
 func startPooler(t *testing.T, address string) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")

@@ -52,7 +52,7 @@ func (p provider) changeSetting(name, value string, restart bool) string {
 		if name == "wal_level" {
 			name, value = "cloudsql.logical_decoding", "on"
 		}
-		// This option replaces all flags that were set before.
+		// This option replaces all flags that were set before, so the instructions also mention the flags to keep.
 		how = fmt.Sprintf("gcloud sql instances patch … --database-flags=%s=%s,…", name, value)
 		then = " # also list the flags to keep; restarts the instance"
 	default:

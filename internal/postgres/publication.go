@@ -28,7 +28,8 @@ type publication struct {
 	fingerprint string   // see publicationFingerprintExpr
 }
 
-// Errors of [FindPublication]. If capture can follow the table by logical replication, it calls [EnsurePublication] next.
+// Errors of [FindPublication]. After such an error, capture calls [EnsurePublication] if it can follow the table by logical
+// replication.
 var (
 	ErrPublicationMissing    = errors.New("capture's publication does not exist yet")
 	ErrPublicationIncomplete = errors.New("capture's publication does not have all changes of the table")
@@ -65,10 +66,11 @@ func FindPublication(ctx context.Context, conn *pgx.Conn, s *Server, table *Tabl
 	return "", "", ErrPublicationMissing
 }
 
-// EnsurePublication returns what [FindPublication] returns. But first, if capture's own publication is incomplete and the user
-// may repair it, EnsurePublication repairs it. If no publication is complete and the user may create one, EnsurePublication
-// creates capture's own publication. Only a caller that can follow the table calls EnsurePublication, because a publication
-// that nobody follows has only drawbacks for the application.
+// EnsurePublication returns what [FindPublication] returns, but first creates or repairs capture's own publication if
+// necessary. If this publication is incomplete and the user may repair it, EnsurePublication repairs it. If no publication
+// is complete and the user may create one, EnsurePublication creates capture's own publication. A caller may call
+// EnsurePublication only if it can follow the table, because a publication that nobody follows has only drawbacks for the
+// application.
 func EnsurePublication(ctx context.Context, conn *pgx.Conn, s *Server, table *Table) (name, fingerprint string, err error) {
 	name, fingerprint, err = FindPublication(ctx, conn, s, table)
 	if !errors.Is(err, ErrPublicationMissing) && !errors.Is(err, ErrPublicationIncomplete) {
@@ -93,7 +95,8 @@ func EnsurePublication(ctx context.Context, conn *pgx.Conn, s *Server, table *Ta
 }
 
 // usePublication returns the name and the fingerprint of the chosen publication, and sets the columns' field Published. If
-// chosen is negative, it returns the problem that no publication is complete; see noPublicationProblem for ddlErr.
+// chosen is negative, no publication is complete, and usePublication returns the result of noPublicationProblem, which also
+// explains ddlErr.
 func (t *Table) usePublication(s *Server, publications []publication, chosen int, own string, ddlErr error) (name, fingerprint string, err error) {
 	if chosen < 0 {
 		return "", "", t.noPublicationProblem(s, publications, own, ddlErr)
@@ -202,13 +205,15 @@ func (p *publication) mayRepair(t *Table) bool {
 	return p.alterable && (t.facts.Owned || !p.needsList(t))
 }
 
-// needsList reports whether a repair must change the publication's list of tables so that the publication has the whole table
-// under the table's own name. A repair sets the option publish_via_partition_root. With this option, if the publication also
-// contains a partitioned table that contains the table, the stream uses the name of that containing table. So the list must
-// change then, even if the option is off and the stream still uses the table's own name.
+// needsList reports whether a repair must change the publication's list of tables so that the publication has the whole
+// table under the table's own name. Every repair sets the option publish_via_partition_root. If the publication also
+// contains a partitioned table that contains the table, this option makes the stream use the name of the partitioned table.
+// The repair must then remove the partitioned table from the publication, even if the option is still off and the stream
+// uses the table's own name.
 //
-// If the list has the table and no such containing table, but the stream does not use the table's name, then the table is
-// partitioned and the option is off. The list need not change then, because the repair sets the option.
+// In one case, the stream does not use the table's own name, but the list is right: the publication has the table and no
+// partitioned table that contains it, the table itself is partitioned, and the option is off. The repair then only sets the
+// option.
 func (p *publication) needsList(t *Table) bool {
 	if p.hasTable {
 		return p.ancestors || p.filtered || p.leftOutColumn(t) != ""
@@ -275,10 +280,10 @@ func (t *Table) alterPublicationSQL(version int) []string {
 	return []string{"ALTER PUBLICATION " + own + " SET TABLE " + t.Name().Quoted(), set}
 }
 
-// completePublicationSQL returns the statements that complete capture's own publication p. They are for somebody who owns both
-// the table and p, or for a superuser. Unlike alterPublicationSQL, it leaves other tables in p if p lacks only the table. But
-// it removes them if one of them is a partitioned table that contains the table, because the stream may use the name of that
-// table.
+// completePublicationSQL returns the statements that complete capture's own publication p. They are for somebody who owns
+// both the table and p, or for a superuser. If p lacks only the table, the statements keep the other tables in p, unlike
+// those of alterPublicationSQL. But if one of the other tables is a partitioned table that contains the table, the
+// statements remove all other tables, because the stream may use the name of the partitioned table.
 func (t *Table) completePublicationSQL(p *publication, version int) (statements []string) {
 	own := QuoteIdentifier(objectName(t.Name()))
 	switch {

@@ -63,12 +63,13 @@ func (t *Table) keyCondition(i int, text string) string {
 	return column + " " + t.keyOperators[i].Operator + " " + text + "::" + t.columns[t.Key[i]].TypeName
 }
 
-// isText reports whether values are compared by their text. That is the case if the user may not name the type or the operator,
-// or if the table has no key of its own.
+// isText reports whether values are compared by their text. This is the case if the user may not use the schema of the type
+// or the operator, or if the table has no key of its own.
 func (o *keyOperator) isText() bool { return len(o.Schemas) > 0 || o.asText }
 
-// text returns an SQL expression for the text form of expression. If the table has no key of its own, the collation is "C", in
-// which only equal bytes are equal. The column's collation does not matter then, because no index uses it.
+// text returns an SQL expression for the text form of expression. If the table has no key of its own, the collation is "C",
+// in which only equal bytes are equal. The query need not use the column's collation then, because there is no index to
+// match.
 func (o *keyOperator) text(expression string) string {
 	if o.asText {
 		return "pg_catalog.concat(" + expression + `) COLLATE pg_catalog."C"`
@@ -128,7 +129,8 @@ func (t *Table) GeneratedColumnsQuery() (query string, from []int, types []uint3
 		}
 	}
 	for n, k := range from {
-		// The type's OID is sent with the parameter. Naming the type instead would need the right to use its schema.
+		// The caller sends the type's OID with the parameter. If the query named the type instead, the user would need the
+		// right to use the type's schema.
 		value := fmt.Sprintf("$%d", n+1)
 		if c := t.columns[k].Collation; c != "" {
 			value += " COLLATE " + c

@@ -18,9 +18,9 @@ type QueryConn struct {
 
 	clock ReadClock
 
-	// lock is a channel with room for one value, and protects the fields below: whoever has sent the value may use them. Unlike
-	// with a mutex, Do stops waiting for the lock when its context ends. So a stop does not wait for a server that hangs in
-	// another call of Do.
+	// lock is a channel with room for one value, and protects the fields below: whoever has sent the value may use them.
+	// Unlike with a mutex, Do stops waiting for the lock when its context ends. So capture can stop even if another call of
+	// Do still waits for a server that hangs.
 	lock   chan struct{}
 	conn   *pgx.Conn
 	closed bool
@@ -88,8 +88,8 @@ func (q *QueryConn) Reads() *ReadClock { return &q.clock }
 // LastRead returns when the last call of Do began or received data, whichever is later.
 func (q *QueryConn) LastRead() time.Time { return q.clock.LastRead() }
 
-// Close closes the connection for good. It waits until a call of Do that is under way has returned, but then waits for no
-// answer of the server.
+// Close closes the connection for good. If a call of Do is running, Close waits until the call has returned. Close then
+// waits for the server for at most closeTimeout.
 func (q *QueryConn) Close() {
 	q.lock <- struct{}{}
 	defer func() { <-q.lock }()
@@ -100,7 +100,7 @@ func (q *QueryConn) Close() {
 	}
 }
 
-// closeTimeout bounds CloseNow, because the server may not answer.
+// closeTimeout is the longest time that CloseNow waits, because the server may not answer.
 const closeTimeout = 200 * time.Millisecond
 
 // CloseNow closes a connection. If a statement was interrupted, pgx sends the server a request to cancel it. CloseNow waits
@@ -115,8 +115,8 @@ func CloseNow(conn *pgconn.PgConn) {
 	}
 }
 
-// rollbackTimeout bounds Rollback, because the server may not answer. It is long: a server that answers late, perhaps because
-// it has a lot to do, keeps its connection.
+// rollbackTimeout is the longest time that Rollback waits, because the server may not answer. It is long, so that the
+// connection to a busy server that answers late remains usable.
 const rollbackTimeout = 30 * time.Second
 
 // Rollback ends a read-only transaction. It ignores errors: if it fails, the connection is broken, and the next use of the

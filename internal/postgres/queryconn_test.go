@@ -152,7 +152,8 @@ func TestIdleTimeout(t *testing.T) {
 	}
 }
 
-// TestRollbackOnSlowServer: a server that takes longer than a second to answer keeps its connection.
+// TestRollbackOnSlowServer checks that the connection is still usable after a Rollback that the server answers only after
+// more than a second.
 func TestRollbackOnSlowServer(t *testing.T) {
 	t.Parallel()
 	proxy, err := faultproxy.New(pgserver.Shared(t).Addr())

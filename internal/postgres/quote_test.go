@@ -10,7 +10,7 @@ import (
 	"github.com/jackc/pgx/v5/pgproto3"
 )
 
-// hostile are names that break out of careless quotes.
+// hostile contains names that end an SQL string or identifier too early if they are quoted carelessly.
 var hostile = []string{
 	"votes", `a"b`, `"; DROP TABLE votes; --`, `a'b`, `'; DROP TABLE votes; --`, `\`, `a\'b`, `\'; DROP TABLE votes; --`,
 	`E'\047`, "$capture$", "{channel}", "new\nline", " ", "größe", "%I %s", "--", "/*",

@@ -6,7 +6,8 @@ import (
 	"testing"
 )
 
-// TestPublicationNeverBreaksWrites: the application's writes succeed whatever EnsurePublication has done.
+// TestPublicationNeverBreaksWrites checks that the application's writes succeed, whether EnsurePublication has published the
+// table or refused to publish it.
 func TestPublicationNeverBreaksWrites(t *testing.T) {
 	t.Parallel()
 	conn, _ := database(t)

@@ -8,8 +8,8 @@ import (
 	"net"
 )
 
-// rowLimiter passes on what a server sends, but with large messages split or made smaller. This is necessary because
-// pgproto3 reads each message whole into memory, whatever its length. rowLimiter rewrites three kinds of messages:
+// rowLimiter passes on what a server sends, but splits large messages or makes them smaller. Otherwise, pgproto3 would read
+// each message whole into memory, whatever its length. rowLimiter rewrites three kinds of messages:
 //
 //   - A CopyData message of a COPY becomes several messages. The format of COPY does not depend on where a message ends.
 //   - A DataRow message of more than limit bytes loses its large values, and gets an additional column with their sizes; see
@@ -158,7 +158,7 @@ func (m *rowLimiter) rewrite(kind byte, n int, body func(*messageRewriter)) erro
 		w.err = errors.New("a large message of the server has bytes after its end")
 	}
 	if timeout := net.Error(nil); errors.As(w.err, &timeout) && timeout.Timeout() {
-		w.err = errors.New("a timeout interrupted a large message") // after a [net.Error], pgconn would continue to read
+		w.err = errors.New("a timeout interrupted a large message") // hide the [net.Error], after which pgconn would continue to read
 	}
 	if w.err != nil {
 		return w.err

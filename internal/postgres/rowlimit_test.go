@@ -92,7 +92,8 @@ func TestRowLimiterPassesOn(t *testing.T) {
 	}
 }
 
-// TestRowLimiterOmits checks what remains of messages that are too large.
+// TestRowLimiterOmits checks that rows above the limit lose only their large values, and that other large messages and
+// malformed messages are errors.
 func TestRowLimiterOmits(t *testing.T) {
 	const limit = 1 << 20
 	large := bytes.Repeat([]byte("x"), 3*limit)

@@ -33,8 +33,8 @@ type Server struct {
 	Pooled                  bool // whether the connection goes through a pooler
 }
 
-// serverSQL reads a Server. It uses functions in place of the views that are built on them, such as pg_settings: a view of the
-// catalog takes the server more time than the rest of the query, in particular in a new session.
+// serverSQL reads a Server. It calls functions directly, not through views such as pg_settings. The server needs more time
+// for one such view than for the rest of the query, in particular in a new session.
 const serverSQL = `
 	SELECT pg_catalog.current_setting('server_version_num')::int, pg_catalog.current_setting('server_version'),
 		pg_catalog.current_database(), current_user::text,
@@ -62,7 +62,7 @@ func LoadServer(ctx context.Context, conn *pgx.Conn) (Server, error) {
 	if err := s.scanRow(Pinned(conn).QueryRow(ctx, serverSQL)); err != nil {
 		return Server{}, err
 	}
-	// Some managed services do not let users read the control file.
+	// Some managed services do not let users read the control file. In this case, SystemID and Timeline stay empty.
 	err := Pinned(conn).QueryRow(ctx, `SELECT s.system_identifier::text, c.timeline_id
 		FROM pg_catalog.pg_control_system() s, pg_catalog.pg_control_checkpoint() c`).Scan(&s.SystemID, &s.Timeline)
 	if err != nil && SQLState(err) != insufficientPrivilege {
@@ -134,8 +134,9 @@ func (s *Server) CheckStandbys(ctx context.Context, q Querier) error {
 	if !s.decodesOnDemand() {
 		return nil
 	}
-	// Physical replication connections have no database. Every user may see that, but only a privileged user sees which of
-	// these connections takes a base backup.
+	// The query finds standbys by their physical replication connections, which have no database. Every user may see that.
+	// Only a privileged user sees which of these connections takes a base backup, so for other users, a base backup looks
+	// like a standby.
 	var standbys string
 	err := Pinned(q).QueryRow(ctx, `
 		SELECT COALESCE(pg_catalog.string_agg(COALESCE(NULLIF(a.application_name, ''), 'unnamed'), ', ' ORDER BY a.pid), '')

@@ -89,9 +89,10 @@ func pinUnlessPooled(ctx context.Context, pg *pgconn.PgConn) (pooled bool, err e
 // Begin starts a transaction in which the session's settings are pinned, also through a pooler. mode follows BEGIN in the
 // statement, for example "ISOLATION LEVEL REPEATABLE READ READ ONLY".
 //
-// The search path is empty in every statement, except in the transactions of a restore. Names without a schema are then
-// names in pg_catalog, so no role can plant an operator or a function that fits better. Begin empties the path again because
-// a function that an earlier statement called, such as a cast's, may have changed it for the session.
+// The search path is empty in every statement, except in the transactions of a restore. With an empty path, Postgres looks
+// for names without a schema only in pg_catalog. So no role can create an operator or a function that fits better. Begin
+// empties the path again because a function that an earlier statement called, such as a cast's, may have changed it for the
+// session.
 func Begin(ctx context.Context, conn *pgx.Conn, mode string) (pgx.Tx, error) {
 	begin := "BEGIN " + mode + "; "
 	if Pooled(conn) {
@@ -130,8 +131,8 @@ func (q pooledQuerier) newBatch() *pgx.Batch {
 	return b
 }
 
-// SendBatch implements Querier. The first result of the batch is that of the settings. So callers must read the results with
-// the functions of [pgx.QueuedQuery], which Close calls.
+// SendBatch implements Querier. The batch has one more result than b: the first result comes from the query that pins the
+// settings. So callers must read the results with the functions of [pgx.QueuedQuery], which Close calls.
 func (q pooledQuerier) SendBatch(ctx context.Context, b *pgx.Batch) pgx.BatchResults {
 	pinned := q.newBatch()
 	pinned.QueuedQueries = append(pinned.QueuedQueries, b.QueuedQueries...)
@@ -203,9 +204,9 @@ var timeoutSettings = map[string]string{
 	"25P04": "transaction_timeout",
 }
 
-// disableTimeout disables the timeout that caused err, by a startup parameter in c. It reports whether it disabled a timeout.
-// If so, another attempt may succeed. Timeouts are not disabled in advance, because older servers do not know all of them and
-// poolers refuse to pass them on.
+// disableTimeout disables the timeout that caused err, by a startup parameter in c. It reports whether it disabled a
+// timeout. If so, another attempt may succeed. capture does not disable timeouts in advance, because older servers do not
+// know all of them, and poolers refuse to pass them on.
 func disableTimeout(err error, c *pgconn.Config) bool {
 	name := timeoutSettings[SQLState(err)]
 	if name == "" || c.RuntimeParams[name] == "0" {

@@ -56,7 +56,8 @@ func SetupSQL(ctx context.Context, conn *pgx.Conn, table *Table, o SetupOptions)
 	case o.Source == "auto" && logicalErr != nil:
 		return nil, askForNotify(table, logicalErr)
 	case o.Source == "auto", o.Source == "logical":
-		// A publication can be created before wal_level is logical, but must not exist for a table that it would harm.
+		// A publication can be created before wal_level is logical. So logicalErr is no reason to stop, but identityErr is:
+		// a publication must not exist for a table that it would harm.
 		if identityErr != nil {
 			return nil, identityErr
 		}
@@ -133,8 +134,9 @@ func (t *Table) setupPublicationSQL(ctx context.Context, conn *pgx.Conn, s *Serv
 	switch {
 	case p == nil:
 		statements = t.createPublicationSQL(s.VersionNum)
-		// A superuser runs these statements, and would become the owner: either the user is a superuser, or the user only
-		// prints the statements for a superuser.
+		// Whoever runs CREATE PUBLICATION becomes the publication's owner. If this is a superuser, a further statement makes
+		// the table's owner the publication's owner. Either the user is a superuser, or the user only prints the statements
+		// for a superuser.
 		if o.Role == "" && (user.superuser && user.name != t.facts.Owner || o.Complete && !t.mayCreatePublication()) {
 			statements = append(statements, "ALTER PUBLICATION "+QuoteIdentifier(own)+" OWNER TO "+QuoteIdentifier(t.facts.Owner))
 		}

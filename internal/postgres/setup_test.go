@@ -82,7 +82,8 @@ func TestSetupRoleSufficesForLogical(t *testing.T) {
 	teardown(t, conn, "app.votes", "capture_test_least")
 }
 
-// TestSetupAsksForNotify: without --source, setup creates no triggers, and no publication that would harm the application.
+// TestSetupAsksForNotify checks that without --source, setup creates neither triggers nor a publication that would harm the
+// application. Its error names the command that creates triggers.
 func TestSetupAsksForNotify(t *testing.T) {
 	t.Parallel()
 	conn, _ := database(t, "CREATE TABLE t (id int PRIMARY KEY DEFERRABLE)")
@@ -102,8 +103,9 @@ func TestSetupAsksForNotify(t *testing.T) {
 	teardown(t, conn, "t", "")
 }
 
-// TestCompleteSetupNeedsNoMoreRights: the table's owner, who may not create roles, prints the same setup for a new role as a
-// superuser does. After a superuser has run it, nothing is left to do, and the role can follow.
+// TestCompleteSetupNeedsNoMoreRights checks the setup that the table's owner prints for a new role. The owner may not create
+// roles, but prints the same statements as a superuser. After a superuser has run the statements, nothing is left to do, and
+// the role can follow the table.
 func TestCompleteSetupNeedsNoMoreRights(t *testing.T) {
 	t.Parallel()
 	const owner, role = "capture_test_prints", "capture_test_printed"
@@ -138,15 +140,17 @@ func TestCompleteSetupNeedsNoMoreRights(t *testing.T) {
 		t.Errorf("the publication belongs to %s; the role may replicate: %t; %v", publicationOwner, replicates, err)
 	}
 
-	// The publication and the role exist, but the publication has another owner, and the role may not replicate.
+	// The publication and the role exist, but the publication has another owner, and the role may not replicate. The owner
+	// then prints only the two statements that correct this.
 	run(t, conn, "ALTER PUBLICATION capture_votes OWNER TO CURRENT_USER", "ALTER ROLE "+role+" NOREPLICATION")
 	if rest := setupSQL(user); len(rest) != 2 || !slices.Equal(rest, setupSQL(conn)) {
 		t.Errorf("with an incomplete role, the owner prints %q", rest)
 	}
 }
 
-// TestRolePrintsSetupForAdministrator: on Amazon RDS and Azure, capture's own role prints the setup. An administrator who is no
-// superuser and no member of the role can run it, and is no member afterwards.
+// TestRolePrintsSetupForAdministrator checks the setup that capture's own role prints on Amazon RDS and Azure. An
+// administrator can run this setup without being a superuser or a member of the role. Afterwards, the administrator is still
+// not a member.
 func TestRolePrintsSetupForAdministrator(t *testing.T) {
 	t.Parallel()
 	for _, marker := range []string{"rds_superuser", "azure_pg_admin"} {
@@ -227,10 +231,10 @@ func TestReplacedTableIsAddedAgain(t *testing.T) {
 	wantPublication(t, connectAs(t, url, role), "votes", "capture_votes")
 }
 
-// TestPartitionIsPublishedUnderAnotherName: somebody adds the partitioned table to capture's publication of a partition, so the
-// changes come under the partitioned table's name. capture's role owns the publication but not the partition, so it may repair
-// the publication's options but not its list. FindPublication therefore returns the statements that repair the list, and setup
-// prints them.
+// TestPartitionIsPublishedUnderAnotherName checks what happens if somebody adds the partitioned table to capture's
+// publication of a partition. The stream then has the partition's changes under the partitioned table's name. capture's role
+// owns the publication but not the partition, so it may repair the publication's options but not its list. Therefore, the
+// error of FindPublication contains the statements that repair the list, and setup prints them.
 func TestPartitionIsPublishedUnderAnotherName(t *testing.T) {
 	t.Parallel()
 	const role = "capture_test_partition"
@@ -270,7 +274,8 @@ func TestPartitionIsPublishedUnderAnotherName(t *testing.T) {
 				run(t, conn, "ALTER PUBLICATION "+own+" SET ("+options+")")
 				want = append(want, `ALTER PUBLICATION "`+own+`" SET (`+publicationOptions(s.VersionNum)+")")
 			}
-			// Without publish_via_partition_root, a partition that is not partitioned itself is published under its own name.
+			// Without publish_via_partition_root, a partition that is not partitioned itself is published under its own
+			// name, so capture can use the publication.
 			if strings.HasPrefix(options, noRoot) && !strings.Contains(options, "'insert'") && step.table != "p2" {
 				wantPublication(t, user, step.table, own)
 				wantPublication(t, user, step.table, own) // the first call has not broken it

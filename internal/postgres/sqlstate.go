@@ -109,8 +109,8 @@ func IsUndefinedTable(err error) bool {
 // [provider.grantReplication].
 const replicationGrant = "ALTER ROLE <user> REPLICATION; (on Amazon RDS: GRANT rds_replication TO <user>;)"
 
-// explainServer sets p's reason and hint for a server's error. It prefers the SQLSTATE and the routine that raised the error
-// to the message, because the message is in the server's language.
+// explainServer sets p's reason and hint for a server's error. If possible, it identifies the error by the SQLSTATE and the
+// routine that raised the error, not by the message, because the message is in the server's language.
 func explainServer(p *Problem, e *pgconn.PgError) {
 	s := sqlStates[e.Code]
 	p.Reason, p.Hint = s.reason, s.hint
