@@ -8,7 +8,7 @@ import (
 	"capture/snapshot/rowjson"
 )
 
-// Table is a table's shape, with the facts from the catalog that decide how the table can be followed.
+// Table is the shape of a table, with the facts from the catalog that decide how capture can follow the table.
 type Table struct {
 	*rowjson.Shape
 	Partitioned  bool
@@ -16,10 +16,10 @@ type Table struct {
 	// ReplicaIdentity is pg_class.relreplident: d(efault), i(ndex), f(ull), n(othing).
 	ReplicaIdentity string
 
-	hasIdentity  bool          // whether UPDATE and DELETE have a replica identity once the table is published
-	selectExprs  []string      // expressions of SelectList, by column
-	columns      []columnEntry // entries of the catalog, by column
-	keyOperators []keyOperator // operators that compare the key, by column of the key
+	hasIdentity  bool          // whether the table has the replica identity that UPDATE and DELETE need once the table is published
+	selectExprs  []string      // expressions of SelectList, one for each column
+	columns      []columnEntry // catalog entries, one for each column
+	keyOperators []keyOperator // operators that compare keys, one for each key column
 	unstableType string        // see UnstableType
 	facts        facts
 	assumedKey   bool // whether the table has no key of its own, and Key contains the columns that LoadTarget's caller named
@@ -28,18 +28,18 @@ type Table struct {
 // Name returns the table's exact name, schema included.
 func (t *Table) Name() Name { return Name{Schema: t.Schema, Table: t.Table} }
 
-// Rewritten reports whether the table was rewritten or truncated after the snapshot in which its catalog was read. Such a
-// change is not MVCC-safe (see "Caveats" under "Concurrency Control" in Postgres' documentation), so the table's rows cannot
-// be read in that snapshot.
+// Rewritten reports whether the table was rewritten or truncated after the snapshot in which its catalog was read. A rewrite
+// or TRUNCATE is not MVCC-safe (see "Caveats" under "Concurrency Control" in Postgres' documentation), so the table's rows
+// cannot be read in that snapshot.
 func (t *Table) Rewritten() bool { return t.facts.Rewritten }
 
-// Renamed reports whether the table was renamed, moved or dropped after the snapshot in which its catalog was read. Statements
-// with the table's name then use another table, or none.
+// Renamed reports whether the table was renamed, moved or dropped after the snapshot in which its catalog was read. A
+// statement that names the table then fails, or reads another table.
 func (t *Table) Renamed() bool { return t.facts.Renamed }
 
 // LoadTable reads the table's catalog in one round trip. The error is a [*Problem] if the table does not exist, is of a kind
-// that no source can follow, or is not entirely readable by the user. A column is marked as published if pgoutput sends it by
-// default; [FindPublication] corrects that for the publication that it returns.
+// that no source can follow, or is not entirely readable by the user. LoadTable marks a column as published if pgoutput
+// sends it by default. [FindPublication] replaces these marks with those of the publication that it returns.
 func LoadTable(ctx context.Context, q Querier, name Name) (*Table, error) {
 	t, err := loadTableUnchecked(ctx, q, name)
 	if err != nil {
@@ -51,7 +51,7 @@ func LoadTable(ctx context.Context, q Querier, name Name) (*Table, error) {
 	return t, nil
 }
 
-// loadTableUnchecked is LoadTable without the check that the user may read the table.
+// loadTableUnchecked is like LoadTable, but does not check whether the user may read the table.
 func loadTableUnchecked(ctx context.Context, q Querier, name Name) (*Table, error) {
 	var row catalogRow
 	b := &pgx.Batch{}

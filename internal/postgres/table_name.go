@@ -15,9 +15,9 @@ type Name struct {
 	foldSchema, foldTable bool
 }
 
-// ParseName parses a table name of the form [schema.]table. A part in double quotes is taken literally, except that "" in it
-// means one quote. A part without quotes is looked up as written and then, if nothing has that name, in lower case as in
-// SQL.
+// ParseName parses a table name of the form [schema.]table. A part in double quotes is taken literally, but "" inside it
+// means one double quote. A part without quotes is looked up as written and then, if nothing has that name, in lower case as
+// in SQL.
 func ParseName(s string) (Name, error) {
 	var parts []string
 	var fold []bool

@@ -129,7 +129,7 @@ func TestLoadTableRefusesPartlyReadableTable(t *testing.T) {
 	refused("GRANT USAGE")
 	run(t, conn, `GRANT USAGE ON SCHEMA hidden TO capture_test_reader`)
 	refused("no right to read table", `GRANT SELECT ON "hidden"."t"`)
-	// Privileges on columns, even on all columns, do not permit locking the table.
+	// A user needs SELECT on the table to lock it. Privileges on columns are not enough, even on all columns.
 	for _, column := range []string{"id", "x"} {
 		run(t, conn, `GRANT SELECT (`+column+`) ON hidden.t TO capture_test_reader`)
 		refused("not the table as a whole", `GRANT SELECT ON "hidden"."t" TO "capture_test_reader"`)

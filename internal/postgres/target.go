@@ -9,11 +9,11 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// LoadTarget is LoadTable for a table that is written or compared, and not followed. It also accepts tables that no source can
-// follow: unlogged tables, tables from which other tables inherit (without the rows of the other tables), and tables without a
-// key. For a table without a key, the parameter key names the columns to use instead, for example those in a manifest. If this
-// parameter is empty, or names a column that the table lacks, the result has no key. [Table.HasKey] reports whether the table
-// itself has a key.
+// LoadTarget is like LoadTable, but for a table that capture writes or compares and does not follow. It also accepts tables
+// that no source can follow: unlogged tables, tables from which other tables inherit (without the rows of the other tables),
+// and tables without a key. For a table without a key, the parameter key names the columns to use instead, for example those
+// in a manifest. If key is empty or names a column that the table lacks, the result has no key. [Table.HasKey] reports
+// whether the table itself has a key.
 func LoadTarget(ctx context.Context, q Querier, name Name, key []string) (*Table, error) {
 	var row catalogRow
 	b := &pgx.Batch{}
@@ -28,7 +28,7 @@ func LoadTarget(ctx context.Context, q Querier, name Name, key []string) (*Table
 	return t, nil
 }
 
-// newTarget is newTable for LoadTarget.
+// newTarget is like newTable, but accepts all tables that LoadTarget accepts.
 func (c *catalogRow) newTarget(ctx context.Context, q Querier, name Name, key []string, batchErr error) (*Table, error) {
 	t, e, err := c.result(ctx, q, name, batchErr)
 	if err != nil {
@@ -54,8 +54,8 @@ func (c *catalogRow) newTarget(ctx context.Context, q Querier, name Name, key []
 // HasKey reports whether the table itself has the key: a primary key or a replica identity index.
 func (t *Table) HasKey() bool { return len(t.Key) > 0 && !t.assumedKey }
 
-// assumeKey makes the columns with the given names the key of a table that has none. Their values are compared as text, because
-// no index determines the operator that compares them.
+// assumeKey makes the named columns the key of a table that has no key. capture compares the values of these columns as
+// text, because no index determines an operator for them.
 func (t *Table) assumeKey(names []string) {
 	for _, name := range names {
 		i := slices.IndexFunc(t.columns, func(c columnEntry) bool { return c.Name == name })
@@ -83,12 +83,12 @@ func (t *Table) ColumnTypes(names []string) string {
 	return strings.Join(list, ", ")
 }
 
-// ColumnType returns the SQL name of a column's type with its modifier, and with its schema unless that is pg_catalog.
+// ColumnType returns the SQL name of a column's type with its modifier, and with its schema unless the schema is pg_catalog.
 func (t *Table) ColumnType(name string) string {
 	return t.columns[slices.IndexFunc(t.columns, func(c columnEntry) bool { return c.Name == name })].TypeName
 }
 
-// TriggerFunction returns the SQL name of the function that capture's own triggers call, without arguments.
+// TriggerFunction returns the SQL name of the function that capture's own triggers call, without an argument list.
 func (t *Table) TriggerFunction() string {
 	return QuoteIdentifier(t.Schema) + "." + QuoteIdentifier(objectName(t.Name()))
 }

@@ -8,13 +8,14 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// TestTriggersNeverFailTheWriter: whatever rights an administrator takes from all roles, the application's writes succeed. The
-// triggers still notify, unless the writer may not ask whether the queue of notifications has room.
+// TestTriggersNeverFailTheWriter checks that the application's writes succeed, whatever function an administrator revokes
+// from PUBLIC. The triggers still notify, unless the writer lacks the right to check whether the notification queue has
+// room.
 func TestTriggersNeverFailTheWriter(t *testing.T) {
 	t.Parallel()
 	hardenings := []struct {
 		functions string
-		silent    bool // whether the triggers then send nothing
+		silent    bool // whether the triggers send nothing without the right to these functions
 	}{
 		{"FUNCTION pg_notification_queue_usage()", true},
 		{"FUNCTION float8le(float8, float8)", true},
@@ -35,7 +36,7 @@ func TestTriggersNeverFailTheWriter(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			conn, url := database(t, c.table, "GRANT ALL ON votes TO pg_monitor") // a role of every server, and no superuser
+			conn, url := database(t, c.table, "GRANT ALL ON votes TO pg_monitor") // pg_monitor exists on every server, and is not a superuser
 			setup(t, conn, "votes", SetupOptions{Source: "notify"})
 			l := listen(t, url, loadTable(t, conn, "votes"))
 			for _, h := range hardenings {
@@ -48,7 +49,7 @@ func TestTriggersNeverFailTheWriter(t *testing.T) {
 				if f := findings["notifications"]; strings.HasPrefix(f.Hint, "GRANT EXECUTE") != h.silent || strings.Contains(f.Found, "or float8le(") != h.silent {
 					t.Errorf("without %s, doctor finds: %+v", h.functions, f)
 				}
-				writer := connectTo(t, url) // a new session, because an earlier one may have cached the result of a cast
+				writer := connectTo(t, url) // a new session, because an earlier session may have cached the result of a cast and no longer check the right
 				for _, write := range []string{
 					"INSERT INTO public.votes VALUES (1)", "UPDATE public.votes SET comment = 'x'", "UPDATE public.votes SET vote_id = 2",
 					"DELETE FROM public.votes", "TRUNCATE public.votes",
@@ -73,8 +74,9 @@ func TestTriggersNeverFailTheWriter(t *testing.T) {
 	}
 }
 
-// TestTriggersOfHiddenSchema: the application writes through a view and to a partition, and may use neither the schema of the
-// table nor the trigger function there. Its temporary objects and its search path do not reach the trigger function.
+// TestTriggersOfHiddenSchema checks that the triggers notify although the writer has no right to use the table's schema or
+// the trigger function. The writer writes through a view and to a partition. Its temporary objects and its search path do
+// not change what the trigger function calls.
 func TestTriggersOfHiddenSchema(t *testing.T) {
 	t.Parallel()
 	conn, url := database(t, "CREATE SCHEMA hidden", "CREATE SCHEMA api", "GRANT USAGE ON SCHEMA api TO pg_monitor",
@@ -87,7 +89,7 @@ func TestTriggersOfHiddenSchema(t *testing.T) {
 	setup(t, conn, "hidden.votes", SetupOptions{Source: "notify"})
 	setup(t, conn, "hidden.answers", SetupOptions{Source: "notify"})
 	run(t, conn, "REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA hidden FROM PUBLIC",
-		// Objects with the names of those that the trigger functions use.
+		// These objects have the same names as the objects that the trigger functions use.
 		"CREATE SCHEMA evil; GRANT USAGE ON SCHEMA evil TO pg_monitor",
 		"CREATE FUNCTION evil.pg_notify(text, text) RETURNS void LANGUAGE plpgsql AS 'BEGIN RAISE ''evil''; END'",
 		"CREATE FUNCTION evil.pg_notification_queue_usage() RETURNS float8 LANGUAGE sql AS 'SELECT 1::float8'",
@@ -123,7 +125,7 @@ func TestTriggersOfHiddenSchema(t *testing.T) {
 	}
 }
 
-// writeAs runs statements of a role in one transaction, with the session's search path.
+// writeAs runs statements as the role, in one transaction and with the session's search path.
 func writeAs(t *testing.T, conn *pgx.Conn, role, statements string) error {
 	_, err := conn.Exec(testContext(t), "SET ROLE "+role+"; "+statements+"; RESET ROLE")
 	return err

@@ -18,8 +18,8 @@ type trigger struct {
 	bits                                 int16 // pg_trigger.tgtype: see catalog/pg_trigger.h
 }
 
-// needsRowTriggers reports whether triggers must fire for each row. The table's statement triggers fire neither for a statement
-// that names one of its partitions, nor for writes of a subscription's apply worker.
+// needsRowTriggers reports whether triggers must fire for each row. Statement triggers on the table do not fire if a
+// statement names one of its partitions, or if the apply worker of a subscription writes.
 func (t *Table) needsRowTriggers() bool { return t.Partitioned || t.facts.Subscribed }
 
 func (t *Table) wantedTriggers() []trigger {
@@ -79,8 +79,8 @@ func (t *Table) triggerFunctionSettings() []setting {
 	return settings
 }
 
-// createTriggerFunctionSQL returns the statements that create or replace the trigger function. They lock nothing that the
-// application uses.
+// createTriggerFunctionSQL returns the statements that create or replace the trigger function. The statements take no lock
+// that the application needs.
 func (t *Table) createTriggerFunctionSQL() []string {
 	body := t.triggerFunctionBody()
 	tag := "$capture$"
@@ -151,7 +151,8 @@ func (t *Table) loadTriggerState(ctx context.Context, q Querier) (triggerState, 
 	for _, c := range t.triggerFunctionSettings() {
 		settings = append(settings, c.name+"="+c.value)
 	}
-	// A partitioned table's trigger has a copy on each partition, and all copies must be enabled, too.
+	// A partitioned table's trigger has a copy on each partition. If a copy is not enabled with ALWAYS, the query returns
+	// the trigger as disabled.
 	rows, err := Pinned(q).Query(ctx, `
 		SELECT pg_catalog.pg_get_userbyid(p.proowner)::text, `+trustedOwnerSQL("p.proowner", "$3::oid")+`,
 			COALESCE(pg_catalog.obj_description(p.oid, 'pg_proc'), '') LIKE 'capture %',
@@ -185,8 +186,9 @@ func (t *Table) loadTriggerState(ctx context.Context, q Querier) (triggerState, 
 	return s, nil
 }
 
-// checkOwner returns a [*Problem] if the trigger function's owner is not trusted. The function runs with the rights of
-// whoever writes to the table, and its owner can change what it does.
+// checkOwner returns a [*Problem] if the trigger function's owner is not trusted. The owner can change what the function
+// does, and the function runs with the rights of whoever writes to the table. So an untrusted owner could act with the
+// rights of every writer.
 func (s *triggerState) checkOwner(t *Table) error {
 	if !s.hasFunction || s.trusted {
 		return nil
@@ -231,8 +233,8 @@ func CheckTriggers(ctx context.Context, q Querier, table *Table) error {
 	return nil
 }
 
-// setupTriggersSQL returns the statements that create or replace the trigger function and the triggers, as far as these are
-// missing or out of date. They lock the table only if they create or drop a trigger.
+// setupTriggersSQL returns the statements that create or replace the trigger function and triggers that are missing or out
+// of date. The statements lock the table only if they create or drop a trigger.
 func (t *Table) setupTriggersSQL(ctx context.Context, q Querier) ([]string, error) {
 	s, err := t.loadTriggerState(ctx, q)
 	if err != nil {

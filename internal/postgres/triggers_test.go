@@ -22,8 +22,9 @@ func listen(t *testing.T, url string, table *Table) *listener {
 	return &listener{t, conn, table}
 }
 
-// receiveKeys returns the keys of all notifications since the last call, sorted and without duplicates. A key "*" stands for a
-// full read. The parameter writer is a connection on which receiveKeys sends the notification that ends the list.
+// receiveKeys returns the keys of all notifications since the last call, sorted and without duplicates. The key "*" stands
+// for a notification that asks for a read of the whole table. receiveKeys itself sends a last notification on the connection
+// writer, and returns when this notification arrives.
 func (l *listener) receiveKeys(writer *pgx.Conn) []string {
 	l.t.Helper()
 	run(l.t, writer, "NOTIFY "+QuoteIdentifier(l.table.Channel())+", '[[\"end\"]]'")
@@ -87,7 +88,8 @@ func TestTriggersNotifyChangedKeys(t *testing.T) {
 	if got := l.receiveKeys(conn); len(got) != 500 {
 		t.Errorf("received %d keys of 500", len(got))
 	}
-	// A statement of the application must not fail if the function is out of date and does not know the key's new column name.
+	// The application's INSERT must not fail although the trigger function is out of date and uses the old name of the key
+	// column.
 	l.want(conn, "ALTER TABLE votes RENAME vote_id TO id; INSERT INTO votes (id) VALUES (9999)", "*")
 	if err := CheckTriggers(testContext(t), conn, loadTable(t, conn, "votes")); err == nil {
 		t.Error("CheckTriggers accepts a function for another key")
@@ -163,5 +165,5 @@ func TestCheckTriggersFindsDefects(t *testing.T) {
 	_, err := SetupSQL(testContext(t), conn, loadTable(t, conn, "votes"), SetupOptions{Source: "notify"})
 	wantProblem(t, err, "capture's")
 	teardown(t, conn, "votes", "")
-	run(t, conn, "SELECT 'capture_votes()'::regprocedure") // a function that is not capture's stays
+	run(t, conn, "SELECT 'capture_votes()'::regprocedure") // fails if teardown has dropped the function, which is not capture's
 }

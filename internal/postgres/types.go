@@ -20,7 +20,8 @@ type typeEntry struct {
 	Output string `json:"output"` // SQL name of the output function; empty if the function cannot be called by its name, or if the call may need a privilege
 	SQL    string `json:"sql"`    // type name for a cast; empty if the cast may need a privilege
 	Cast   bool   `json:"cast"`   // whether row_to_json uses a cast of this type to json
-	// Extension is the name and version of the extension that the type belongs to; empty if there is none.
+	// Extension is the name and version of the extension that the type belongs to; empty if the type belongs to no
+	// extension.
 	Extension string `json:"extension"`
 	Fields    []struct {
 		Name string `json:"name"`
@@ -28,7 +29,8 @@ type typeEntry struct {
 	} `json:"fields"`
 }
 
-// typeSet maps OIDs to the types of a table's columns and to the types that these consist of.
+// typeSet contains the types of a table's columns and their component types, such as element types and field types. The
+// map's keys are OIDs.
 type typeSet map[uint32]typeEntry
 
 // OIDs of the built-in types that this package treats specially. For row_to_json's rules, see json_categorize_type in
@@ -127,8 +129,8 @@ func (ts typeSet) selectExpr(c columnEntry, t *rowjson.Type) string {
 	base := ts[t.OID]
 	domain := ts[c.Type].Type == "d"
 	if base.Output == "" || domain && base.SQL == "" {
-		// concat calls the output function without naming it or the type. num_nulls is used because IS NULL would test the
-		// fields of a composite value.
+		// concat calls the output function, and the statement names neither this function nor the type. The test for NULL
+		// uses num_nulls, because IS NULL would test the fields of a composite value.
 		return "CASE WHEN pg_catalog.num_nulls(" + col + ") = 0 THEN pg_catalog.concat(" + col + ") END"
 	}
 	if domain {

@@ -45,17 +45,17 @@ func cannotWithdraw(summary, publication, owner string, err error) *Problem {
 	}
 }
 
-// harmfulPublication is a publication of capture that makes UPDATE and DELETE of a table fail.
+// harmfulPublication is a publication of capture that makes UPDATE and DELETE on a table fail.
 type harmfulPublication struct {
 	name, owner string
 	alterable   bool   // whether the user may drop the publication, and its owner is trusted
 	table       string // name of a table whose writes fail
 }
 
-// findHarmful returns the publications of capture that make UPDATE and DELETE fail, because they have a table without a usable
-// replica identity; see CheckCmdReplicaIdentity in Postgres' execReplication.c. The publication whose name is the parameter own
-// counts as capture's. So does each publication that the user owns and that has capture's comment, because its table may have
-// been renamed, moved or replaced after the publication was created. The query needs no privilege on the table.
+// findHarmful returns the publications of capture that make UPDATE and DELETE fail, because they publish a table without a
+// usable replica identity; see CheckCmdReplicaIdentity in Postgres' execReplication.c. A publication is capture's if its
+// name is the parameter own, or if the user owns it and it has capture's comment. The name alone is not enough: a table may
+// have been renamed, moved or replaced after its publication was created. The query needs no privilege on the table.
 func findHarmful(ctx context.Context, q Querier, own string) ([]harmfulPublication, error) {
 	rows, err := Pinned(q).Query(ctx, `
 		SELECT DISTINCT ON (p.pubname) p.pubname::text, pg_catalog.pg_get_userbyid(p.pubowner)::text,
@@ -87,9 +87,9 @@ func findHarmful(ctx context.Context, q Querier, own string) ([]harmfulPublicati
 	return harmful, nil
 }
 
-// WithdrawHarmful drops capture's publications that make the application's UPDATE and DELETE fail, and returns their names. If
-// it cannot drop one of them, the error is a [*Problem] whose hint is the statement that drops the publication. The parameter
-// name is the table that is followed. conn must not be in a transaction.
+// WithdrawHarmful drops capture's publications that make the application's UPDATE and DELETE fail, and returns their names.
+// If it cannot drop one of them, the error is a [*Problem] whose hint is the statement that drops the publication. The
+// parameter name is the table that capture follows. conn must not be in a transaction.
 func WithdrawHarmful(ctx context.Context, conn *pgx.Conn, name Name) (dropped []string, err error) {
 	if name = name.foldCase(); name.Schema == "" {
 		name.Schema = "public"
@@ -127,8 +127,8 @@ func WithdrawPublication(ctx context.Context, conn *pgx.Conn, name Name, refusal
 	return refusal
 }
 
-// MayWithdraw reports whether err, with which a source ended, shows that the database is still reachable. Then publications can
-// be withdrawn.
+// MayWithdraw reports whether capture can still drop publications after a source has ended with err. This is true if err
+// shows that the database is still reachable.
 func MayWithdraw(err error) bool {
 	var problem *Problem
 	if !errors.As(err, &problem) {
