@@ -4,19 +4,19 @@ import (
 	"capture/internal/statefile"
 )
 
-// batchBytes is the size in bytes at which a batch is full. A batch is sent as one COPY, and stays in memory until the server
-// has accepted it: if the server refuses a row, the batch is searched for that row.
+// batchBytes is the size in bytes at which a batch is full. A batch is sent as one COPY. It stays in memory until the server
+// has accepted it, because sendBatch searches a refused batch for the refused row.
 const batchBytes = 2 << 20
 
 // batch is a sequence of rows in COPY's text format, with the line and the key of each row for error messages.
 type batch struct {
 	columns  *columnMap
 	staged   bool // whether the rows are for the staging table: see appendCopyRow
-	numbered bool // whether each row starts with its number and its line: see appendCopyRow
+	numbered bool // whether each row starts with its number and its line number: see appendCopyRow
 
 	data     []byte
 	ends     []int                  // end of each row, as an offset in data
-	lines    []int64                // line of each row in the file
+	lines    []int64                // line number of each row in the file
 	keys     []byte                 // JSON values of the key columns, row by row
 	keyEnds  []int                  // end of each value in keys, as an offset; a row has as many values as the key has columns
 	checked  map[int][]checkedValue // values to check, by the column's index in the file
@@ -55,7 +55,7 @@ func (b *batch) addRow(row statefile.Row, number int) (err error) {
 	return nil
 }
 
-// addChecked adds a value of column i of the current row to the values to check.
+// addChecked adds a value to the values to check. The value belongs to column i of the row that addRow is adding.
 func (b *batch) addChecked(i int, value []byte) error {
 	text, ok, err := b.columns.appendText(nil, i, value)
 	if err != nil || !ok {

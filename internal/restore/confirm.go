@@ -50,7 +50,7 @@ func (r *restoration) confirm(ctx context.Context) error {
 	return r.options.Confirm(table.Name().String(), r.confirmed)
 }
 
-// countBefore returns the number of the table's rows. It keeps no lock on the table.
+// countBefore returns the table's row count. When it returns, it holds no lock on the table.
 func countBefore(ctx context.Context, conn *pgx.Conn, table *postgres.Table) (rows int64, err error) {
 	tx, err := postgres.Begin(ctx, conn, "READ ONLY")
 	if err != nil {

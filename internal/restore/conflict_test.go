@@ -108,8 +108,8 @@ func TestConfirmedRowsAreCountedAgain(t *testing.T) {
 	}
 }
 
-// TestKeysOfSeveralCollations restores a file with keys that differ in the file and are equal in the table. The key's columns
-// have different collations, so no single collation can compare the whole key.
+// TestKeysOfSeveralCollations checks that a restore refuses a file with two keys that the table's collations treat as equal.
+// The key's columns have different collations, so no single collation can compare the whole key.
 func TestKeysOfSeveralCollations(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)
@@ -132,16 +132,16 @@ func TestKeysOfSeveralCollations(t *testing.T) {
 	}
 }
 
-// TestAssumedKeyComparesBytes restores into a table without a key. The collation of one of its columns ignores case. The
-// manifest's key then identifies the rows. The values of this key are compared as bytes, because the table has no index that
-// treats values as equal if they differ only in case.
+// TestAssumedKeyComparesBytes checks a restore into a table without a key. The collation of one of its columns ignores case.
+// The columns of the manifest's key then identify the rows. Their values are compared as bytes, because the table has no
+// index that treats values as equal if they differ only in case.
 func TestAssumedKeyComparesBytes(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)
 	d.Exec(`CREATE COLLATION ci (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
 		CREATE TABLE source (a text COLLATE "C", b text, v text, PRIMARY KEY (a, b)); INSERT INTO source VALUES ('k', 'x', '1'), ('k', 'X', '2'), ('K', 'x', '3');
 		CREATE TABLE t (a text COLLATE "C", b text COLLATE ci, v text); CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
-		CREATE TRIGGER keep BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION keep()`) // a trigger makes restore compare the rows
+		CREATE TRIGGER keep BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION keep()`) // because of the trigger, the restore compares the rows instead of only copying them
 	path := d.Export("source")
 	if res := d.restore(restore.Options{Path: path, Table: d.Name("t")}); res.Inserted.Rows != 3 {
 		t.Errorf("%+v", res)

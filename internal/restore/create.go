@@ -17,8 +17,8 @@ import (
 )
 
 // creation creates a table from a manifest. The manifest is untrusted: anybody may have written it. Therefore capture quotes
-// its names, and lets the server resolve its type names. It uses only expressions that can do no harm, unless the user asked
-// for all of them.
+// the manifest's names, and lets the server resolve the type names. capture uses only expressions that can do no harm,
+// unless the user asked for all expressions.
 type creation struct {
 	tx          pgx.Tx
 	name        postgres.Name
@@ -30,7 +30,7 @@ type creation struct {
 	collations []string // SQL name of each column's collation; "" for the type's default
 	period     bool     // whether the key is created WITHOUT OVERLAPS
 	partition  bool     // whether the table is created with the manifest's partitions
-	partitions int      // number of partitions so far
+	partitions int      // number of partitions that were created so far
 
 	names     typeNames
 	types     []serverType // type of each column
@@ -122,7 +122,7 @@ func (c *creation) createColumns(ctx context.Context) error {
 // the table without them, createRefined returns the server's error.
 func (c *creation) createRefined(ctx context.Context) error {
 	partitioned, period := c.manifest.Partitioning != nil, c.manifest.KeyPeriod
-	var refused [2]error // errors of the partitions and of the key
+	var refused [2]error // [0] is the error for the partitions, [1] the error for the key
 	for {
 		c.partition, c.period, c.partitions = partitioned && refused[0] == nil, period && refused[1] == nil, 0
 		err := withSavepoint(ctx, c.tx, func() error { return c.execCreateTable(ctx) })
@@ -134,7 +134,7 @@ func (c *creation) createRefined(ctx context.Context) error {
 		case c.period:
 			refused[1] = err
 		case c.partition:
-			refused[0], refused[1] = err, nil // the key may be possible without the partitions
+			refused[0], refused[1] = err, nil // the server may accept the key in a table without partitions
 			period = c.manifest.KeyPeriod
 		default:
 			return err
@@ -150,8 +150,9 @@ func (c *creation) partitionDefinition() string {
 	return fmt.Sprintf("%s, with %d partitions", foreign.Text(c.manifest.Partitioning.Definition), len(c.manifest.Partitioning.Partitions))
 }
 
-// chooseGenerated decides which columns are created as generated columns. Unless the user asked for all expressions, it creates
-// the table without generated columns, checks each expression against that table, and rolls the table back.
+// chooseGenerated decides which columns are created as generated columns. Unless the user asked for all expressions,
+// chooseGenerated creates the table without generated columns, checks each expression against this table, and then rolls
+// back the CREATE TABLE.
 func (c *creation) chooseGenerated(ctx context.Context) error {
 	var candidates []int
 	for i := range c.manifest.Columns {
@@ -202,9 +203,9 @@ const foreignFunctionsSQL = `
 			AND d.refclassid NOT IN ('pg_catalog.pg_class'::regclass, 'pg_catalog.pg_type'::regclass, 'pg_catalog.pg_collation'::regclass))`
 
 // checkExpression returns errNotSimple if the expression of generated column i uses a function or operator that is not built
-// in. To find out, it creates a view with the expression: Postgres then resolves the functions and runs none of them. Creating
-// the generated column right away would run its immutable functions. checkExpression does not look for functions that are not
-// immutable, because Postgres refuses them in a generated column.
+// in. To find out, checkExpression creates a view with the expression, because Postgres then resolves the functions but does
+// not run them. If capture created the generated column at once, Postgres would run immutable functions of the expression.
+// checkExpression does not look for functions that are not immutable, because Postgres refuses them in a generated column.
 func (c *creation) checkExpression(ctx context.Context, i int) error {
 	return withSavepoint(ctx, c.tx, func() error {
 		err := withOwnPath(ctx, c.tx, func() error {
@@ -225,7 +226,7 @@ func (c *creation) checkExpression(ctx context.Context, i int) error {
 }
 
 // leaveOut records that column i is created without its expression. The parameter ask is true if --expressions would have
-// included it.
+// included the expression.
 func (c *creation) leaveOut(i int, reason string, ask bool) {
 	column := &c.manifest.Columns[i]
 	what := "is created without its default, "

@@ -11,13 +11,14 @@ import (
 	"capture/internal/postgres"
 )
 
-// findCollationSQL returns the SQL name of a collation. It runs with an empty search path, because a manifest qualifies
-// collations with their schema.
+// findCollationSQL returns the SQL name of a collation. The query works with an empty search path, because the manifest
+// qualifies collations with their schema.
 const findCollationSQL = `SELECT pg_catalog.quote_ident(n.nspname) OPERATOR(pg_catalog.||) '.' OPERATOR(pg_catalog.||) pg_catalog.quote_ident(k.collname)
 	FROM pg_catalog.pg_collation k JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) k.collnamespace
 	WHERE k.oid OPERATOR(pg_catalog.=) pg_catalog.to_regcollation($1::pg_catalog.text)::pg_catalog.oid`
 
-// findCollations looks up the columns' collations. It never puts a name of the manifest into a statement.
+// findCollations looks up the columns' collations. It passes the manifest's names to the server only as parameters, never as
+// part of a statement.
 func (c *creation) findCollations(ctx context.Context) error {
 	c.collations = make([]string, len(c.manifest.Columns))
 	for i := range c.manifest.Columns {

@@ -56,8 +56,8 @@ func TestCreateFromManifest(t *testing.T) {
 	d.wantRefused(restore.Options{Path: path, Create: true}, "lacks a type", "knows no type mood", "CREATE TYPE")
 }
 
-// TestCreateMakesEverything creates tables with collations, options of sequences, partitions and keys WITHOUT OVERLAPS. Notes
-// list what the server refuses.
+// TestCreateMakesEverything checks that a restore creates a table with its collations, sequence options, partitions and keys
+// WITHOUT OVERLAPS. Notes list what the server refuses.
 func TestCreateMakesEverything(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)
@@ -95,11 +95,11 @@ func TestCreateMakesEverything(t *testing.T) {
 			t.Errorf("%s: the notes are %q", table, res.Notes)
 		}
 		d.wantEqual(path, table)
-		// This table is in the same schema as the first table.
+		// The second table is in the same schema as the first, so its partitions need other names.
 		d.restore(restore.Options{Path: path, Create: true, Table: d.Name(table + "_again")})
 		d.wantEqual(path, table+"_again")
 	}
-	// Notes list what can't be created.
+	// The notes of these restores list what the server could not create.
 	path := d.Export("plain")
 	d.Exec("DROP TABLE plain, plain_again, ranges, ranges_again; DROP COLLATION ci")
 	res := d.restore(restore.Options{Path: path, Create: true})

@@ -131,7 +131,7 @@ func (p *defaultParser) parseElements(depth int) (string, error) {
 	return "ARRAY[" + strings.Join(elements, ", ") + "]", nil
 }
 
-// take removes prefix from the start of the remaining text, and reports whether it was there.
+// take removes prefix from the start of the remaining text, and reports whether the text began with prefix.
 func (p *defaultParser) take(prefix string) (ok bool) {
 	p.rest, ok = strings.CutPrefix(p.rest, prefix)
 	return ok
@@ -144,7 +144,7 @@ func (p *defaultParser) takePattern(pattern *regexp.Regexp) (text string, ok boo
 	return text, text != ""
 }
 
-// quoteAgain returns a string constant that stringPattern has matched, with the quotes of [postgres.QuoteLiteral].
+// quoteAgain quotes a string constant again, as [postgres.QuoteLiteral] does. The constant is a match of stringPattern.
 func quoteAgain(constant string) string {
 	return postgres.QuoteLiteral(strings.ReplaceAll(constant[1:len(constant)-1], "''", "'"))
 }
@@ -164,7 +164,7 @@ func isOneExpression(text string) bool {
 			}
 		case '\'', '"':
 			if i > 0 && (text[i-1] == '&' || text[i-1] == '_' || text[i-1]|0x20 >= 'a' && text[i-1]|0x20 <= 'z') {
-				return false // E'…', U&'…' and similar constants have escapes
+				return false // E'…', U&'…' and similar constants have escapes, which this check does not understand
 			}
 			end := strings.IndexByte(text[i+1:], c)
 			if end < 0 {

@@ -9,13 +9,14 @@ import (
 	"capture/internal/postgres"
 )
 
-// deleteAll deletes all rows of the table, because the file has none. It sets the fields of result that describe these rows.
+// deleteAll deletes all rows of the table, because the file has none. It sets the fields of result that describe the deleted
+// rows.
 func deleteAll(ctx context.Context, tx pgx.Tx, table *postgres.Table, h *hooks, o *Options, result *Result) error {
 	var key []string
 	for _, k := range table.Key {
 		key = append(key, table.Columns[k].Name)
 	}
-	if len(key) == 0 { // the table is empty: see chooseWay
+	if len(key) == 0 { // the table is empty, because chooseWay refuses a table that has rows and no key
 		return nil
 	}
 	query, order := "SELECT "+keyExpression("t", key)+" FROM "+table.FromClause()+" t", columnList("t", key)

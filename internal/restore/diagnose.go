@@ -50,7 +50,7 @@ func (m *stagedMerge) findRefused(ctx context.Context, err error) (place string,
 		return pg.Code + pg.ConstraintName
 	}
 	_ = withSavepoint(ctx, m.tx, func() error {
-		// Count again, because an attempt that was rolled back may have changed m.moved.
+		// Count again, because a way of merging that was rolled back may have changed m.moved.
 		var countErr error
 		if m.moved, countErr = m.countMoved(ctx); countErr != nil {
 			return countErr
@@ -106,7 +106,7 @@ func (m *stagedMerge) explainForeignKey(ctx context.Context, err error) error {
 	}
 	child := postgres.QuoteIdentifier(pg.SchemaName) + "." + postgres.QuoteIdentifier(pg.TableName)
 	i := slices.IndexFunc(m.hooks.ForeignKeys, func(k foreignKey) bool { return k.Name == pg.ConstraintName && (k.From || sameTable(k.Child, child)) })
-	if i < 0 { // the constraint may be the part of a foreign key that refers to a partition
+	if i < 0 { // the server may name the copy of the foreign key that Postgres keeps for a partition
 		i = slices.IndexFunc(m.hooks.ForeignKeys, func(k foreignKey) bool { return k.To && sameTable(k.Child, child) })
 	}
 	if i < 0 || m.hooks.ForeignKeys[i].Period {
@@ -142,8 +142,8 @@ func sameTable(a, b string) bool {
 	return strings.ReplaceAll(a, `"`, "") == strings.ReplaceAll(b, `"`, "")
 }
 
-// checkForeignKeys returns an error if a row violates a foreign key from or to the table. It is needed after rows were written
-// while the triggers that check foreign keys were off.
+// checkForeignKeys returns an error if a row violates a foreign key from or to the table. The check is needed if rows were
+// written while the triggers that check foreign keys were off.
 func (m *stagedMerge) checkForeignKeys(ctx context.Context) error {
 	for i := range m.hooks.ForeignKeys {
 		k := &m.hooks.ForeignKeys[i]
@@ -167,7 +167,7 @@ func (m *stagedMerge) checkForeignKeys(ctx context.Context) error {
 	return nil
 }
 
-// errDisplaced is the error that a way of merging returns without trying, because it cannot work; see [stagedMerge.write].
+// errDisplaced is the error of a way of merging that cannot work, and therefore writes nothing; see [stagedMerge.write].
 var errDisplaced = errors.New("rows stand in each other's way")
 
 // explainDisplaced returns the error for rows that block each other in every order in which they could be written.
@@ -204,8 +204,8 @@ func (m *stagedMerge) explainDisplaced(ctx context.Context, err error) error {
 	return explain("write to "+m.table.Name().String(), err)
 }
 
-// uniqueColumnsSQL lists the columns of a unique index without expressions and condition. $1 is the table's OID, $2 the name
-// of the index.
+// uniqueColumnsSQL lists the columns of a unique index that has no expressions and no condition. $1 is the table's OID, $2
+// the name of the index.
 const uniqueColumnsSQL = `
 	SELECT a.attname::pg_catalog.text
 	FROM pg_catalog.pg_index i
@@ -215,9 +215,9 @@ const uniqueColumnsSQL = `
 	WHERE i.indrelid = $1::bigint::oid AND c.relname = $2::text::name AND i.indisunique AND i.indexprs IS NULL AND i.indpred IS NULL
 	ORDER BY k`
 
-// findTaken finds a row of the file whose value in a unique constraint belongs to another row of the table. The file lacks this
-// other row, and the other row stays in the table. findTaken returns the place of the file's row, or "" if it finds no such
-// row.
+// findTaken finds a row of the file whose value of a unique constraint is taken: another row of the table has this value,
+// the file lacks that row, and the merge does not delete it. findTaken returns the place of the file's row, or "" if no
+// value is taken.
 func (m *stagedMerge) findTaken(ctx context.Context, constraint string) string {
 	if m.options.DeleteExtra || len(m.key) == 0 {
 		return ""

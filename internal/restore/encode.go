@@ -10,8 +10,8 @@ import (
 )
 
 // appendCopyRow appends a row in COPY's text format ("File Formats" on the COPY page of Postgres' documentation). A row for
-// the staging table includes the values of generated columns and, if numbered is true, starts with its number and its line in
-// the file.
+// the staging table includes the values of generated columns and, if numbered is true, starts with its number and its line
+// number in the file.
 func (m *columnMap) appendCopyRow(dst []byte, row statefile.Row, number int, staged, numbered bool) ([]byte, error) {
 	separate := false
 	if numbered {

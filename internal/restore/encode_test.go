@@ -10,7 +10,8 @@ import (
 	"capture/snapshot/rowjson"
 )
 
-// The fast conversion of a JSON string to COPY's text format has the same result as the slow conversion.
+// TestCopyStrings checks that the fast conversion of a JSON string to COPY's text format has the same result as the slow
+// conversion.
 func TestCopyStrings(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
@@ -46,7 +47,7 @@ func TestCopyStrings(t *testing.T) {
 	}
 }
 
-// uncopied reads COPY's text format as Postgres does.
+// uncopied returns the text that Postgres reads from a value in COPY's text format.
 func uncopied(text []byte) string {
 	back := map[byte]byte{'n': '\n', 'r': '\r', 't': '\t', 'b': '\b', 'f': '\f', '\\': '\\'}
 	var out []byte

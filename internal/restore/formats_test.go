@@ -11,7 +11,8 @@ import (
 	"capture/internal/verify"
 )
 
-// Files that other programs made of the same votes restore to the same rows. testdata/make.sh makes these files.
+// TestFilesOfOtherPrograms checks that files of other programs restore to the same rows as votes.json. testdata/make.sh
+// makes these files from the votes.
 func TestFilesOfOtherPrograms(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)
@@ -61,7 +62,8 @@ func TestFilesOfOtherPrograms(t *testing.T) {
 	}
 }
 
-// A column that a row lacks is NULL only if the user asks for that. NOT NULL and generated columns never get NULL in this way.
+// TestMissingMembers checks that a column which a row of the file lacks becomes NULL only if the user asks for it. NOT NULL
+// and generated columns never become NULL in this way.
 func TestMissingMembers(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)
@@ -91,7 +93,7 @@ func TestMissingMembers(t *testing.T) {
 	d.wantRefused(restore.Options{Table: d.Name("t"), Path: some, MissingNull: true}, `line 2: its columns are not those of the first row: it lacks "c"`)
 }
 
-// Numbers that stand for times are refused unless one unit explains all of them.
+// TestTimesAsNumbers checks that a restore accepts numbers as times only if all numbers of a column can have the same unit.
 func TestTimesAsNumbers(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)
@@ -109,7 +111,8 @@ func TestTimesAsNumbers(t *testing.T) {
 	}
 }
 
-// A file whose rows are not at its top level is refused. The error names the place of the rows.
+// TestRowsInAMember checks that a restore refuses a file whose rows are not at its top level. The error names the place of
+// the rows.
 func TestRowsInAMember(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)

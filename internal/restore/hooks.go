@@ -49,8 +49,8 @@ type rule struct {
 // foreignKey is a foreign key from the table or to it.
 type foreignKey struct {
 	Name       string   `json:"name"`
-	Child      string   `json:"child"`  // table that refers, as SQL
-	Parent     string   `json:"parent"` // table that is referred to, as SQL
+	Child      string   `json:"child"`  // table that has the foreign key, as SQL
+	Parent     string   `json:"parent"` // table that the foreign key refers to, as SQL
 	From       bool     `json:"from"`   // whether the restored table is Child
 	To         bool     `json:"to"`     // whether the restored table is Parent
 	Columns    []string `json:"columns"`
@@ -58,11 +58,12 @@ type foreignKey struct {
 	Operators  []string `json:"operators"` // operators that compare Referenced with Columns, as SQL
 	OnDelete   string   `json:"on_delete"` // pg_constraint.confdeltype: a (no action), r(estrict), c(ascade), n (set null), d (set default)
 	Deferrable bool     `json:"deferrable"`
-	Readable   bool     `json:"readable"` // whether the user may read all of the other table
+	Readable   bool     `json:"readable"` // whether the user may read all rows of the other table
 	Period     bool     `json:"period"`   // whether the last columns are periods, which need more than Operators to be compared
 }
 
-// hooksSQL lists hooks as JSON. $1 is the table's OID, $2 the function of capture's own triggers.
+// hooksSQL returns the hooks as JSON. $1 is the table's OID, $2 the SQL name of the function that capture's own triggers
+// call.
 var hooksSQL = `
 	WITH tree(oid) AS ` + postgres.TreeSQL("$1::bigint") + `
 	SELECT pg_catalog.jsonb_build_object('triggers', (
@@ -118,8 +119,8 @@ func (h *hooks) dropDisabled(replica, disabled bool) {
 	h.Rules = slices.DeleteFunc(h.Rules, func(r rule) bool { return !acts(r.Enabled) })
 }
 
-// dropOtherEvents removes the triggers and rules that fire for none of the events. The parameter events is a combination of the
-// bits triggerInsert, triggerUpdate and triggerDelete.
+// dropOtherEvents removes the triggers and rules that do not fire for any of the events. The parameter events is a
+// combination of the bits triggerInsert, triggerUpdate and triggerDelete.
 func (h *hooks) dropOtherEvents(events int) {
 	ruleEvents := map[string]int{"2": triggerUpdate, "3": triggerInsert, "4": triggerDelete}
 	h.Triggers = slices.DeleteFunc(h.Triggers, func(t trigger) bool { return t.Type&events == 0 })
@@ -140,8 +141,8 @@ func (h *hooks) actsOnItself() bool {
 // count, too.
 func (h *hooks) mayChange(rules bool) bool { return len(h.Triggers) > 0 || rules && len(h.Rules) > 0 }
 
-// suspects returns the names of the triggers and rules that may have left out or changed rows, for a message. If there are
-// rules, or triggers that fire before a row is written, it returns only these, because they are the usual cause.
+// suspects returns the names of the triggers and rules that may have left out or changed rows, for a message. Rules and
+// triggers that fire before a row is written are the usual cause. If there are any, suspects names only these.
 func (h *hooks) suspects() string {
 	var before, others []string
 	for _, t := range h.Triggers {

@@ -8,8 +8,8 @@ import (
 	"capture/internal/restore"
 )
 
-// TestTableWithTheMostColumns restores in every way into tables with 1598, 1599 and 1600 columns. Postgres allows 1600 columns.
-// The staging table has room for two additional columns only if the table has 1598 columns.
+// TestTableWithTheMostColumns checks restores with each OnConflict into tables with 1598, 1599 and 1600 columns. Postgres
+// allows 1600 columns. The staging table has room for two additional columns only if the table has 1598 columns.
 func TestTableWithTheMostColumns(t *testing.T) {
 	if testing.Short() {
 		t.Skip("restores a table of 1600 columns")
@@ -31,7 +31,7 @@ func TestTableWithTheMostColumns(t *testing.T) {
 		d.restore(restore.Options{Path: path, OnConflict: restore.Overwrite, DeleteExtra: true})
 		d.wantEqual(path, "t")
 		if n == 1599 {
-			continue // once the staging table is created, 1599 columns are treated like 1600
+			continue // the staging table for 1599 columns is like that for 1600 columns
 		}
 		d.wantRefused(restore.Options{Path: d.WriteFile("[{\"id\":101,\"pos\":101},\n{\"id\":102,\"pos\":5}]"), Table: d.Name("t"), OnConflict: restore.Skip}, "line 2 (id 102)")
 		wide := func(pos int) string {
@@ -46,12 +46,14 @@ func TestTableWithTheMostColumns(t *testing.T) {
 	}
 }
 
-// TestTypesWithACastToJSON restores types that row_to_json writes by the type's own cast, such as PostGIS' geometry.
+// TestTypesWithACastToJSON checks restores of types that have their own cast to json, such as PostGIS' geometry. row_to_json
+// uses this cast.
 func TestTypesWithACastToJSON(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)
-	// The input function of type geo reads JSON, and its output function prints hexadecimal digits. Type mood is written as an
-	// object that its input function cannot read. Type shout is written as a text that its input function does not know.
+	// The input function of type geo reads JSON, and its output function prints hexadecimal digits. The cast of type mood
+	// returns an object that mood's input function cannot read. The cast of type shout returns "A" for both labels of the
+	// enum.
 	d.Exec(`CREATE TYPE geo; CREATE FUNCTION geo_in(cstring) RETURNS geo LANGUAGE internal IMMUTABLE STRICT AS 'json_in'; CREATE FUNCTION geo_out(geo) RETURNS cstring LANGUAGE internal IMMUTABLE STRICT AS 'byteaout';
 		CREATE TYPE geo (INPUT = geo_in, OUTPUT = geo_out, LIKE = json); CREATE CAST (geo AS text) WITHOUT FUNCTION;
 		CREATE FUNCTION geo_json(geo) RETURNS json LANGUAGE sql IMMUTABLE STRICT AS 'SELECT $1::text::json'; CREATE CAST (geo AS json) WITH FUNCTION geo_json(geo);
@@ -80,7 +82,7 @@ func TestTypesWithACastToJSON(t *testing.T) {
 	d.wantEqual(path, "s") // both values of shout are written as "A"
 }
 
-// TestPostGIS restores geometries, if the server has the extension.
+// TestPostGIS checks restores of geometries, if the server has the extension.
 func TestPostGIS(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)
@@ -99,7 +101,7 @@ func TestPostGIS(t *testing.T) {
 	d.wantRefused(restore.Options{Path: d.WriteFile("[{\"id\":8,\"p\":null},\n{\"id\":9,\"p\":{\"type\":\"SECRET\"}}]"), Table: d.Name("g")}, "line 2 (id 9)", `column "p"`)
 }
 
-// TestMoneyOfAnotherLocale restores money that was written under another lc_monetary.
+// TestMoneyOfAnotherLocale checks that a restore refuses money values that were written under another lc_monetary.
 func TestMoneyOfAnotherLocale(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)
@@ -125,7 +127,7 @@ func TestMoneyOfAnotherLocale(t *testing.T) {
 	}
 }
 
-// TestTypesThatRound restores values that the table's types would round.
+// TestTypesThatRound checks that a restore refuses values that the table's types would round.
 func TestTypesThatRound(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)
@@ -150,8 +152,8 @@ func TestTypesThatRound(t *testing.T) {
 	}
 }
 
-// TestDomainsThatRound: a column's type may round although it has the name that the manifest contains, because somebody has
-// created this type with another definition. It may also be a domain or another type that rounds. A value that would change is refused.
+// TestDomainsThatRound checks that a restore refuses values that a domain or a composite type would round. The manifest
+// contains only the names of types. So the table's type can have the same name as in the manifest, but another definition.
 func TestDomainsThatRound(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)
@@ -162,7 +164,7 @@ func TestDomainsThatRound(t *testing.T) {
 	d.Exec(types + usual + table + `; INSERT INTO t VALUES (1, 1, 1, '{1}', '2026-01-01', '{}', '(x,1)', 1),
 		(2, 1.239, 1.239, '{1,1.239}', '2026-01-01 00:00:00.25', '{2026-01-01 00:00:00.25}', '(x,1.239)', 9007199254740993)`)
 	path := d.Export("t")
-	for _, change := range []string{"v price", "list price[]", "at stamp", "stamps stamp[]", "p pair"} { // now the type in app
+	for _, change := range []string{"v price", "list price[]", "at stamp", "stamps stamp[]", "p pair"} { // the column gets the type of the same name in schema app, which rounds
 		column, typ, _ := strings.Cut(change, " ")
 		d.Exec(types + usual + strings.Replace(table, ", "+change, ", "+column+" app."+typ, 1))
 		d.wantRefused(restore.Options{Path: path}, "line 3 (id 2)", `column "`+column+`"`, "would change")
@@ -178,7 +180,7 @@ func TestDomainsThatRound(t *testing.T) {
 		d.Exec(changed)
 		d.wantRefused(restore.Options{Path: path}, "line 3 (id 2)", `column "`+column+`"`, "would change")
 	}
-	// A composite that only has one more attribute keeps the values.
+	// If the composite type has only got one more attribute, the restore keeps the values.
 	d.Exec(types + usual + table + "; ALTER TYPE pair ADD ATTRIBUTE c int")
 	d.restore(restore.Options{Path: path})
 	if got := d.Query("SELECT p FROM t WHERE id = 2"); got != "(x,1.239,)" {
@@ -189,7 +191,7 @@ func TestDomainsThatRound(t *testing.T) {
 	d.Exec(types + usual + table)
 	d.restore(restore.Options{Path: path})
 	d.wantEqual(path, "t")
-	// Types that do not round accept the numbers of a file without a manifest.
+	// Types that do not round accept all numbers of a file without a manifest.
 	d.Exec(types + usual + "CREATE TABLE t (id text PRIMARY KEY, v text, n price, list text, at text, stamps text, p text, i numeric)")
 	plain := d.WriteFile(`[{"id": "1", "v": "1.50", "n": 1.50, "list": "x", "at": "y", "stamps": "y", "p": "z", "i": 9007199254740993}]`)
 	d.restore(restore.Options{Path: plain, Table: d.Name("t")})
@@ -198,8 +200,8 @@ func TestDomainsThatRound(t *testing.T) {
 	}
 }
 
-// TestTypesOfAnotherKind: the table's types print numbers where the file has strings, or strings where it has numbers. Only a
-// number that a type would round is refused.
+// TestTypesOfAnotherKind checks restores into columns whose types print numbers where the file has strings, or strings where
+// the file has numbers. A restore refuses only numbers that a type would round.
 func TestTypesOfAnotherKind(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)
@@ -243,8 +245,8 @@ func TestTypesOfAnotherKind(t *testing.T) {
 	}
 }
 
-// TestTypesThatShorten: types of text cut off spaces at the end without an error, and the type "name" cuts off whatever is
-// beyond 63 bytes. A value that would change is refused.
+// TestTypesThatShorten checks that a restore refuses values that a type would shorten without an error. varchar(n) cuts off
+// spaces at the end, and the type "name" cuts off everything beyond 63 bytes.
 func TestTypesThatShorten(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)

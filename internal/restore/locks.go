@@ -68,8 +68,8 @@ func lockTable(ctx context.Context, tx pgx.Tx, table *postgres.Table, o *Options
 	}
 }
 
-// lockPartitions takes the locks that the statements of a dry run need on a partitioned table and its partitions. The
-// statements themselves would wait for one partition while holding another; see [postgres.Table.LockIn].
+// lockPartitions takes the locks that the statements of a dry run need on a partitioned table and its partitions. Without
+// lockPartitions, a statement would wait for one partition while it holds a lock on another; see [postgres.Table.LockIn].
 func lockPartitions(ctx context.Context, tx pgx.Tx, table *postgres.Table) error {
 	if !table.Partitioned {
 		return nil
@@ -83,7 +83,7 @@ func lockPartitions(ctx context.Context, tx pgx.Tx, table *postgres.Table) error
 	return setLockTimeout(ctx, tx, rowLockTimeout)
 }
 
-// lockToRead locks a partitioned table's definition, and that of its partitions, before a query reads the table; see
+// lockToRead locks the definitions of a partitioned table and its partitions before a query reads the table; see
 // [postgres.Table.Lock].
 func lockToRead(ctx context.Context, tx pgx.Tx, table *postgres.Table) error {
 	if !table.Partitioned {
@@ -92,9 +92,10 @@ func lockToRead(ctx context.Context, tx pgx.Tx, table *postgres.Table) error {
 	return explain("read table "+table.Name().String(), table.Lock(ctx, tx))
 }
 
-// awaitPartition waits for the lock on a partition that another session has locked, but at most for tableLockTimeout. It keeps no
-// lock, and waits without one. LockIn does not wait for partitions, but an autovacuum of a partition gives way only to a session
-// that waits for it. If awaitPartition fails, lockTable just tries again.
+// awaitPartition waits for the lock on a partition that another session has locked, but at most for tableLockTimeout. It
+// holds no other lock while it waits, and no lock when it returns. LockIn does not wait for partitions, but an autovacuum of
+// a partition gives way only to a session that waits. Therefore, lockTable calls awaitPartition between its attempts, and
+// ignores its errors.
 func awaitPartition(ctx context.Context, tx pgx.Tx, table *postgres.Table) {
 	if !table.Partitioned {
 		return
@@ -150,8 +151,8 @@ var holdersSQL = `
 	heldLocksSQL + `
 	ORDER BY 1 LIMIT 3`
 
-// lockedPartitionSQL selects the quoted name of a partition that has a lock of heldLocksSQL. The search path is empty, so the
-// name has a schema.
+// lockedPartitionSQL selects the quoted name of a partition on which heldLocksSQL finds a lock. The search path is empty, so
+// the name has a schema.
 var lockedPartitionSQL = `SELECT l.relation::pg_catalog.regclass::text` + heldLocksSQL + ` AND l.relation <> $1::bigint LIMIT 1`
 
 // describeHolders returns who holds the table's locks, for a message: ", by process 17 of app (worker), idle in transaction for

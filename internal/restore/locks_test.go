@@ -20,7 +20,7 @@ import (
 	"capture/internal/statefile/statefiletest"
 )
 
-// TestLockIsWaitedForInTurns holds a lock that a restore needs. Meanwhile other sessions can use the table.
+// TestLockIsWaitedForInTurns checks that other sessions can use the table while a restore waits for a lock on it.
 func TestLockIsWaitedForInTurns(t *testing.T) {
 	if testing.Short() {
 		t.Skip("waits for locks to time out")
@@ -44,8 +44,8 @@ func TestLockIsWaitedForInTurns(t *testing.T) {
 			if !strings.Contains(p.Doing, "idle in transaction for") {
 				t.Errorf("it says %s", p.Doing)
 			}
-			// Between two attempts nobody waits for the restore. Even an ALTER TABLE waits only for the session that holds the
-			// lock.
+			// Between two attempts, the restore holds no lock on the table, so nobody waits for the restore. Even an ALTER
+			// TABLE waits only for the session that holds the lock.
 			app.Exec("SET lock_timeout = '10s'; INSERT INTO votes (vote_id) VALUES (101)")
 			if got := app.Query(fmt.Sprintf("SELECT count(*) FROM pg_locks WHERE pid = %d AND relation = 'votes'::regclass", d.Conn.PgConn().PID())); got != "0" {
 				t.Errorf("the restore holds %s locks on the table while it waits", got)
@@ -63,12 +63,13 @@ func TestLockIsWaitedForInTurns(t *testing.T) {
 	o.DryRun = true
 	o.LockWait = 0
 	holder.Exec("ROLLBACK; BEGIN; UPDATE votes SET comment = 'x'")
-	d.restore(o) // a dry run that inserts nothing waits for nobody
+	d.restore(o) // this dry run has no rows to insert, so it does not wait for the UPDATE
 	holder.Exec("ROLLBACK")
 }
 
-// TestRestoreBetweenPartitions: a migration and a restore lock the partitions in opposite orders. The migration has a very
-// short deadlock_timeout. If the restore waited for one partition while holding another, the migration would fail at once.
+// TestRestoreBetweenPartitions checks that a restore causes no deadlock with a migration that locks the partitions in the
+// opposite order. The migration has a very short deadlock_timeout. If the restore waited for one partition while holding
+// another, the migration would fail at once.
 func TestRestoreBetweenPartitions(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)
@@ -136,7 +137,8 @@ func TestRestoreBetweenPartitions(t *testing.T) {
 	}
 }
 
-// TestStagingHoldsNoLock changes the table's definition while its file is read.
+// TestStagingHoldsNoLock checks that another session can change the table's definition while a restore reads the file. The
+// restore then fails, because the definition has changed.
 func TestStagingHoldsNoLock(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)
@@ -158,7 +160,8 @@ func TestStagingHoldsNoLock(t *testing.T) {
 	}
 }
 
-// TestConnectionLostDuringCommit loses the connection just before the commit is sent, and just after the commit was sent.
+// TestConnectionLostDuringCommit checks the error of a restore that loses its connection just before or just after it sends
+// the commit. The outcome is unknown only if the commit was sent.
 func TestConnectionLostDuringCommit(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)
@@ -182,7 +185,8 @@ func TestConnectionLostDuringCommit(t *testing.T) {
 	}
 }
 
-// commitCutter closes the connection instead of sending the commit, or just after sending the commit.
+// commitCutter is a connection that closes itself instead of sending the commit or, if send is true, just after sending the
+// commit.
 type commitCutter struct {
 	net.Conn
 	send bool
@@ -199,7 +203,8 @@ func (c *commitCutter) Write(p []byte) (int, error) {
 	return c.Conn.Write(p)
 }
 
-// TestInterruptedRestoreLeavesNothing interrupts restores at many points.
+// TestInterruptedRestoreLeavesNothing checks that an interrupted restore leaves the table unchanged, and leaves no temporary
+// table behind.
 func TestInterruptedRestoreLeavesNothing(t *testing.T) {
 	if testing.Short() {
 		t.Skip("interrupts restores at many places")

@@ -45,7 +45,8 @@ func (d *db) restore(o restore.Options) restore.Result {
 	return res
 }
 
-// wantRefused restores, and expects an error that has all of the words and none of the file's texts.
+// wantRefused restores a file, and fails the test unless Restore returns an error with all of the words. The error must not
+// contain "SECRET", which stands for a value of the file.
 func (d *db) wantRefused(o restore.Options, words ...string) error {
 	d.Helper()
 	res, err := restore.Restore(context.Background(), d.Conn, o)

@@ -28,7 +28,8 @@ func writeManifest(t *testing.T, path string, m manifest.Manifest) {
 	}
 }
 
-// payloads break out of their place in a statement, in each way that SQL knows, and create a table as evidence.
+// payloads are texts that try to break out of their place in an SQL statement. A successful attack creates the table owned,
+// adds a column evil or calls a function of the attacker.
 var payloads = []string{
 	`text, PRIMARY KEY (id)); COMMIT; CREATE TABLE public.owned (); COMMIT; BEGIN; CREATE TEMP TABLE z (id int`,
 	`text); CREATE TABLE public.owned (); --`,
@@ -87,7 +88,8 @@ func TestManifestIsData(t *testing.T) {
 			d.Exec("DROP TABLE IF EXISTS owned; SELECT setval('calls', 1, false)")
 		}
 	}
-	// A restore never fails because of an optional field. One manifest can therefore attack with all of these fields.
+	// A restore never fails because of an optional field. One manifest can therefore have the payload in all of these
+	// fields.
 	const optional = "optional fields"
 	fields := map[string]func(*manifest.Manifest, string){
 		"table":     func(m *manifest.Manifest, s string) { m.Table.Name = s },
@@ -221,7 +223,7 @@ func TestTransactionThatEndedIsNoticed(t *testing.T) {
 	d := newDB(t)
 	d.Exec(`CREATE TABLE votes (id int PRIMARY KEY)`)
 	path := d.WriteFile(`[{"id":1}]`)
-	end := func(p statefile.Progress) { // this stands for anything that makes a COMMIT happen
+	end := func(p statefile.Progress) { // end stands for anything that ends the restore's transaction
 		if p.Doing != "restoring" {
 			return
 		}

@@ -155,9 +155,9 @@ func (m *stagedMerge) parkingColumns(ctx context.Context) ([]string, error) {
 	return slices.DeleteFunc(columns, func(name string) bool { return !slices.Contains(m.columns.writableNames(), name) }), err
 }
 
-// mergeWithoutTriggers is the fourth of the ways that [stagedMerge.write] tries. Foreign keys are on only while it deletes the
-// rows that the file lacks, so that these deletes act on the rows of other tables. By then, it has already deleted the rows to
-// be overwritten, because these could refer to the rows that the file lacks.
+// mergeWithoutTriggers is the fourth of the ways that [stagedMerge.write] tries. Foreign keys are on only while it deletes
+// the rows that the file lacks, so that these deletes act on the rows of other tables. Before these deletes, it deletes the
+// rows to be overwritten, because they could refer to rows that the file lacks.
 func (m *stagedMerge) mergeWithoutTriggers(ctx context.Context) (w written, err error) {
 	if len(m.hooks.Rules) > 0 || slices.ContainsFunc(m.hooks.ForeignKeys, func(k foreignKey) bool { return k.Period || !k.Readable }) {
 		return w, errDisplaced
@@ -196,7 +196,8 @@ func (m *stagedMerge) mergeWithoutTriggers(ctx context.Context) (w written, err 
 	return w, err
 }
 
-// markMoved marks the rows of the plan for which the condition is true: they are to be deleted and inserted again.
+// markMoved marks the rows of the plan for which the condition is true. The merge deletes marked rows and inserts them
+// again.
 func (m *stagedMerge) markMoved(ctx context.Context, condition string) error {
 	for _, sql := range []string{"UPDATE " + planTable + " p SET moved = true WHERE " + condition, "ANALYZE " + planTable} {
 		if _, err := m.tx.Exec(ctx, sql); err != nil {

@@ -9,7 +9,7 @@ import (
 	"capture/internal/foreign"
 )
 
-// refuseDuplicates returns an error if two rows of the file have the same key, in the sense of the key's index.
+// refuseDuplicates returns an error if two rows of the file have keys that the key's index treats as equal.
 func (m *stagedMerge) refuseDuplicates(ctx context.Context) error {
 	if len(m.key) == 0 {
 		return nil

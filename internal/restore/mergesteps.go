@@ -10,10 +10,10 @@ import (
 	"capture/snapshot/rowjson"
 )
 
-// written are the numbers of rows that a merge has written, as Postgres counted them.
+// written holds the row counts of a merge, as Postgres has reported them.
 type written struct {
 	deleted           int64 // number of deleted rows that the file lacks
-	removed, returned int64 // number of rows deleted in order to be inserted again, and number of these rows inserted again
+	removed, returned int64 // number of rows that were deleted to be inserted again, and number of these rows that were inserted again
 	updated, inserted int64
 	withoutTriggers   bool // whether triggers and foreign keys were off
 }
@@ -21,7 +21,7 @@ type written struct {
 // step is one of the statements that the merge consists of.
 type step struct {
 	name      string
-	sql       string // ends with a condition
+	sql       string // ends with a condition, so that more conditions can be appended with AND
 	returning string // list of RETURNING
 	needed    bool
 }
@@ -49,7 +49,8 @@ func (m *stagedMerge) steps() []step {
 	}
 }
 
-// removedNumber returns a name for the column with the number of a removed row. No other column of the row has this name.
+// removedNumber returns the name of the column that holds the number of a removed row. The name differs from the names of
+// the columns that the file lacks, which are in the same list.
 func (m *stagedMerge) removedNumber() string {
 	name := "capture_number"
 	for slices.Contains(m.lacking, name) {
@@ -109,8 +110,8 @@ func (m *stagedMerge) runSteps(ctx context.Context, steps []step) (w written, er
 	return w, err
 }
 
-// joinSteps returns the steps as the list of a WITH clause. Postgres chooses the order in which it runs such statements. Each
-// step therefore reads the number of rows of the previous step, so it starts only when the previous step has ended.
+// joinSteps returns the steps as the list of a WITH clause. Postgres chooses the order in which it runs such statements.
+// Therefore, each step reads the row count of the previous step, so that it starts only when the previous step has ended.
 func joinSteps(steps []step) string {
 	var with []string
 	for i, s := range steps {

@@ -44,8 +44,8 @@ type Options struct {
 	Progress func(statefile.Progress)
 }
 
-// Result describes what a restore did or, with DryRun, would do. Inserted, Overwritten and Deleted are the numbers of rows that
-// Postgres reports.
+// Result describes what a restore did or, with DryRun, would do. The row counts in Inserted, Overwritten and Deleted come
+// from Postgres.
 type Result struct {
 	Table       string `json:"table"`
 	Created     bool   `json:"created,omitempty"`
@@ -71,7 +71,7 @@ type Result struct {
 	Notes     []string        `json:"notes,omitempty"` // sentences for the user
 }
 
-// Change is a number of rows, with the keys of the first of these rows.
+// Change is a row count with the keys of the first of these rows.
 type Change struct {
 	Rows int64    `json:"rows"`
 	Keys []string `json:"keys,omitempty"`

@@ -22,8 +22,9 @@ type OtherTable struct {
 // tableCounts are the numbers of rows that the current transaction has inserted, updated and deleted in a table.
 type tableCounts [3]int64
 
-// countsSQL returns the tableCounts of all tables that the transaction has written to, except temporary tables and the restored
-// table with its partitions. The server also counts changes that were rolled back to a savepoint. $1 is the table's OID.
+// countsSQL returns the tableCounts of all tables that the transaction has written to, except temporary tables and the
+// restored table with its partitions. The server also counts changes that were rolled back to a savepoint. Therefore,
+// countOthers subtracts a baseline. $1 is the table's OID.
 var countsSQL = `
 	SELECT pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname), x.ins, x.upd, x.del
 	FROM pg_catalog.pg_class c

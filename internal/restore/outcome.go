@@ -9,8 +9,8 @@ import (
 	"capture/internal/postgres"
 )
 
-// finish sets the numbers of rows in the result to the numbers that Postgres has counted, and adds the keys of the first rows.
-// If something in the database may have left out rows, finish adds only keys that are in the table.
+// finish sets the row counts of the result to those that Postgres has reported, and adds the keys of the first rows. If
+// something in the database may have left out rows, finish adds only keys that are in the table.
 func (m *stagedMerge) finish(ctx context.Context, done written) (err error) {
 	r := m.result
 	r.Inserted.Rows, r.Overwritten.Rows = done.inserted, done.updated+done.returned
@@ -74,7 +74,7 @@ func (m *stagedMerge) compare(ctx context.Context) (err error) {
 func (m *stagedMerge) countDifferences(ctx context.Context) (err error) {
 	r := m.result
 	from := fmt.Sprintf("%s s LEFT JOIN %s t ON %s", stagingTable, m.table.FromClause(), m.same())
-	if !m.exact { // only the rows that were written count
+	if !m.exact { // count only differences in rows that the restore has written
 		from = fmt.Sprintf("%s s JOIN %s p ON p.number OPERATOR(pg_catalog.=) %s LEFT JOIN %s t ON %s", stagingTable, planTable, m.number, m.table.FromClause(), m.same())
 	}
 	leftOut, changed := "t.tableoid IS NULL", "t.tableoid IS NOT NULL AND "+m.differ(m.columns.names)
@@ -100,7 +100,8 @@ func (m *stagedMerge) countDifferences(ctx context.Context) (err error) {
 	return err
 }
 
-// countWithoutKey is countDifferences for a table without a key. Such a table was empty before the restore.
+// countWithoutKey is like countDifferences, but for a table without a key. Such a table was empty before the restore, so all
+// of its rows come from the restore.
 func (m *stagedMerge) countWithoutKey(ctx context.Context) error {
 	r := m.result
 	row := func(alias string) string {

@@ -9,7 +9,8 @@ import (
 	"capture/internal/verify"
 )
 
-// TestTriggersThatLeaveOutOrChangeRows restores into tables whose triggers or rules interfere.
+// TestTriggersThatLeaveOutOrChangeRows checks restores into tables whose triggers or rules leave out, change, keep or add
+// rows. If the table must equal the file, the restore fails. Otherwise, the result counts these rows.
 func TestTriggersThatLeaveOutOrChangeRows(t *testing.T) {
 	if testing.Short() {
 		t.Skip("restores many tables")
@@ -90,7 +91,8 @@ func TestTriggersThatLeaveOutOrChangeRows(t *testing.T) {
 	}
 }
 
-// TestPlainInsertsReportTriggers restores rows that a table lacks, with a trigger that leaves out some of these rows.
+// TestPlainInsertsReportTriggers checks that the result counts rows that a trigger leaves out or changes, if the restore
+// inserts rows into a table that already has other rows.
 func TestPlainInsertsReportTriggers(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)
@@ -111,7 +113,8 @@ func TestPlainInsertsReportTriggers(t *testing.T) {
 	}
 }
 
-// TestTriggersOfPartitions restores into a partition that has a trigger of its own.
+// TestTriggersOfPartitions checks that a restore into a partitioned table notices what the triggers of the table and of its
+// partitions do to the rows.
 func TestTriggersOfPartitions(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)
@@ -127,7 +130,8 @@ func TestTriggersOfPartitions(t *testing.T) {
 	d.wantEqual(path, "p")
 }
 
-// TestRowsOfOtherTables counts the rows that foreign keys delete in other tables, and the rows that triggers write there.
+// TestRowsOfOtherTables checks that the result counts the rows that foreign keys delete or update in other tables, and the
+// rows that triggers write there.
 func TestRowsOfOtherTables(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)
@@ -156,7 +160,8 @@ func TestRowsOfOtherTables(t *testing.T) {
 	}
 }
 
-// TestGeneratedColumnsThatDiffer restores a file whose generated column had another expression.
+// TestGeneratedColumnsThatDiffer checks restores of a file whose generated column had another expression than the table's
+// column. If both expressions have the same results, the restore succeeds.
 func TestGeneratedColumnsThatDiffer(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)
@@ -172,7 +177,8 @@ func TestGeneratedColumnsThatDiffer(t *testing.T) {
 	d.wantEqual(path, "t")
 }
 
-// TestTablesThatNoSourceFollows restores into tables that capture can't follow.
+// TestTablesThatNoSourceFollows checks restores into tables that no source can follow: an unlogged table, a table from which
+// another table inherits, and a table without a key.
 func TestTablesThatNoSourceFollows(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)
@@ -207,8 +213,9 @@ func TestTablesThatNoSourceFollows(t *testing.T) {
 	}
 }
 
-// TestRulesAndDifferingIdentity restores rows with other values in an identity column that UPDATE can't set, into a table with
-// rules. No statement can be trusted to delete these rows and insert them again.
+// TestRulesAndDifferingIdentity checks that a restore refuses to overwrite rows of a table with rules if they have other
+// values in an identity column that UPDATE can't set. Such rows must be deleted and inserted again, and a rule could rewrite
+// these statements.
 func TestRulesAndDifferingIdentity(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)
@@ -237,7 +244,7 @@ func TestRulesAndDifferingIdentity(t *testing.T) {
 		t.Errorf("the rules logged %s rows", n)
 	}
 
-	// Rows that have the right value need no DELETE.
+	// Rows that already have the right identity value need only an UPDATE, so the restore succeeds.
 	d.Exec("UPDATE t SET v = 'changed'; CREATE RULE odd AS ON UPDATE TO t DO ALSO INSERT INTO log VALUES (NEW.id, 'updated')")
 	if res := d.restore(restore.Options{Path: path, OnConflict: restore.Overwrite}); res.Overwritten.Rows != 10 {
 		t.Errorf("%+v", res)

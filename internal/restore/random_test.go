@@ -14,8 +14,8 @@ import (
 	"capture/internal/statefile/statefiletest"
 )
 
-// TestRandomTables restores files into random tables after random changes. CAPTURE_TEST_TABLES is the number of tables, and
-// CAPTURE_TEST_SEED is the seed of the first table.
+// TestRandomTables changes random tables at random, and checks that a restore makes each table equal to its file again, or
+// has a reason to refuse. CAPTURE_TEST_TABLES is the number of tables, and CAPTURE_TEST_SEED is the seed of the first table.
 func TestRandomTables(t *testing.T) {
 	if testing.Short() {
 		t.Skip("restores many random tables")
@@ -50,7 +50,7 @@ func TestRandomTables(t *testing.T) {
 type randomTable struct {
 	*db
 	rand *rand.Rand
-	role string // role that owns the tables and is no superuser
+	role string // role that owns the tables; not a superuser
 
 	ddl          []string
 	key          string // type of the key
@@ -155,7 +155,7 @@ func (r *randomTable) interfere() {
 	}
 }
 
-// fill inserts the rows with the numbers from the first limit to the second limit.
+// fill inserts one row for each number in the range. Both limits are part of the range.
 func (r *randomTable) fill(from, to int) {
 	columns := []string{"id", "v", "n", "j", "b", "p", "f", "a", "x", "c", "pos"}
 	values := []string{r.value("i"), "'v' || i % 7", "(i % 3)::numeric / 2", `'{"a" : 1}'`, `jsonb_build_object('i', i % 4)`, "point(i, 0.5)", "CASE i % 4 WHEN 0 THEN '-0' WHEN 1 THEN 'NaN' ELSE '0.1' END::float8",
@@ -285,7 +285,7 @@ func (r *randomTable) run() {
 	r.wantEqual(path, "t")
 }
 
-// judgeRefused fails the test unless the restore has a reason to refuse.
+// judgeRefused fails the test unless err is an error that the restore may return for this table.
 func (r *randomTable) judgeRefused(err error, owner, disabled bool) {
 	text := err.Error()
 	switch {

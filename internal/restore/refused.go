@@ -9,8 +9,8 @@ import (
 // applyRows applies rows lo to hi-1 to the table, in one call of apply if the server accepts them all. If the server refuses a
 // row, applyRows searches for that row, and returns its number and the server's error. It returns any other error at once.
 //
-// A call of apply that fails must change nothing. The rows of a call that succeeds stay applied during the search, because the
-// server may refuse a row because of an earlier row, for example if both rows have the same key.
+// A call of apply that fails must change nothing. During the search, the rows of successful calls stay applied. The server
+// may refuse a row only because an earlier row exists, for example if both rows have the same key.
 func applyRows(lo, hi int, apply func(lo, hi int) error) (refused int, err error) {
 	err = apply(lo, hi)
 	if err == nil || !isRowError(err) {

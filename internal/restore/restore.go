@@ -83,7 +83,8 @@ func (r *restoration) run(ctx context.Context) (err error) {
 	err = r.tx.Commit(ctx)
 	failed := postgres.ExplainRedacted("commit", err)
 	// If pgx gets no answer to the commit, it closes the connection. If pgx could not even send the commit, the server rolls
-	// back. SafeToRetry reports true for ErrConnClosed, too, but pgx also returns ErrConnClosed if it cannot read the answer.
+	// back. SafeToRetry also reports true for ErrConnClosed. But pgx returns ErrConnClosed even if it has sent the commit
+	// and cannot read the answer, so this error does not show that the commit was not sent.
 	unsent := pgconn.SafeToRetry(err) && !errors.Is(err, pgconn.ErrConnClosed)
 	if err != nil && !unsent && (ctx.Err() != nil || r.conn.IsClosed()) {
 		return fmt.Errorf("%w (%w)", ErrUnknownOutcome, failed)
@@ -144,7 +145,7 @@ func (r *restoration) writeRows(ctx context.Context) error {
 		}
 		r.result.Notes = append(r.result.Notes, note)
 	}
-	// Deferrable constraints are checked once all rows are written.
+	// Defer the deferrable constraints, so that the server checks them only after all rows are written.
 	if err := r.setConstraints(ctx, "DEFERRED"); err != nil {
 		return err
 	}
@@ -216,7 +217,8 @@ func (r *restoration) loadRows(ctx context.Context) error {
 	return nil
 }
 
-// isExact reports whether the table must become what the file says. Otherwise, the Result counts the rows that differ.
+// isExact reports whether the table must become equal to the file. If this is not required, the Result counts the rows that
+// differ.
 func (r *restoration) isExact() bool {
 	o := &r.options
 	return o.OnConflict == Overwrite && o.DeleteExtra || r.empty && o.OnConflict != Skip

@@ -8,7 +8,8 @@ import (
 	"capture/internal/restore"
 )
 
-// TestMissingRightsAreNamed restores as a role with too few rights. It grants what the error says until the restore works.
+// TestMissingRightsAreNamed checks that the errors of a restore name the rights that the user lacks. The test grants the
+// named rights one after the other until the restore works.
 func TestMissingRightsAreNamed(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)
@@ -48,7 +49,7 @@ func TestMissingRightsAreNamed(t *testing.T) {
 	if fmt.Sprint(dry.Sequences, dry.Inserted) != fmt.Sprint(res.Sequences, res.Inserted) || fmt.Sprint(res.Sequences) != "[{public.votes_vote_id_seq 20}]" {
 		t.Errorf("the dry run said %+v, the restore %+v", dry, res)
 	}
-	// Without the right to create temporary tables, a dry run finds the conflicts that a real run finds.
+	// A dry run without the right to create temporary tables finds the same conflict as a real run.
 	refused(restore.Options{}, "already in table public.votes")
 	grant("DELETE ON votes")
 	grant("TEMPORARY ON DATABASE " + database)
@@ -58,7 +59,7 @@ func TestMissingRightsAreNamed(t *testing.T) {
 	}
 	d.wantEqual(path, "votes")
 
-	// Rows that exchange unique values need DELETE.
+	// If rows exchange unique values, the restore deletes and inserts them, so the user needs DELETE.
 	d.Exec("CREATE TABLE t (id int PRIMARY KEY, pos int UNIQUE); INSERT INTO t VALUES (1, 1), (2, 2)")
 	path = d.Export("t")
 	d.Exec("UPDATE t SET pos = -pos; UPDATE t SET pos = 3 + pos")
@@ -73,8 +74,8 @@ func TestMissingRightsAreNamed(t *testing.T) {
 	refused(restore.Options{Create: true}, "may not create tables", "GRANT CREATE ON SCHEMA")
 }
 
-// TestProtectedRowsThatExchangeValues restores rows that exchange unique values while other rows depend on them. The user may
-// not switch foreign keys off.
+// TestProtectedRowsThatExchangeValues checks restores of rows that exchange unique values while other rows depend on them.
+// The restore is refused if the unique column can't be NULL and the user may not switch foreign keys off.
 func TestProtectedRowsThatExchangeValues(t *testing.T) {
 	if testing.Short() {
 		t.Skip("restores many tables")
@@ -107,7 +108,8 @@ func TestProtectedRowsThatExchangeValues(t *testing.T) {
 	}
 }
 
-// TestUniqueValueOfARowThatStays restores a row whose unique value belongs to another row of the table, which the file lacks.
+// TestUniqueValueOfARowThatStays checks the error for a row of the file whose unique value is taken by a row that the file
+// lacks. The restore succeeds only if it may delete that row.
 func TestUniqueValueOfARowThatStays(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)
@@ -124,7 +126,7 @@ func TestUniqueValueOfARowThatStays(t *testing.T) {
 	d.wantEqual(path, "t")
 }
 
-// TestForeignKeysThatAreInTheWay restores rows that foreign keys do not allow.
+// TestForeignKeysThatAreInTheWay checks the errors of restores that would violate a foreign key.
 func TestForeignKeysThatAreInTheWay(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)

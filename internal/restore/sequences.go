@@ -11,7 +11,7 @@ import (
 )
 
 // sequencesSQL lists the sequences that supply values to a table's columns: the sequences that the columns own (serial,
-// identity), and the sequences that the columns' defaults call. The type of a column is a number if it is a domain over a number.
+// identity), and the sequences that the columns' defaults call. A domain over a number counts as a number, too.
 const sequencesSQL = `
 	SELECT pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname), a.attname::text, q.seqincrement > 0,
 		pg_catalog.has_sequence_privilege(s.seq, 'SELECT') AND pg_catalog.has_schema_privilege(n.oid, 'USAGE'), pg_catalog.has_sequence_privilege(s.seq, 'UPDATE'),
@@ -42,9 +42,9 @@ const sequencesSQL = `
 
 // setSequences advances each sequence of the table to the highest value in its column (the lowest value if the sequence
 // descends). It never moves a sequence back. A rollback does not undo setval, so this is the last step before the commit. If
-// the commit fails, a sequence can be too far ahead, which does no harm. In a dry run, it sets nothing and returns what it
-// would set. The result unset contains the sequences whose limits do not allow their columns' values, and the sequences of
-// columns that have values but are no numbers.
+// the commit fails, a sequence can be too far ahead, which does no harm. In a dry run, setSequences sets nothing and returns
+// what it would set. The result unset contains the sequences whose limits do not allow their columns' values. It also
+// contains the sequences of columns that have values but whose type is not a number.
 func setSequences(ctx context.Context, tx pgx.Tx, table *postgres.Table, dryRun bool) (set []Sequence, unset []UnsetSequence, err error) {
 	rows, err := tx.Query(ctx, sequencesSQL, int64(table.OID))
 	if err != nil {

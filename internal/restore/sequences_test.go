@@ -8,8 +8,8 @@ import (
 	"capture/internal/restore"
 )
 
-// TestSequencesOfDomains: a sequence continues after the highest key, even if the column's type is a domain over a number, or a
-// domain over such a domain.
+// TestSequencesOfDomains checks that a sequence continues after the highest key, even if the column's type is a domain over
+// a number, or a domain over such a domain.
 func TestSequencesOfDomains(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)
@@ -27,7 +27,8 @@ func TestSequencesOfDomains(t *testing.T) {
 	}
 }
 
-// TestSequencesOfFractions: a sequence continues after the highest finite value of a column whose type also has other values.
+// TestSequencesOfFractions checks that a sequence continues after the highest finite value of a column that also contains
+// fractions, NaN and infinity.
 func TestSequencesOfFractions(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)
@@ -50,7 +51,8 @@ func TestSequencesOfFractions(t *testing.T) {
 	}
 }
 
-// TestSequenceOfText: a sequence whose numbers are part of a text can't be set. The result has the reason.
+// TestSequenceOfText checks that the result names a sequence that a restore can't set, because the sequence's numbers are
+// part of a text.
 func TestSequenceOfText(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)
@@ -62,13 +64,13 @@ func TestSequenceOfText(t *testing.T) {
 	if len(res.Sequences) != 0 || len(res.NotSet) != 1 || res.NotSet[0].Name != "public.votes_seq" || !strings.Contains(res.NotSet[0].Reason, "text; set it yourself") {
 		t.Errorf("%+v, %+v", res.Sequences, res.NotSet)
 	}
-	// Without a value in the column, the sequence has no number to continue after.
+	// If the column has no values, the sequence needs no change, and the result does not name it.
 	if res := d.restore(restore.Options{Path: d.WriteFile("[]\n"), Table: d.Name("votes"), DeleteExtra: true}); res.NotSet != nil {
 		t.Errorf("without rows: %+v", res.NotSet)
 	}
 }
 
-// TestEmptyFileIntoTableWithoutKey: an empty file is restored into an empty table that has no key.
+// TestEmptyFileIntoTableWithoutKey checks that an empty file can be restored into an empty table that has no key.
 func TestEmptyFileIntoTableWithoutKey(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)

@@ -13,9 +13,9 @@ import (
 )
 
 const (
-	// stagingTable is the temporary table that holds the file's rows while they are compared with the table's rows. Its columns
-	// are the number and the line of a row in the file, and the file's columns with the types of the table. It has no
-	// constraints.
+	// stagingTable is the temporary table that holds the file's rows while they are compared with the table's rows. Its
+	// first two columns contain the number and the line number of a row in the file. The other columns are the file's
+	// columns, with the types of the table. It has no constraints.
 	stagingTable = "pg_temp.capture_restore"
 	// planTable is the temporary table that records which rows of the staging table are to be inserted or overwritten: see
 	// planRows.
@@ -34,15 +34,15 @@ type stagedMerge struct {
 	options  *Options
 	result   *Result
 	hooks    *hooks
-	exact    bool // whether the table must become what the file says
+	exact    bool // whether the table must become equal to the file
 	progress *progress
 
 	key             []string // names of the key columns
 	generatedDiffer bool     // whether the file's generated columns may have other values than the table's expressions give
 
-	wide   bool   // whether the staging table has no room for the number and the line of a row
+	wide   bool   // whether the staging table has no room for the columns with a row's number and line number
 	number string // SQL expression that identifies a row of alias s: its number in the file or, if wide, its ctid
-	line   string // quoted name of the staging table's column for the row's line; "" if wide
+	line   string // quoted name of the staging table's column for the line number; "" if wide
 	rows   int    // number of rows in the file
 
 	planned  plannedRows
@@ -52,7 +52,7 @@ type stagedMerge struct {
 	baseline map[string]tableCounts
 }
 
-// plannedRows are the numbers of rows that the merge is going to write.
+// plannedRows holds the numbers of rows that the merge is going to insert, overwrite and delete.
 type plannedRows struct{ inserted, overwritten, deleted int64 }
 
 // prepare sets the fields that follow from the table and from the file's columns.
@@ -143,8 +143,8 @@ func (m *stagedMerge) firstKeys(ctx context.Context, from string) (keys []string
 	return keys, explain("compare the file with "+m.table.Name().String(), err)
 }
 
-// placeExpression returns an SQL expression for the place of the row of alias s in the file. That is its line or, if the
-// staging table has no room for the line, its number.
+// placeExpression returns an SQL expression for the place of the row of alias s in the file. The place is the row's line
+// number or, if the staging table has no room for the line number, the row's number.
 func (m *stagedMerge) placeExpression() string {
 	if m.wide {
 		return "(SELECT pg_catalog.count(*) FROM " + stagingTable + " b WHERE b.ctid OPERATOR(pg_catalog.<=) s.ctid)"

@@ -69,9 +69,13 @@ func (r *restoration) mapColumns(table *postgres.Table) (*columnMap, error) {
 	return mapColumns(table, r.first.Members, r.file.Manifest())
 }
 
-// chooseWay decides how the rows get into the table. The rows are copied straight into the table if nothing can leave out or
-// change rows on their way, and if the table is empty or any conflict ends the restore, unless a dry run has to count the
-// conflicts. Otherwise the rows are first copied into a temporary table, which needs no lock on the target table.
+// chooseWay decides how the rows get into the table. It chooses a direct copy into the table if these conditions are met:
+//
+//   - Nothing in the database can leave out or change the rows.
+//   - The table is empty, or the first conflict ends the restore.
+//   - A dry run does not have to count the conflicts.
+//
+// Otherwise the rows are first copied into a temporary table, which needs no lock on the target table.
 func (r *restoration) chooseWay(ctx context.Context) error {
 	o := &r.options
 	err := peek(ctx, r.tx, func() error {
@@ -132,13 +136,14 @@ func (r *restoration) stage(ctx context.Context, generatedDiffer bool) error {
 	return nil
 }
 
-// isEmpty sets r.empty.
+// isEmpty sets r.empty to whether the table has no rows.
 func (r *restoration) isEmpty(ctx context.Context) error {
 	err := r.tx.QueryRow(ctx, "SELECT NOT EXISTS (SELECT FROM "+r.table.FromClause()+")").Scan(&r.empty)
 	return explain("read table "+r.result.Table, err)
 }
 
-// lockTable locks the table, and checks that it is still what the restore was prepared for.
+// lockTable locks the table, and checks that nobody has changed it in a way that the restore does not expect: see
+// checkUnchanged.
 func (r *restoration) lockTable(ctx context.Context) error {
 	if err := lockTable(ctx, r.tx, r.table, &r.options, r.progress); err != nil {
 		return err

@@ -57,7 +57,8 @@ func withOwnPath(ctx context.Context, tx pgx.Tx, f func() error) error {
 	return err
 }
 
-// execAlone runs a statement by the extended query protocol, in which a message cannot hold more than one statement.
+// execAlone runs a statement by the extended query protocol, in which a message cannot hold more than one statement. So
+// texts of a hostile manifest cannot add a second statement.
 func execAlone(ctx context.Context, tx pgx.Tx, sql string) error {
 	_, err := tx.Conn().PgConn().ExecParams(ctx, sql, nil, nil, nil, nil).Close()
 	return err

@@ -20,7 +20,8 @@ import (
 // moneyOID is the OID of type money, whose text form depends on the setting lc_monetary.
 const moneyOID = 790
 
-// anyElement reports whether f is true for the type t or for any type in t: the type of its elements, or of one of its fields.
+// anyElement reports whether f is true for the type t, for the type of its elements, or for the type of one of its fields,
+// at any depth.
 func anyElement(t *rowjson.Type, f func(*rowjson.Type) bool) bool {
 	return f(t) || t.Elem != nil && anyElement(t.Elem, f) ||
 		slices.ContainsFunc(t.Fields, func(field rowjson.Field) bool { return anyElement(&field.Type, f) })
@@ -28,13 +29,13 @@ func anyElement(t *rowjson.Type, f func(*rowjson.Type) bool) bool {
 
 func isMoney(t *rowjson.Type) bool { return t.OID == moneyOID }
 
-// isCast reports whether row_to_json writes the type by the type's own cast to json. The type's input function may be unable to
-// read that JSON.
+// isCast reports whether row_to_json converts values of the type with the type's own cast to json. The type's input function
+// may be unable to read that JSON.
 func isCast(t *rowjson.Type) bool { return t.Kind == rowjson.Cast && !t.Hstore }
 
-// lossyTypes are the names of the types, by OID (pg_type.dat), that may round or shorten a value without an error: because they
-// have few bits, or because of a modifier. Types of text cut off spaces at the end, and the type "name" cuts off whatever is
-// beyond 63 bytes. A domain over such a type may have a modifier of its own.
+// lossyTypes contains the types that may round or shorten a value without an error. It maps their OIDs (pg_type.dat) to
+// their names. Types of numbers and times round if they have few bits or a modifier. Types of text cut off spaces at the
+// end, and the type "name" cuts off everything beyond 63 bytes. A domain over a lossy type may have a modifier of its own.
 var lossyTypes = map[uint32]string{
 	700: "real", 701: "double precision", 1700: "numeric", 1083: "time without time zone", 1266: "time with time zone",
 	1114: "timestamp without time zone", 1184: "timestamp with time zone", 1186: "interval",
@@ -51,9 +52,9 @@ func isComposite(t *rowjson.Type) bool { return t.Kind == rowjson.Composite }
 // with this OID or a higher OID may differ between databases although they have the same name.
 const firstUserOID = 16384
 
-// compareTypes compares the types in the manifest with those of the table. If the table's type could change the file's values,
-// it marks the column, so that its values are checked. If the types are of different kinds, it adds a note, and marks the
-// column if the table's type has numbers, so that the file's numbers are checked.
+// compareTypes compares the types in the manifest with those of the table. If the table's type could change the file's
+// values, compareTypes marks the column, so that its values are checked. If the types are of different kinds, compareTypes
+// adds a note. If the table's type then contains numbers, it also marks the column, so that the file's numbers are checked.
 func (m *columnMap) compareTypes(manifest *manifest.Manifest) {
 	for i := range m.targets {
 		t := &m.targets[i]
@@ -83,7 +84,7 @@ func (m *columnMap) compareTypes(manifest *manifest.Manifest) {
 }
 
 // baseTypeName returns the name of the column's type without modifier and schema. For a domain over one of lossyTypes, and
-// for an array of such a domain, it returns the name with that type in the place of the domain.
+// for an array of such a domain, it returns the name of the domain's base type instead of the domain's name.
 func baseTypeName(c *rowjson.Column) string {
 	switch t := &c.Type; {
 	case c.TypeOID < firstUserOID:
@@ -115,8 +116,8 @@ func bareTypeName(name string) string {
 	return name
 }
 
-// isChecked reports whether findChanged must check a value of the column. If only numbers are checked, isChecked reports false
-// for a value that does not have the form in which the table's type prints it: such a value always looks different.
+// isChecked reports whether findChanged must check a value of the column. If only numbers are checked, isChecked reports
+// false for a value in another form than the table's type prints, because such a value would look changed even if it is not.
 func (t *target) isChecked(value []byte) bool {
 	if t.checked || !t.numbersChecked || value[0] == '"' {
 		return t.checked
@@ -128,7 +129,8 @@ func (t *target) isChecked(value []byte) bool {
 	return err != nil || isFormOf(&t.column.Type, decoded)
 }
 
-// isFormOf reports whether value has JSON numbers, strings, arrays and objects where row_to_json writes them for the type t.
+// isFormOf reports whether value has JSON numbers, strings, arrays and objects in the same places as the JSON that
+// row_to_json returns for the type t.
 func isFormOf(t *rowjson.Type, value any) bool {
 	if value == nil || t.Kind == rowjson.JSON || t.Kind == rowjson.Cast {
 		return true

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// votesFile returns a file of n votes of some 2.6 kB, with nested JSON.
+// votesFile returns the contents of a file with n votes of about 2.6 kB each. The votes contain nested JSON.
 func votesFile(n int) []byte {
 	var b bytes.Buffer
 	b.WriteString("[\n")
