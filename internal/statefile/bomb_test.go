@@ -17,11 +17,12 @@ import (
 	"capture/internal/busy"
 )
 
-// memberBytes is the inflated length of each middle member of writeGzip's file.
+// memberBytes is the decompressed length of each gzip member between the first and the last member of writeGzip's file.
 const memberBytes = 256 << 10
 
-// writeGzip writes a gzip file and returns its path. The content is the text start, memberBytes times the letter x for each of
-// the members, and the text end. writeGzip compresses the letters only once.
+// writeGzip writes a gzip file and returns its path. The decompressed content is the text start, memberBytes letters x for
+// each of the members, and the text end. To save time, writeGzip compresses the letters of one member, and repeats the
+// result.
 func writeGzip(t *testing.T, start string, members int, end string) string {
 	t.Helper()
 	compress := func(text []byte) []byte {
@@ -45,8 +46,8 @@ func writeGzip(t *testing.T, start string, members int, end string) string {
 	return path
 }
 
-// A row that a small gzip file inflates far beyond the limit is refused before it takes much memory. An honest row that
-// compresses well is not refused.
+// TestGzipBombIsRefused checks that a Reader refuses a row that a small gzip file inflates far beyond the limit, before the
+// row takes much memory. The Reader accepts an ordinary row that compresses well.
 func TestGzipBombIsRefused(t *testing.T) {
 	for _, c := range []struct {
 		members int
@@ -98,7 +99,8 @@ func TestDeepNestingIsRefused(t *testing.T) {
 	}
 }
 
-// capture stops waiting for a pipe that has no writer, or whose writer sends nothing, when the context ends.
+// TestPipeIsLeftAtTheEndOfTheContext checks that capture stops waiting for a pipe when the context ends. The pipe has no
+// writer, or its writer sends nothing.
 func TestPipeIsLeftAtTheEndOfTheContext(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "pipe")
 	if err := syscall.Mkfifo(path, 0o600); err != nil {
@@ -130,7 +132,8 @@ func TestPipeIsLeftAtTheEndOfTheContext(t *testing.T) {
 	}
 }
 
-// The daemon never compresses feedback.json. When it starts, it refuses a compressed file in this place without decompressing it.
+// TestLoadViewRefusesWhatCaptureDoesNotWrite checks that LoadView refuses a compressed feedback.json without decompressing
+// it. The daemon never writes such a file.
 func TestLoadViewRefusesWhatCaptureDoesNotWrite(t *testing.T) {
 	from := writeGzip(t, `[{"id":1,"c":"`, 64, `"}]`)
 	path := filepath.Join(filepath.Dir(from), "feedback.json")

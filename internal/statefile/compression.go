@@ -21,8 +21,8 @@ const (
 	zstdCompressed compression = "zstd"
 )
 
-// maxWindow is the maximum window in bytes of a zstd file: so many bytes stay in memory while the file is decompressed. It is
-// also the limit of the program zstd, unless --long is given.
+// maxWindow is the maximum window of a zstd file in bytes. The decoder keeps the whole window in memory. Without --long, the
+// program zstd has the same limit.
 const maxWindow = 128 << 20
 
 // openContent finds out from the first bytes of the file how the file is compressed and encoded. It makes f.content return the
@@ -57,17 +57,19 @@ func (f *File) openContent() error {
 	return nil
 }
 
-// signatureBytes is the number of bytes at the start of a file that show what kind of file it is. Only tar needs so many.
+// signatureBytes is the number of bytes at the start of a file that show what kind of file it is. Only tar needs all of
+// these bytes.
 const signatureBytes = 512
 
-// peekStart returns the first bytes of a file. If they look like JSON, it returns only two bytes, so that a pipe with JSON need
-// not supply more. Otherwise it returns signatureBytes bytes, or fewer if the file is shorter.
+// peekStart returns the first bytes of a file. If the file looks like JSON, peekStart returns only two bytes, because the
+// writer of a pipe may not send more for a while. Otherwise it returns signatureBytes bytes, or fewer if the file is
+// shorter.
 func peekStart(r *bufio.Reader) []byte {
 	start, _ := r.Peek(2)
 	if len(start) == 2 && (start[0] == '[' || start[0] == '{') {
 		return start
 	}
-	start, _ = r.Peek(signatureBytes) // an error of the file shows again when the file is read
+	start, _ = r.Peek(signatureBytes) // a read error occurs again when the file is read
 	return start
 }
 

@@ -41,8 +41,8 @@ type Progress struct {
 	Total     int64  // size of the file's JSON in bytes; 0 if unknown
 }
 
-// Open opens the file at path and reads its manifest. The path "-" means stdin, which has no manifest. If the file is a pipe,
-// Open and Read may wait for its writer until ctx ends.
+// Open opens the file at path and reads its manifest. The path "-" means stdin, which has no manifest. If the file is a
+// pipe, Open and Read may wait for the pipe's writer until ctx ends.
 func Open(ctx context.Context, path string, stdin io.Reader) (*File, error) {
 	f := &File{path: path}
 	content := stdin

@@ -80,7 +80,7 @@ func (g *growingPieces) Read(p []byte) (int, error) {
 	return g.from.Read(p[:min(g.size, len(p))])
 }
 
-// The same rows come from every form of a file, however its bytes arrive.
+// TestFormats checks that a Reader returns the same rows from every form of a file, however the file's bytes arrive.
 func TestFormats(t *testing.T) {
 	objects := []string{`{"id":1,"c":"é 🗳 \ud83d\uddf3"}`, `{"id":2,"c":null}`, `{"id":3,"c":"` + strings.Repeat("é🗳", 500) + `"}`, `{"id":4,"c":"\"["}`}
 	long := slices.Clone(objects) // with a row that is longer than a buffer
@@ -156,7 +156,8 @@ func TestFormats(t *testing.T) {
 	}
 }
 
-// The error for a file that cannot be read has a reason and advice.
+// TestFormatsRefused checks that the error for a file that cannot be read contains a reason or advice, and no text of the
+// file.
 func TestFormatsRefused(t *testing.T) {
 	lines := "{\"id\":1}\n{\"id\":2,\"c\":\"é🗳\"}\n"
 	tar := append(append([]byte("feedback.json"), make([]byte, 244)...), "ustar\x0000"...)
@@ -224,7 +225,7 @@ func TestFormatsRefused(t *testing.T) {
 	}
 }
 
-// An empty file of JSON lines is a table without rows if its manifest says so.
+// TestEmptyFileOfLines checks that an empty file is read as a table without rows if its manifest says that it has no rows.
 func TestEmptyFileOfLines(t *testing.T) {
 	path := writeFile(t, "feedback.jsonl", nil)
 	manifest := `{"format":1,"table":{"schema":"public","name":"votes"},"columns":[],"key":[],"rows":0,"bytes":0,"sha256":"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"}`
@@ -242,7 +243,8 @@ func TestEmptyFileOfLines(t *testing.T) {
 	}
 }
 
-// The manifest of a compressed file is beside the file, and describes the decompressed content.
+// TestManifestOfCompressedFile checks that a compressed file is compared with the manifest beside it. The manifest describes
+// the decompressed content.
 func TestManifestOfCompressedFile(t *testing.T) {
 	const text = "[\n{\"id\":1}\n]\n"
 	for _, name := range []string{"feedback.json.gz", "feedback.json.zst"} {
@@ -270,9 +272,10 @@ func TestManifestOfCompressedFile(t *testing.T) {
 	}
 }
 
-// A row that a small zstd file expands to far more than the limit is refused before it takes much memory.
+// TestZstdBombIsRefused checks that a Reader refuses a row that a small zstd file expands far beyond the limit, before the
+// row takes much memory.
 func TestZstdBombIsRefused(t *testing.T) {
-	// A block of type RLE (RFC 8878, section 3.1.1.2) stands for 128 KiB of one character in four bytes.
+	// A block of type RLE (RFC 8878, section 3.1.1.2) represents 128 KiB of one character in four bytes.
 	frame := []byte("\x28\xB5\x2F\xFD\x00\x58") // a window of 2 MiB
 	addBlock := func(kind, size int, content string, last bool) {
 		header := uint32(size<<3 | kind<<1)
@@ -306,7 +309,8 @@ func TestZstdBombIsRefused(t *testing.T) {
 	}
 }
 
-// FuzzFile reads any bytes as a file. The Reader returns only valid JSON objects, and errors quote nothing of the file.
+// FuzzFile checks that the Reader returns only valid JSON objects for any bytes. It must return the same rows if the bytes
+// arrive in pieces, or if the rows are encoded in UTF-16.
 func FuzzFile(f *testing.F) {
 	lines := "{\"id\":1,\"c\":\"é🗳\"}\n{\"id\":2}\n"
 	for _, seed := range [][]byte{

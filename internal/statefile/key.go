@@ -38,7 +38,7 @@ func NewKeyReader(shape *rowjson.Shape) (*KeyReader, error) {
 }
 
 // NewManifestKeyReader returns a KeyReader that knows only the manifest's names of the column types. If a type is not one of
-// orderedTypes, its values must be JSON strings, and they sort by their text. m may be nil.
+// orderedTypes, its values must be JSON strings, and their order is the order of their texts. m may be nil.
 func NewManifestKeyReader(m *manifest.Manifest) *KeyReader {
 	if m == nil {
 		return &KeyReader{noKey: "it has no manifest beside it, so its key is unknown: its order was not checked"}
@@ -115,14 +115,15 @@ func shapeOf(m *manifest.Manifest) *rowjson.Shape {
 
 var typeModifier = regexp.MustCompile(`\([^)]*\)`)
 
-// orderedTypes are the OIDs (pg_type.dat) of the types that do not sort by their text.
+// orderedTypes contains the types whose values do not sort by their texts. It maps the types' names to their OIDs
+// (pg_type.dat).
 var orderedTypes = map[string]uint32{
 	"smallint": 21, "integer": 23, "bigint": 20, "oid": 26, "numeric": 1700, "real": 700, "double precision": 701,
 	"date": 1082, "timestamp without time zone": 1114, "timestamp with time zone": 1184,
 }
 
-// typeNamed returns what can be derived from the name of a type. The name has the form that format_type prints, without the
-// modifier.
+// typeNamed returns the type with the given name, as far as its properties follow from the name. The name has the form that
+// format_type prints, without the modifier.
 func typeNamed(name string) rowjson.Type {
 	if elem, ok := strings.CutSuffix(name, "[]"); ok {
 		t := typeNamed(elem)

@@ -14,7 +14,7 @@ import (
 	"capture/store"
 )
 
-// TestLoadView reads patched files, in which spaces follow some rows, and a damaged file.
+// TestLoadView checks that LoadView reads patched files, in which spaces follow some rows, and refuses a damaged file.
 func TestLoadView(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "feedback.json")

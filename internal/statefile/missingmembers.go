@@ -17,9 +17,9 @@ type nullColumn struct {
 	member []byte // member with the value null, as JSON
 }
 
-// AddNulls makes [Reader.Next] complete each row: it adds those of the given columns that the row lacks, with the value null.
-// Spark and serde, for example, leave out such members. AddNulls also completes the parameter row, which must be nil or the row
-// that [Reader.Next] returned last.
+// AddNulls makes [Reader.Next] add the given columns to each row that lacks them, with the value null. Spark and serde, for
+// example, leave out members that are null. AddNulls also completes the parameter row, which must be nil or the row that
+// [Reader.Next] returned last.
 func (r *Reader) AddNulls(columns []string, row *Row) {
 	r.nullColumns = nil
 	for _, name := range columns {

@@ -110,8 +110,8 @@ func ParseRow(text []byte) (Row, error) {
 // Rows returns the number of rows read so far.
 func (r *Reader) Rows() int { return r.rows }
 
-// These errors describe what is wrong with a file. The decoder's own errors quote the input, which contains users' texts, so
-// only their offsets are used.
+// These errors describe what is wrong with a file. The decoder's own errors quote the input, which contains users' texts.
+// Therefore, the Reader uses only the offsets in these errors.
 var (
 	errSyntax        = errors.New("not valid JSON")
 	errUTF8          = errors.New("not valid UTF-8; if the file is in another encoding, convert it first (iconv -t UTF-8)")
@@ -289,7 +289,7 @@ func (r *Reader) copyValue() error {
 		return err
 	}
 	if c := value[0]; c == '{' || c == '[' {
-		r.line += int64(bytes.Count(value, []byte{'\n'})) // strings and numbers contain none
+		r.line += int64(bytes.Count(value, []byte{'\n'})) // strings and numbers contain no newlines
 	}
 	r.large = r.large || len(value) > maxKeptBuffer
 	r.text = append(r.text, value...)
@@ -348,7 +348,7 @@ func (r *Reader) explainRow(err error, start int64) error {
 }
 
 // explain returns the reason why the decoder stopped: the error of the input, the end of the file, or otherwise the given
-// reason. It uses nothing of err's text, which may quote the file.
+// reason. It does not use err's text, which may quote the file.
 func (r *Reader) explain(err, reason error) error {
 	switch {
 	case r.input.err != nil:

@@ -30,7 +30,8 @@ func readAll(r *Reader) (rows []Row, err error) {
 	}
 }
 
-// Values are returned exactly as they are in the file, whatever the white space around them and however the file arrives.
+// TestReaderKeepsValues checks that the Reader returns values exactly as they are in the file, whatever the white space
+// around them and however the file's bytes arrive.
 func TestReaderKeepsValues(t *testing.T) {
 	const file = "\uFEFF [\n{\"id\" : 12345678901234567890.000,\"n\":1e400 , \"n\":-0.0,\r\n\t\"s\":\"\\u0041\\ud800\\/ \\u0000é\"},\n" +
 		"\n{\"j\":{ \"b\" : [1,\n\n 2] },\"\\u0061\\n\":null     }\n,{}]\n"
@@ -112,7 +113,7 @@ func TestReaderRefuses(t *testing.T) {
 	}
 }
 
-// No error quotes the file, wherever the file is cut and whichever byte is changed.
+// TestReaderErrorsShowNothing checks that no error quotes the file, wherever the file is cut and whichever byte is changed.
 func TestReaderErrorsShowNothing(t *testing.T) {
 	file := []byte(`[{"SECRET":"SECRET","b":{"SECRET":["SECRET",SECRET1]}},` + "\n" + `{"SECRET":"SECRET\u0041","b":12345678}]`)
 	refused := 0
@@ -178,7 +179,8 @@ func TestReaderBoundsRows(t *testing.T) {
 	}
 }
 
-// A large value does not make the buffers stay large, and the values after it are read as usual.
+// TestReaderLetsLargeBuffersGo checks that the buffers become small again after a large value, and that the Reader reads the
+// rows after this value as usual.
 func TestReaderLetsLargeBuffersGo(t *testing.T) {
 	const lines = 1000
 	large := `{"id":0,"text":[` + strings.Repeat("\n", lines) + `"` + strings.Repeat("x", maxKeptBuffer+1) + `"]}`
@@ -211,7 +213,8 @@ func TestReaderLetsLargeBuffersGo(t *testing.T) {
 	}
 }
 
-// FuzzParseRow compares the Reader with encoding/json.
+// FuzzParseRow checks that ParseRow and encoding/json accept the same JSON objects, except objects with some \u escapes or
+// with very deep nesting.
 func FuzzParseRow(f *testing.F) {
 	for _, seed := range []string{`{}`, `{"a":1}`, ` {"a" : [1, -0.5e+7, true, null, "\u00e9\ud83d\uddf3\n"], "b":{"c":{}} } `, `{"a":01}`, `{"a":"\x"}`, "{\"a\":\"\x01\"}",
 		`{"a":1,}`, `{"a" 1}`, `{,}`, `{"a":[1,]}`, `{"a":-}`, `{"a":1.}`, `{"a":1e}`, `{"\u0061":tru}`, `{"a":"\u12"}`, `[]`, `{"a":1}x`, `{"a":"\ud800"}`} {
@@ -224,7 +227,8 @@ func FuzzParseRow(f *testing.F) {
 			t.Fatalf("took %q", text)
 		}
 		if err != nil {
-			// A name can be valid JSON but impossible as a column's name.
+			// ParseRow may refuse valid JSON with \u escapes, because a name can have escapes that are impossible in a
+			// column's name.
 			if valid && !bytes.Contains(text, []byte(`\u`)) && bytes.Count(text, []byte("{"))+bytes.Count(text, []byte("[")) < 10_000 {
 				t.Fatalf("refused %q: %v", text, err)
 			}

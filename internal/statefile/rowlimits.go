@@ -13,13 +13,13 @@ import (
 const (
 	// maxRowBytes is the maximum size of a row in bytes. Postgres does not accept values of more than 1 GB.
 	maxRowBytes = 1 << 30
-	// freeRowBytes and maxRatio limit the size of a row in a compressed file: it may be freeRowBytes plus maxRatio times the
-	// number of bytes read so far from the compressed file. gzip compresses text to between a third and a tenth of its size,
-	// and generated text to a hundredth. The highest possible ratio of gzip is 1,032.
+	// freeRowBytes and maxRatio limit the size of a row in a compressed file. A row may have freeRowBytes bytes, plus
+	// maxRatio times the number of bytes read so far from the compressed file. gzip compresses text to between a third and a
+	// tenth of its size, and generated text to a hundredth. The highest possible ratio of gzip is 1,032.
 	freeRowBytes = 64 << 20
 	maxRatio     = 250
-	// memoryPerRow is the maximum number of copies of a row in memory while it is read and restored. A restore of a row of 100
-	// MB takes 430 MB in all.
+	// memoryPerRow is the maximum number of copies of a row in memory while the row is read and restored. In a measurement,
+	// the restore of a row of 100 MB took 430 MB in total.
 	memoryPerRow = 6
 )
 

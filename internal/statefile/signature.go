@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// signatures are the first bytes of the kinds of files that capture recognizes but does not read.
+// signatures lists the kinds of files that capture does not read. It recognizes them by the bytes at an offset in the file.
 var signatures = []struct {
 	offset int
 	bytes  string
@@ -82,8 +82,8 @@ func describeText(start []byte) error {
 	return errNotJSON
 }
 
-// describeSyntax returns advice if a syntax error in a row is typical of other programs, and "" otherwise. text begins at the
-// first byte that is not valid JSON. afterComma is set if that byte ends an object or array after a comma.
+// describeSyntax returns advice if a syntax error in a row is typical of files by other programs, and "" otherwise. text
+// begins at the first byte that is not valid JSON. afterComma is set if that byte ends an object or array after a comma.
 func describeSyntax(text []byte, afterComma bool) string {
 	hasWord := func(word string) bool { return bytes.HasPrefix(text, []byte(word)) }
 	switch {

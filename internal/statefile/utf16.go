@@ -41,7 +41,8 @@ func (r *utf16Reader) Read(p []byte) (int, error) {
 }
 
 // convert converts the input that is available without another read, but at least one character. It stops before a character
-// that is incomplete or invalid. If that is the first character, convert returns an error.
+// that is incomplete or invalid. If the first character is invalid, or if the input ends within it, convert returns an
+// error.
 func (r *utf16Reader) convert() error {
 	if _, err := r.from.Peek(2); err != nil {
 		return r.explainEnd(err)
@@ -67,7 +68,7 @@ func (r *utf16Reader) convert() error {
 	if used > 0 {
 		return nil
 	}
-	// The first character is a surrogate. Either its other half is not in the buffer yet, or it has none.
+	// The first character is a surrogate. Either its other half is not in the buffer yet, or no other half follows.
 	if _, err := r.from.Peek(4); err != nil {
 		return r.explainEnd(err)
 	}
