@@ -10,8 +10,8 @@ import (
 	"capture/internal/verify"
 )
 
-// The rows of another program's file may be in any order and form. Verify reports the same differences as for a file of
-// capture.
+// TestVerifyInAnyOrder checks that Verify finds the same differences if another program has written the file. The rows of
+// such a file may be in any order and form.
 func TestVerifyInAnyOrder(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)
@@ -69,8 +69,9 @@ func TestVerifyInAnyOrder(t *testing.T) {
 	}
 }
 
-// Values are compared by what they mean, and not by how they are written. Each pair of values is one column: the table's value,
-// and the file's.
+// TestVerifyByValue checks that Verify compares values by their meaning, not by the form in which they are written. All
+// files in the list same have the values of the table. In each pair, the first text is part of the first file, and the
+// second text stands for another value of the same column.
 func TestVerifyByValue(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)

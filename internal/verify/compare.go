@@ -17,9 +17,9 @@ import (
 
 // Comparison compares a state of a table's rows with the table itself.
 //
-// It reads the whole table in one snapshot. For each row it keeps the key and some 13 bytes for a hash, a length and an offset:
-// up to 64 MB in memory, and more in a temporary file in the folder that TMPDIR names. A comparison ByValue does the same for
-// each row of the state.
+// It reads the whole table in one snapshot. For each row it keeps the key and about 13 bytes for a hash, a length and an
+// offset. It keeps up to 64 MB of this data in memory, and more in a temporary file in the folder that TMPDIR names. A
+// comparison ByValue does the same for each row of the state.
 type Comparison struct {
 	Database *pgx.ConnConfig
 	Table    postgres.Name
@@ -27,8 +27,8 @@ type Comparison struct {
 	// State returns the rows of the state in the order of their keys. It is called after the snapshot of the table has been
 	// taken. If Live is set, the state must include everything that was committed before the call, and may include more.
 	State func(ctx context.Context, table *postgres.Table) (iter.Seq2[snapshot.Row, error], error)
-	// ByValue is set for the rows of another program. They may be in any order, and are compared by their values. The form in
-	// which a value is written does not matter: see valueHasher. The keys of the state are sorted, too.
+	// ByValue is set for the rows of another program. These rows may be in any order, and are compared by their values. The
+	// form in which a value is written does not matter: see valueHasher. The keys of the state are sorted, too.
 	ByValue bool
 	// StateAgain returns the same rows as State once more, to find the columns that differ. It may be nil. Only a comparison
 	// ByValue calls it, because any other comparison still has the differing lines.
@@ -55,7 +55,7 @@ type Difference struct {
 	Different RowSample `json:"different"` // rows that both have with different values
 }
 
-// RowSample is a number of rows and a list of the first few of these rows.
+// RowSample is a row count with a list of the first of these rows.
 type RowSample struct {
 	Rows  int64       `json:"rows"`
 	First []SampleRow `json:"first,omitempty"`

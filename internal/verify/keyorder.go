@@ -12,9 +12,9 @@ import (
 // keyOrder checks that the keys of a file's rows are in ascending order.
 type keyOrder struct {
 	keys      *statefile.KeyReader
-	any       bool   // whether any order is right
+	any       bool   // whether the rows may be in any order
 	last      []byte // key of the previous row; nil before the first row
-	unchecked string // reason why the order cannot be checked; "" if it can
+	unchecked string // reason why the order cannot be checked; "" if the order can be checked
 }
 
 // checkNext returns the key of the next row, or an error if the key is not greater than the previous key and the order matters.

@@ -22,14 +22,14 @@ var errGaveWay = errors.New("the comparison gave way to a session that waits for
 
 // lockWatch ends a comparison if the comparison's lock on the table makes another session wait.
 //
-// A comparison holds its lock until it ends, because it reads some rows of the table again after it has read the state. If it
-// did not give way, an ALTER TABLE would wait for minutes, and the application's queries would queue up behind the ALTER
-// TABLE. Two snapshots could even wait for each other: the second one waits behind the ALTER TABLE, and the ALTER TABLE waits for
-// the first one. Postgres sees no deadlock there, because it does not know that the first session waits for the second one. The
-// barrier of a live comparison could wait forever in the same way.
+// A comparison holds its lock until it ends, because it reads some rows of the table again after it has read the state.
+// Without the lockWatch, an ALTER TABLE would wait for minutes, and the application's queries would queue up behind the
+// ALTER TABLE. The two sessions of a comparison could even wait for each other: the second session waits behind the ALTER
+// TABLE, and the ALTER TABLE waits for the first session. Postgres does not detect this deadlock, because it does not know
+// that the first session waits for the second session. The barrier of a live comparison could wait forever in the same way.
 //
-// The lockWatch does not observe a session that still waits for its lock. Such a session holds no lock, because
-// [postgres.Table.Lock] never waits while it holds one, and the wait ends after ten seconds.
+// The lockWatch does not observe a session of the comparison that still waits for its lock. Such a session holds no lock,
+// because [postgres.Table.Lock] never waits while it holds one, and the wait ends after ten seconds.
 type lockWatch struct {
 	database *pgx.ConnConfig
 
@@ -88,8 +88,8 @@ func (w *lockWatch) pids() (pids []int32) {
 	return pids
 }
 
-// closeSessions closes the sessions' sockets, which ends their transactions. Another goroutine may still use the connections,
-// perhaps only to compare rows, and it would take some time until that goroutine closes them.
+// closeSessions closes the sessions' sockets, which ends their transactions. It does not leave this to the goroutine that
+// uses the connections, because this goroutine may be busy with rows for some time.
 func (w *lockWatch) closeSessions() {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -71,7 +71,8 @@ func TestComparisonGivesWay(t *testing.T) {
 	}
 }
 
-// TestVerifyGivesWay: the error of capture verify says what to do.
+// TestVerifyGivesWay checks that Verify gives way to an ALTER TABLE, and that its error tells the user to run the command
+// again.
 func TestVerifyGivesWay(t *testing.T) {
 	if testing.Short() {
 		t.Skip("waits for the regular check for waiting sessions")
@@ -108,8 +109,8 @@ func alterTable(d *db) (start func(), altered chan error) {
 	}), altered
 }
 
-// waitBlocked waits until a session waits for a table's lock. It also returns once the channel ended holds a value, because no
-// session will wait then.
+// waitBlocked waits until a session waits for a lock in the database. It also returns if the channel ended holds a value,
+// because no session waits any more then.
 func waitBlocked(t *testing.T, d *db, ended chan error) {
 	t.Helper()
 	conn := d.Connect(d.Config)

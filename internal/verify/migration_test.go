@@ -18,16 +18,16 @@ import (
 	"capture/snapshot"
 )
 
-// migrations keep the rows of table votes. The rewritten rows, and the new table, are not visible to a snapshot that was taken
-// before the migration ended.
+// migrations keep the rows of table votes. The rewritten rows, and the new table, are not visible to a snapshot that was
+// taken before the migration ended. Such a snapshot would show an empty table.
 var migrations = []string{
 	"ALTER TABLE public.votes ALTER user_query TYPE text USING user_query || ''",
 	`CREATE TABLE public.new_votes (LIKE public.votes INCLUDING ALL); INSERT INTO public.new_votes SELECT * FROM public.votes;
 		ALTER TABLE public.votes RENAME TO old_votes; ALTER TABLE public.new_votes RENAME TO votes`,
 }
 
-// TestCompareDuringMigration starts a comparison while a migration has rewritten or exchanged the table and is still open. The
-// comparison must not take the table for an empty one.
+// TestCompareDuringMigration checks that a comparison finds all rows if it starts while the transaction of a migration is
+// still open. The migration has already rewritten or replaced the table.
 func TestCompareDuringMigration(t *testing.T) {
 	t.Parallel()
 	for _, live := range []bool{false, true} {
@@ -56,8 +56,8 @@ func TestCompareDuringMigration(t *testing.T) {
 	}
 }
 
-// TestCompareDuringLongMigration: a comparison that waits for the lock behind a migration ends after a while, with an error
-// that names the reason and says what to do.
+// TestCompareDuringLongMigration checks that a comparison ends if it has to wait too long for a migration's lock. The error
+// names the reason, and tells the user to run the command again.
 func TestCompareDuringLongMigration(t *testing.T) {
 	if testing.Short() {
 		t.Skip("waits for the lock's timeout")
@@ -76,8 +76,9 @@ func TestCompareDuringLongMigration(t *testing.T) {
 	exec(t, app, "ROLLBACK")
 }
 
-// TestCompareBetweenPartitions: a migration and a comparison lock the partitions in opposite orders. The migration has a very
-// short deadlock_timeout. If the comparison waited for one partition while holding another, the migration would fail at once.
+// TestCompareBetweenPartitions checks that a comparison causes no deadlock with a migration that locks the partitions in the
+// opposite order. The migration has a very short deadlock_timeout. If the comparison waited for one partition while holding
+// another, the migration would fail at once.
 func TestCompareBetweenPartitions(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)
@@ -101,13 +102,13 @@ func TestCompareBetweenPartitions(t *testing.T) {
 	}
 }
 
-// begin opens a transaction with the statements.
+// begin begins a transaction, and runs the statements in it.
 func begin(t *testing.T, conn *pgx.Conn, statements string) {
 	t.Helper()
 	exec(t, conn, "BEGIN; "+statements)
 }
 
-// exec runs statements that must not wait for long.
+// exec runs statements, and fails the test if they wait for long.
 func exec(t *testing.T, conn *pgx.Conn, statements string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), busy.Limit(10*time.Second))

@@ -24,7 +24,7 @@ type sorter struct {
 	runs []int64 // start of each sorted run in file
 }
 
-// sortMemory is the maximum memory in bytes that a comparison uses for the keys of the table. It is enough for some three
+// sortMemory is the maximum memory in bytes that a comparison uses for the keys of the table. It is enough for about three
 // million rows whose key is one number.
 const sortMemory = 64 << 20
 
