@@ -141,7 +141,7 @@ func TestAssumedKeyComparesBytes(t *testing.T) {
 	d.Exec(`CREATE COLLATION ci (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
 		CREATE TABLE source (a text COLLATE "C", b text, v text, PRIMARY KEY (a, b)); INSERT INTO source VALUES ('k', 'x', '1'), ('k', 'X', '2'), ('K', 'x', '3');
 		CREATE TABLE t (a text COLLATE "C", b text COLLATE ci, v text); CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
-		CREATE TRIGGER keep BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION keep()`) // because of the trigger, the restore compares the rows instead of only copying them
+		CREATE TRIGGER keep BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION keep()`) // the trigger makes the restore use the staging table
 	path := d.Export("source")
 	if res := d.restore(restore.Options{Path: path, Table: d.Name("t")}); res.Inserted.Rows != 3 {
 		t.Errorf("%+v", res)

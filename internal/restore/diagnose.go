@@ -167,7 +167,7 @@ func (m *stagedMerge) checkForeignKeys(ctx context.Context) error {
 	return nil
 }
 
-// errDisplaced is the error of a way of merging that cannot work, and therefore writes nothing; see [stagedMerge.write].
+// errDisplaced is the error of a way of merging that notices in advance that it cannot work; see [stagedMerge.write].
 var errDisplaced = errors.New("rows stand in each other's way")
 
 // explainDisplaced returns the error for rows that block each other in every order in which they could be written.

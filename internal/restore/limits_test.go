@@ -8,8 +8,8 @@ import (
 	"capture/internal/restore"
 )
 
-// TestTableWithTheMostColumns checks restores with each OnConflict into tables with 1598, 1599 and 1600 columns. Postgres
-// allows 1600 columns. The staging table has room for two additional columns only if the table has 1598 columns.
+// TestTableWithTheMostColumns checks restores into tables with 1598, 1599 and 1600 columns. Postgres allows 1600 columns.
+// The staging table has room for two additional columns only if the table has 1598 columns.
 func TestTableWithTheMostColumns(t *testing.T) {
 	if testing.Short() {
 		t.Skip("restores a table of 1600 columns")
@@ -164,7 +164,7 @@ func TestDomainsThatRound(t *testing.T) {
 	d.Exec(types + usual + table + `; INSERT INTO t VALUES (1, 1, 1, '{1}', '2026-01-01', '{}', '(x,1)', 1),
 		(2, 1.239, 1.239, '{1,1.239}', '2026-01-01 00:00:00.25', '{2026-01-01 00:00:00.25}', '(x,1.239)', 9007199254740993)`)
 	path := d.Export("t")
-	for _, change := range []string{"v price", "list price[]", "at stamp", "stamps stamp[]", "p pair"} { // the column gets the type of the same name in schema app, which rounds
+	for _, change := range []string{"v price", "list price[]", "at stamp", "stamps stamp[]", "p pair"} { // the type of the same name in schema app rounds
 		column, typ, _ := strings.Cut(change, " ")
 		d.Exec(types + usual + strings.Replace(table, ", "+change, ", "+column+" app."+typ, 1))
 		d.wantRefused(restore.Options{Path: path}, "line 3 (id 2)", `column "`+column+`"`, "would change")

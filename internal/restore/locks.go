@@ -93,9 +93,9 @@ func lockToRead(ctx context.Context, tx pgx.Tx, table *postgres.Table) error {
 }
 
 // awaitPartition waits for the lock on a partition that another session has locked, but at most for tableLockTimeout. It
-// holds no other lock while it waits, and no lock when it returns. LockIn does not wait for partitions, but an autovacuum of
-// a partition gives way only to a session that waits. Therefore, lockTable calls awaitPartition between its attempts, and
-// ignores its errors.
+// holds no lock on the table while it waits, and keeps no lock when it returns. LockIn does not wait for partitions, but an
+// autovacuum of a partition gives way only to a session that waits. Therefore, lockTable calls awaitPartition between its
+// attempts. If awaitPartition fails, lockTable just tries again.
 func awaitPartition(ctx context.Context, tx pgx.Tx, table *postgres.Table) {
 	if !table.Partitioned {
 		return

@@ -13,9 +13,9 @@ import (
 )
 
 const (
-	// stagingTable is the temporary table that holds the file's rows while they are compared with the table's rows. Its
-	// first two columns contain the number and the line number of a row in the file. The other columns are the file's
-	// columns, with the types of the table. It has no constraints.
+	// stagingTable is the temporary table that holds the file's rows while they are compared with the table's rows. If it
+	// has room for two more columns, its first two columns contain the number and the line number of a row in the file. The
+	// other columns are the file's columns, with the types of the table. It has no constraints.
 	stagingTable = "pg_temp.capture_restore"
 	// planTable is the temporary table that records which rows of the staging table are to be inserted or overwritten: see
 	// planRows.

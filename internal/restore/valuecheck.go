@@ -84,7 +84,7 @@ func (m *columnMap) compareTypes(manifest *manifest.Manifest) {
 }
 
 // baseTypeName returns the name of the column's type without modifier and schema. For a domain over one of lossyTypes, and
-// for an array of such a domain, it returns the name of the domain's base type instead of the domain's name.
+// for an array of such a domain, it uses the name of the domain's base type instead of the domain's name.
 func baseTypeName(c *rowjson.Column) string {
 	switch t := &c.Type; {
 	case c.TypeOID < firstUserOID:
