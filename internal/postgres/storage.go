@@ -5,8 +5,8 @@ import (
 	"fmt"
 )
 
-// LoadStorage reports whether one of the table's partitions is a foreign table, and whether all rows of the table are stored
-// with the access method heap, which is Postgres' default.
+// LoadStorage reports whether one of the table's partitions is a foreign table. It also reports whether all rows of the
+// table are stored as a heap, Postgres' built-in access method.
 func LoadStorage(ctx context.Context, q Querier, table *Table) (foreign, heap bool, err error) {
 	err = q.QueryRow(ctx, `
 		SELECT COALESCE(bool_or(c.relkind = 'f'), false), COALESCE(bool_and(c.relam = 2), false) -- 2 is heap, whatever its name

@@ -90,7 +90,7 @@ func checkKind(e *catalogEntry) error {
 	return problemf("", nameOrdinaryTable, "%s is not a table", name)
 }
 
-// checkOrdinary is checkKind for ordinary and partitioned tables.
+// checkOrdinary makes the checks of checkKind for ordinary and partitioned tables.
 func checkOrdinary(e *catalogEntry, name Name) error {
 	switch {
 	case e.Schema == "pg_catalog" || e.Schema == "information_schema" || e.Schema == "pg_toast":

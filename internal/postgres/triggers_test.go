@@ -165,5 +165,5 @@ func TestCheckTriggersFindsDefects(t *testing.T) {
 	_, err := SetupSQL(testContext(t), conn, loadTable(t, conn, "votes"), SetupOptions{Source: "notify"})
 	wantProblem(t, err, "capture's")
 	teardown(t, conn, "votes", "")
-	run(t, conn, "SELECT 'capture_votes()'::regprocedure") // fails if teardown has dropped the function, which is not capture's
+	run(t, conn, "SELECT 'capture_votes()'::regprocedure") // fails if teardown dropped this function, which is not capture's
 }

@@ -137,7 +137,7 @@ func (m *columnMap) noteMissing() error {
 }
 
 // generatedDiffer reports whether the file's values of generated columns may differ from the results of the table's
-// expressions, because the manifest has other expressions, or because there is no manifest.
+// expressions. This is possible if the manifest has other expressions, or if there is no manifest.
 func (m *columnMap) generatedDiffer(manifest *manifest.Manifest) bool {
 	for i, t := range m.targets {
 		if !t.generated {

@@ -35,7 +35,7 @@ type creation struct {
 	names     typeNames
 	types     []serverType // type of each column
 	generated []bool       // whether each column is created as a generated column
-	leftOut   bool         // whether an expression was left out that --expressions would have included
+	leftOut   bool         // whether capture left out an expression that --expressions would have included
 	notes     []string     // sentences for the user about differences from the manifest
 }
 

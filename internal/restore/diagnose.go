@@ -215,9 +215,9 @@ const uniqueColumnsSQL = `
 	WHERE i.indrelid = $1::bigint::oid AND c.relname = $2::text::name AND i.indisunique AND i.indexprs IS NULL AND i.indpred IS NULL
 	ORDER BY k`
 
-// findTaken finds a row of the file whose value of a unique constraint is taken: another row of the table has this value,
-// the file lacks that row, and the merge does not delete it. findTaken returns the place of the file's row, or "" if no
-// value is taken.
+// findTaken finds a row of the file that cannot be written, because another row of the table has the same value of a unique
+// constraint. The file lacks the table's row, and the merge does not delete it. findTaken returns the place of the file's
+// row, or "" if it finds no such row.
 func (m *stagedMerge) findTaken(ctx context.Context, constraint string) string {
 	if m.options.DeleteExtra || len(m.key) == 0 {
 		return ""

@@ -14,9 +14,9 @@ import (
 )
 
 const (
-	// tableLockTimeout is the longest time that one attempt to lock the table takes. Other sessions' writes to the table wait
-	// behind such an attempt. The timeout is longer than the server's deadlock_timeout (1 s), after which autovacuum gives
-	// way.
+	// tableLockTimeout is the longest time that one attempt to lock the table takes. While an attempt waits for the lock,
+	// other sessions' writes to the table wait, too. The timeout is longer than the server's deadlock_timeout (1 s), so that
+	// autovacuum gives way within one attempt.
 	tableLockTimeout = 2 * time.Second
 	// rowLockTimeout is the time that a statement waits for another session's lock, for example on a row that a foreign key
 	// refers to. Meanwhile, the application's writes to the table wait.
@@ -135,8 +135,9 @@ func retryLocked(ctx context.Context, f func() error) (err error) {
 	return err
 }
 
-// heldLocksSQL is a FROM clause. It selects the locks on the table and its partitions that keep a SHARE ROW EXCLUSIVE lock from
-// being granted ("Explicit Locking" in Postgres' documentation), and the sessions that hold them. $1 is the table's OID.
+// heldLocksSQL is a FROM clause. It selects the locks on the table and its partitions that conflict with a SHARE ROW
+// EXCLUSIVE lock ("Explicit Locking" in Postgres' documentation), and the sessions that hold these locks. $1 is the table's
+// OID.
 var heldLocksSQL = `
 	FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
 	WHERE l.locktype = 'relation' AND l.granted AND l.pid <> pg_catalog.pg_backend_pid()

@@ -31,15 +31,15 @@ func (m *stagedMerge) analyze(ctx context.Context) error {
 	return explain("analyze the temporary table", err)
 }
 
-// isDisplaced reports whether a statement failed because rows stand in each other's way: a unique or exclusion constraint that
-// is checked row by row found a new value that another row still had.
+// isDisplaced reports whether a statement failed because rows block each other. In this case, a unique or exclusion
+// constraint that is checked row by row found a new value that another row still had.
 func isDisplaced(err error) bool {
 	state := postgres.SQLState(err)
 	return errors.Is(err, errDisplaced) || state == uniqueViolation || state == exclusionViolation
 }
 
-// write carries out the plan. It begins with the way that has the fewest side effects. If rows stand in each other's way, it
-// tries the next way:
+// write carries out the plan. It begins with the way that has the fewest side effects. If rows block each other, write tries
+// the next way:
 //
 //  1. Update the rows that differ.
 //  2. Delete and insert again the rows that differ, except rows on which another row depends by a foreign key with an action,
@@ -51,7 +51,7 @@ func isDisplaced(err error) bool {
 func (m *stagedMerge) write(ctx context.Context) error {
 	const parking = 2 // index of the third way, which may violate constraints that the fourth way does not violate
 	ways := []func(context.Context) (written, error){m.mergeRows, m.moveAndMerge, m.parkAndMerge, m.mergeWithoutTriggers}
-	var first error // error that best describes the constraint that is in the way
+	var first error // first error of the server, which names a constraint; errDisplaced before the first such error
 	for i, way := range ways {
 		var done written
 		err := retryLocked(ctx, func() error {
@@ -224,8 +224,9 @@ func (m *stagedMerge) areMovedProtected(ctx context.Context) (found bool, err er
 	return found, err
 }
 
-// protected returns an SQL condition that is true if another row refers to the row of alias t by a foreign key that would act
-// on a delete of the row, even if the row is inserted again. It returns "" if there is no such foreign key.
+// protected returns an SQL condition that is true if the row of alias t must not be deleted, not even to be inserted again.
+// The reason is that another row refers to it by a foreign key with an action, such as ON DELETE CASCADE or ON DELETE
+// RESTRICT. protected returns "" if no foreign key to the table has an action.
 func (m *stagedMerge) protected() string {
 	var conditions []string
 	for i := range m.hooks.ForeignKeys {

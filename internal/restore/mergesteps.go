@@ -13,7 +13,7 @@ import (
 // written holds the row counts of a merge, as Postgres has reported them.
 type written struct {
 	deleted           int64 // number of deleted rows that the file lacks
-	removed, returned int64 // number of rows that were deleted to be inserted again, and number of these rows that were inserted again
+	removed, returned int64 // number of rows deleted to be inserted again, and number of those inserted again
 	updated, inserted int64
 	withoutTriggers   bool // whether triggers and foreign keys were off
 }
@@ -59,9 +59,9 @@ func (m *stagedMerge) removedNumber() string {
 	return name
 }
 
-// insertReturned returns a statement that inserts the removed rows again. The rows keep the values of the columns that the file
-// lacks. The parameter removed is the name of a table with these values, and the parameter number is the name of the column in
-// that table with the rows' numbers in the file.
+// insertReturned returns a statement that inserts the removed rows again. The rows keep the values of the columns that the
+// file lacks. The parameter removed is the name of a table with these values. The parameter number is the name of this
+// table's column with the rows' numbers in the file.
 func (m *stagedMerge) insertReturned(removed, number string) string {
 	names := m.columns.writableNames()
 	return fmt.Sprintf("INSERT INTO %s (%s%s) OVERRIDING SYSTEM VALUE SELECT %s%s FROM %s k JOIN %s s ON %s OPERATOR(pg_catalog.=) k.%s WHERE true",

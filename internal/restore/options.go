@@ -58,8 +58,8 @@ type Result struct {
 	Skipped     Change `json:"skipped"`
 	Deleted     Change `json:"deleted"`
 
-	// These fields count rows that differ from the file because of the database's own triggers, rules and generated columns. If
-	// the table must become what the file says, such a row is an error.
+	// These fields count rows that differ from the file because of the database's own triggers, rules and generated columns.
+	// If the table must become equal to the file, such a row is an error.
 	LeftOut   Change       `json:"left_out"`     // rows of the file that should have been written, but are not in the table
 	Changed   Change       `json:"changed"`      // rows that are in the table with other values than in the file
 	Remaining Change       `json:"remaining"`    // rows in the table that the file lacks: rows that should have been deleted, and rows that the database has added

@@ -34,7 +34,7 @@ var countsSQL = `
 	WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND n.nspname <> 'pg_catalog' AND x.ins + x.upd + x.del > 0
 		AND c.oid NOT IN ` + postgres.TreeSQL("$1::bigint")
 
-// loadCounts returns the tableCounts of the other tables by their SQL names.
+// loadCounts returns the tableCounts of all tables except the restored table. The map's keys are SQL names.
 func loadCounts(ctx context.Context, tx pgx.Tx, table *postgres.Table) (map[string]tableCounts, error) {
 	rows, err := tx.Query(ctx, countsSQL, int64(table.OID))
 	if err != nil {

@@ -46,7 +46,8 @@ func TestRandomTables(t *testing.T) {
 	}
 }
 
-// randomTable is a table t with constraints and other things that are in the way of a restore, and a table c that refers to it.
+// randomTable is a table t with constraints, triggers and rules that can make a restore fail, and a table c that refers to
+// t.
 type randomTable struct {
 	*db
 	rand *rand.Rand

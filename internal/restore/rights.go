@@ -11,7 +11,7 @@ import (
 	"capture/internal/postgres"
 )
 
-// rights records which of the privileges for a restore the user has. The restore checks them before it writes.
+// rights records which privileges the user has. The restore checks them before it writes.
 type rights struct {
 	user      string
 	database  string

@@ -101,7 +101,7 @@ func (r *restoration) chooseWay(ctx context.Context) error {
 	generated := r.columns != nil && r.columns.generatedDiffer(r.file.Manifest())
 	plain := r.empty || o.OnConflict == Fail && !o.DeleteExtra
 	mayChange := r.hooks.mayChange(!plain)
-	if o.DisableTriggers { // ENABLE ALWAYS and ENABLE REPLICA triggers may act even then
+	if o.DisableTriggers { // triggers with ENABLE ALWAYS or ENABLE REPLICA may act nevertheless
 		mayChange = slices.ContainsFunc(r.hooks.Triggers, func(t trigger) bool { return t.Enabled != "O" })
 	}
 	staged := r.columns != nil && (!plain || mayChange || r.hooks.selfReference() || generated)
@@ -151,9 +151,11 @@ func (r *restoration) lockTable(ctx context.Context) error {
 	return r.checkUnchanged(ctx)
 }
 
-// checkUnchanged is called after the table has been locked. It returns an error if the table's definition has changed since the
-// restore was prepared, if the table has more rows than the user agreed to lose, or if the restore relies on an empty table and
-// the table is no longer empty.
+// checkUnchanged is called after the table has been locked. It returns an error in three cases:
+//
+//   - The table's definition has changed since the restore was prepared.
+//   - The table has more rows than the user agreed to lose.
+//   - The restore relies on an empty table, and the table is no longer empty.
 func (r *restoration) checkUnchanged(ctx context.Context) error {
 	if !r.result.Created {
 		now, err := r.loadTable(ctx, r.tx)

@@ -96,7 +96,7 @@ func baseTypeName(c *rowjson.Column) string {
 	return bareTypeName(c.TypeName)
 }
 
-// mayRound are pairs of types. A conversion from the first to the second may round values.
+// mayRound contains pairs of types. A conversion from the first to the second may round values.
 var mayRound = map[string]bool{"double precision to real": true, "numeric to real": true, "numeric to double precision": true}
 
 // alike maps each type to a group. The types of a group print a value in the same way.

@@ -1,7 +1,7 @@
-// Package statefile reads feedback.json one row at a time. The file may be plain, compressed by gzip or zstd, or a pipe. It may
-// have been written by capture, with one row per line, or by another program: with any white space, as JSON lines, or in
-// UTF-16. compression.go recognizes these forms by the file's first bytes, and signature.go recognizes the kinds of files that
-// are refused.
+// Package statefile reads feedback.json one row at a time. The file may be plain, compressed by gzip or zstd, or a pipe.
+// capture writes one row per line. Another program may have written the file with other white space, as JSON lines, or in
+// UTF-16. compression.go recognizes the compression and UTF-16 by the file's first bytes. signature.go recognizes the kinds
+// of files that are refused.
 //
 // [Open] opens a file and its manifest. A [Reader] yields the rows. Only the current row is in memory, regardless of the size
 // of the file. [File.CheckManifest] then compares everything that was read with the manifest. A [KeyReader] computes the keys

@@ -78,9 +78,9 @@ func findIndex(members []Member, name string, hint int) int {
 	return -1
 }
 
-// DescribeNesting returns advice for a file whose first object is not a row of the table, but seems to contain the rows: where
-// they are, and what to do. members are the members of that object. DescribeNesting returns "" if the members include the
-// table's key, or if the object does not look as if it contained rows.
+// DescribeNesting returns advice for a file whose first object is not a row of the table, but seems to contain the rows. The
+// advice says where the rows are, and what to do. members are the members of that object. DescribeNesting returns "" if the
+// members include the table's key, or if the object does not look as if it contained rows.
 func DescribeNesting(shape *rowjson.Shape, members []Member) string {
 	if hasKey(shape, members) {
 		return ""

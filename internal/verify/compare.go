@@ -24,8 +24,9 @@ type Comparison struct {
 	Database *pgx.ConnConfig
 	Table    postgres.Name
 	Key      []string // names of the columns to use as the key if the table has none; may be empty
-	// State returns the rows of the state in the order of their keys. It is called after the snapshot of the table has been
-	// taken. If Live is set, the state must include everything that was committed before the call, and may include more.
+	// State returns the rows of the state in the order of their keys. Compare calls State after it has taken its first
+	// snapshot of the table. If Live is set, the state must include everything that was committed before the call, and may
+	// include more.
 	State func(ctx context.Context, table *postgres.Table) (iter.Seq2[snapshot.Row, error], error)
 	// ByValue is set for the rows of another program. These rows may be in any order, and are compared by their values. The
 	// form in which a value is written does not matter: see valueHasher. The keys of the state are sorted, too.
