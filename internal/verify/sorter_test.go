@@ -14,8 +14,8 @@ func TestSorterInMemoryAndInRuns(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	r := rand.New(rand.NewPCG(seed, 0))
-	// A low limit leaves only a few keys for each run, so there are many runs. Each run takes a buffer, so the test then adds
-	// fewer keys.
+	// The keys of the map are limits in bytes, and its values are key counts. With a low limit, the memory holds only a few
+	// keys, so the sorter writes many runs. The test adds fewer keys then, because the sorter needs a buffer for each run.
 	for limit, keys := range map[int]int{1: 50, 100: 100, 10_000: 3000, 1 << 30: 3000} {
 		s := &sorter{limit: limit}
 		defer s.close()

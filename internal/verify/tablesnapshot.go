@@ -25,8 +25,8 @@ type tableSnapshot struct {
 	compact []byte       // buffer of hashLine
 }
 
-// openSnapshot takes a snapshot on a new connection, and adds its session to w. If w ends the comparison, it closes this
-// connection.
+// openSnapshot takes a snapshot on a new connection, and adds the snapshot's session to w. To end the comparison, w closes
+// this connection.
 func (c *Comparison) openSnapshot(ctx context.Context, seed maphash.Seed, w *lockWatch) (*tableSnapshot, error) {
 	conn, err := postgres.Connect(ctx, postgres.WithReadBuffer(c.Database, c.MaxRow))
 	if err != nil {
@@ -85,13 +85,13 @@ func (t *tableSnapshot) hashLine(line []byte) uint64 {
 	return max(maphash.Bytes(t.seed, t.compact), 1)
 }
 
-// compacting are options that remove nothing but white space, and that accept whatever a file may contain: see decoding in
-// package statefile.
+// compacting lists options for AppendFormat. With these options, AppendFormat removes only white space, and accepts all JSON
+// that package statefile accepts; see the variable decoding there.
 var compacting = []jsontext.Options{jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true), jsontext.PreserveRawStrings(true)}
 
 // appendCompact appends JSON without the white space between its tokens.
 func appendCompact(dst, value []byte) []byte {
-	// AppendFormat fails only for invalid JSON, which the callers never pass. It would then append the value unchanged.
+	// AppendFormat fails only for invalid JSON, and then appends value unchanged. The callers never pass invalid JSON.
 	dst, _ = jsontext.AppendFormat(dst, value, compacting...)
 	return dst
 }
@@ -125,8 +125,8 @@ const tooLarge = "{}"
 // keptLineBytes is the maximum size in bytes of a buffer that is reused for the next row.
 const keptLineBytes = 1 << 20
 
-// readHashes adds the key and the hash of each row of the table to s. It leaves out the rows for whose keys the function
-// omitted returns true. This function may be nil.
+// readHashes adds the key and the hash of each row of the table to s. It skips each row for whose key the function omitted
+// returns true. omitted may be nil.
 func (t *tableSnapshot) readHashes(ctx context.Context, s *sorter, omitted func(rowjson.Key) bool, progress func(rows int)) error {
 	action := "read table " + t.table.Name().String()
 	rows, err := t.tx.Query(ctx, "SELECT "+t.table.SelectList()+" FROM "+t.table.FromClause())

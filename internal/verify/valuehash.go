@@ -12,9 +12,9 @@ import (
 	"capture/snapshot/rowjson"
 )
 
-// valueHasher hashes rows by their values, so that a file of another program can be compared with the table. Two rows have the
-// same hash if the table would store the same values for both: the order of columns and members, white space, escapes, and the
-// forms of numbers and times do not matter.
+// valueHasher hashes rows by their values, so that a file of another program can be compared with the table. Two rows have
+// the same hash if the table would store the same values for both. Therefore, the order of columns and members, white space,
+// escapes, and the forms of numbers and times do not matter.
 type valueHasher struct {
 	seed  maphash.Seed
 	types map[string]*rowjson.Type // types of the columns
@@ -74,7 +74,8 @@ func trimSpace(text []byte) []byte {
 	return text
 }
 
-// fieldType returns the type of a member of an object: a field of a composite, or nil.
+// fieldType returns the type of the member with the given name in an object of type t. It returns nil if t is not a
+// composite type, or if t has no such field.
 func fieldType(t *rowjson.Type, name []byte) *rowjson.Type {
 	if t == nil || t.Kind != rowjson.Composite {
 		return nil
@@ -150,8 +151,8 @@ func (h *valueHasher) hashBytes(kind byte, canonical []byte) uint64 {
 	return h.combine(uint64(kind), maphash.Bytes(h.seed, canonical))
 }
 
-// unescape returns the text of a JSON string. The text is valid until the next call. Text that is not possible in Postgres
-// stays escaped.
+// unescape returns the text of a JSON string. The text is valid until the next call. If Postgres cannot store the text,
+// unescape returns the string unchanged.
 func (h *valueHasher) unescape(str []byte) []byte {
 	if bytes.IndexByte(str, '\\') < 0 {
 		return str[1 : len(str)-1]
@@ -164,7 +165,7 @@ func (h *valueHasher) unescape(str []byte) []byte {
 	return text
 }
 
-// OIDs of types (pg_type.dat) whose text forms need a rule of their own.
+// OIDs (pg_type.dat) of the types whose texts are compared by special rules.
 const (
 	float4OID = 700
 	float8OID = 701
@@ -230,8 +231,9 @@ func (h *valueHasher) hashTime(at time.Time) uint64 {
 	return h.combine('t', h.combine(uint64(at.Unix()), uint64(at.Nanosecond())))
 }
 
-// canonicalNumber returns the canonical form of a number: its significant digits and a power of ten. It returns false if text
-// is not a decimal number, for example if text is NaN.
+// canonicalNumber returns the canonical form of a number: its significant digits and a power of ten. For the types float4
+// and float8, the canonical form is the shortest text of the float. canonicalNumber returns false if text is not a decimal
+// number. For example, NaN is only a number for these two types.
 func canonicalNumber(t *rowjson.Type, text []byte) ([]byte, bool) {
 	if t != nil && (t.OID == float4OID || t.OID == float8OID) {
 		bits := 64

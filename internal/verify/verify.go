@@ -20,8 +20,8 @@ type Options struct {
 	Stdin    io.Reader       // input for the path "-"
 	Database *pgx.ConnConfig // database to compare with; nil to check only the file
 	Table    postgres.Name   // table to compare with; the manifest's table if zero
-	// Barrier makes the daemon write to the file everything that has been committed up to the call. It is nil if no daemon
-	// writes the file.
+	// Barrier makes the daemon write to the file all changes that were committed before the call. It is nil if no daemon writes
+	// the file.
 	Barrier func(context.Context) error
 	// Progress is called from time to time during the checks. It may be nil.
 	Progress func(statefile.Progress)
@@ -43,7 +43,8 @@ type Report struct {
 	Notes      []string    `json:"notes,omitempty"` // sentences about checks that were not possible, and why
 }
 
-// maxAttempts is the maximum number of attempts of Verify, which starts again if the file is replaced while it is being read.
+// maxAttempts is the maximum number of times that Verify checks the file. Verify starts again if it finds a fault in a file
+// that was replaced during the check.
 const maxAttempts = 5
 
 // fileProblem is a fault of the file itself. Any other error means that Verify could not check the file.
@@ -51,9 +52,9 @@ type fileProblem struct{ error }
 
 func (p fileProblem) Unwrap() error { return p.error }
 
-// Verify checks the file: its size, SHA-256 and number of rows against the manifest, its JSON, and the order of its keys. If
-// Options.Database is set, it also compares each row with the table's row. The report describes what Verify found. An error
-// means that Verify could not check the file.
+// Verify checks the file. It compares the file's size, SHA-256 and row count with the manifest, and checks the JSON and the
+// order of the keys. If Options.Database is set, Verify also compares each row with the table's row. The report describes
+// what Verify found. An error means that Verify could not check the file.
 func Verify(ctx context.Context, o Options) (Report, error) {
 	for attempt := 1; ; attempt++ {
 		c := &check{options: o}
@@ -63,7 +64,7 @@ func Verify(ctx context.Context, o Options) (Report, error) {
 		var problem fileProblem
 		switch {
 		case errors.As(err, &problem) && replaced && attempt < maxAttempts:
-			continue // a flush has replaced the file, so its manifest may belong to the new file
+			continue // a flush has replaced the file, so the manifest that was read may belong to the new file
 		case errors.As(err, &problem):
 			c.report.Problems = append(c.report.Problems, problem.Error())
 		case err != nil:
@@ -104,8 +105,8 @@ func (c *check) run(ctx context.Context) error {
 		}
 		return nil
 	}
-	// A file that capture wrote is compared exactly: it has a manifest, or a daemon writes it. MissingNull means that another
-	// program has changed the file.
+	// Rows that capture wrote are compared exactly. capture wrote the file if the file has a manifest, or if a daemon writes
+	// it. With MissingNull, another program has changed the rows, so they are compared by value.
 	c.byValue = c.options.Barrier == nil && (c.file.Manifest() == nil || c.options.MissingNull)
 	comparison := Comparison{
 		Database: c.options.Database, Table: c.file.Table(c.options.Table), State: c.readState, ByValue: c.byValue,
@@ -127,8 +128,8 @@ func (c *check) run(ctx context.Context) error {
 	return err
 }
 
-// readState returns the file's rows for a comparison with the table. It calls the barrier, if there is one, and opens the file
-// again, unless the file can be read only once.
+// readState returns the file's rows for a comparison with the table. If there is a barrier, readState first calls it. Then
+// readState opens the file again, unless the file can be read only once, like standard input.
 func (c *check) readState(ctx context.Context, table *postgres.Table) (_ iter.Seq2[snapshot.Row, error], err error) {
 	if c.options.Barrier != nil {
 		if err := c.options.Barrier(ctx); err != nil {

@@ -100,7 +100,7 @@ func TestVerifyFindsEachProblemOfTheFile(t *testing.T) {
 			}
 			for _, word := range c.words {
 				if c.manifest == false && o.Database == nil && strings.Contains(word, "key") {
-					continue // the key is unknown
+					continue // without a manifest or a database, Verify does not know the key columns
 				}
 				if !strings.Contains(strings.Join(r.Problems, "\n"), word) {
 					t.Errorf("the problems do not say %q: %q", word, r.Problems)
@@ -186,8 +186,8 @@ func TestCompareLive(t *testing.T) {
 			defer writers.Done()
 			r := rand.New(rand.NewPCG(1, uint64(w)))
 			for ctx.Err() == nil {
-				id := r.IntN(50)             // few rows, so each of them changes often
-				time.Sleep(time.Millisecond) // a pause; a comparison takes far longer
+				id := r.IntN(50)             // few rows, so each row changes often
+				time.Sleep(time.Millisecond) // far shorter than a comparison, so rows change during it
 				for _, sql := range []string{
 					fmt.Sprintf("UPDATE public.votes SET comment = clock_timestamp()::text WHERE vote_id = %d", id),
 					"INSERT INTO public.votes (comment) VALUES ('new')",
@@ -222,8 +222,9 @@ func TestCompareLive(t *testing.T) {
 	}
 }
 
-// A live state may contain a row as it was between two equal states of the table. A live comparison then finds a difference in one
-// round, and none in a later round. It reports a row only if it finds this row in every round.
+// TestCompareLiveRepeats checks that a live comparison reports a row only if the row differs in every round. A correct state
+// can contain a row as it was for a short time, between two equal states of the table. Such a row differs in one round, but
+// not in a later round.
 func TestCompareLiveRepeats(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)

@@ -25,7 +25,7 @@ type hintedError struct {
 func (e *hintedError) Error() string { return e.err.Error() + "; " + e.hint }
 func (e *hintedError) Unwrap() error { return e.err }
 
-// hint returns what to do about a file system error, or "" if hint knows no advice for the error.
+// hint returns what to do about a file system error. It returns "" if it has no advice for the error.
 func hint(err error) string {
 	switch {
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):

@@ -35,7 +35,7 @@ func newAccess(tokenPath string, tickets *tickets, log hclog.Logger) access {
 type refusal struct {
 	code  int
 	text  string        // message for the client
-	err   error         // error for the log; nil unless the fault is the server's
+	err   error         // error for the log if capture cannot check the caller; otherwise nil
 	delay time.Duration // time before the answer is sent
 }
 

@@ -77,7 +77,7 @@ func TestAccessWithoutToken(t *testing.T) {
 }
 
 func TestAccessWithToken(t *testing.T) {
-	synctest.Test(t, testAccessWithToken) // a fake clock, because a wrong token is answered only after a second
+	synctest.Test(t, testAccessWithToken) // gives the test a fake clock, because a wrong token is answered only after a second
 }
 
 func testAccessWithToken(t *testing.T) {
@@ -147,7 +147,7 @@ func testAccessWithToken(t *testing.T) {
 	}
 }
 
-// Only a private cache may store votes, or an answer that refuses them.
+// TestVotesAreForPrivateCachesOnly checks that no shared cache may store votes, or an answer that refuses votes.
 func TestVotesAreForPrivateCachesOnly(t *testing.T) {
 	token := writeToken(t)
 	h := newTableHarness(t, fiveVotes(t), func(c *Config) {

@@ -12,7 +12,8 @@ import (
 	"capture/internal/foldlog"
 )
 
-// Requests cannot push other lines out of the log, and the log still counts every request that was answered.
+// TestRequestsCannotFloodTheLog checks that many requests cause only few log lines, and that the numbers in these lines
+// still count every answered request.
 func TestRequestsCannotFloodTheLog(t *testing.T) {
 	t.Parallel()
 	h := newTableHarness(t, fiveVotes(t), func(c *Config) {

@@ -19,8 +19,9 @@ import (
 	"github.com/chromedp/chromedp/kb"
 )
 
-// With a token, the browser downloads files itself: the answer does not pass through the page's memory. The download also works
-// behind a proxy and below a path. CAPTURE_TEST_DOWNLOAD_MB makes the file larger.
+// TestPageDownloadsWithToken checks that the browser itself downloads files that require a token, so that the page does not
+// hold them in memory. The test runs the page behind a proxy, below a path. The environment variable
+// CAPTURE_TEST_DOWNLOAD_MB sets the size of the file.
 func TestPageDownloadsWithToken(t *testing.T) {
 	if testing.Short() {
 		t.Skip("drives Chromium for seconds")
@@ -48,7 +49,7 @@ func TestPageDownloadsWithToken(t *testing.T) {
 	proxy := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(target); r.SetXForwarded() }}
 	front := httptest.NewServer(http.StripPrefix("/tools/capture", proxy))
 	defer front.Close()
-	defer front.CloseClientConnections() // the page keeps its stream of events open
+	defer front.CloseClientConnections() // otherwise Close waits for the page's stream of events
 	p := openTab(t, desktop, front.URL+"/tools/capture/")
 	folder := t.TempDir()
 	call(p, browser.SetDownloadBehavior, browser.SetDownloadBehaviorParams{

@@ -37,7 +37,7 @@ func TestMain(m *testing.M) {
 	}))
 }
 
-// patience is the longest time that a test waits for something that must happen.
+// patience is the maximum time that a test waits for an event that must happen.
 const patience = 60 * time.Second
 
 // closeChromium ends the browser, if a test has started it.
@@ -204,7 +204,7 @@ func (p *tab) reload() {
 // eval returns the value of an expression in the page. If the value is a promise, eval waits for its result.
 func (p *tab) eval(expression string) any {
 	p.t.Helper()
-	isUser := true // allows the page what a browser allows only after a click
+	isUser := true // allows actions that the browser otherwise allows only after a click
 	return run(p, chromedp.Evaluate[any](expression, chromedp.EvalAwaitPromise,
 		func(params *runtime.EvaluateParams) { params.UserGesture = &isUser }))
 }
@@ -242,8 +242,8 @@ func (p *tab) text(selector string) string {
 	return s
 }
 
-// click clicks in the middle of the element that the selector matches, and repeats this until the element receives the click.
-// On a busy machine, the page may move the element between the measurement of its place and the click.
+// click clicks in the middle of the element that the selector matches. It tries again until the element receives the click:
+// on a busy machine, the page may move the element after clickOnce has measured its place.
 func (p *tab) click(selector string) {
 	p.t.Helper()
 	for range 20 {

@@ -59,7 +59,7 @@ func newColumnRoles(shape *rowjson.Shape, timeColumn, tagsColumn string) (*colum
 		return t.Kind == rowjson.Timestamp || t.Kind == rowjson.TimestampTZ
 	})
 	if c.time >= 0 && !holdsTimes(&shape.Columns[c.time].Type) {
-		c.time = -1 // columnChecker reports this
+		c.time = -1 // columnChecker reports that the column is unsuitable
 	}
 	c.tags = findColumn(shape, tagsColumn, func(t *rowjson.Type) bool {
 		return t.Kind == rowjson.Array && t.Elem.Kind == rowjson.Text
@@ -110,7 +110,8 @@ func holdsTimes(t *rowjson.Type) bool {
 	return rowjson.IsTime(t) || t.Kind == rowjson.Number
 }
 
-// holdsTags reports whether a column of the type can hold the tags of a vote: a text, a JSON value, or an array of these.
+// holdsTags reports whether a column of the type can hold the tags of a vote: a text, a JSON value, or an array of texts or
+// JSON values.
 func holdsTags(t *rowjson.Type) bool {
 	for t.Kind == rowjson.Array {
 		t = t.Elem

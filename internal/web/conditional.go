@@ -48,8 +48,8 @@ func lastModified(modified time.Time) time.Time {
 	return second
 }
 
-// withoutAmbiguousDates returns the request without those conditions whose date may stand for two versions from the same
-// second.
+// withoutAmbiguousDates returns the request without conditions whose date may stand for two versions of the file that were
+// written in the same second.
 func withoutAmbiguousDates(r *http.Request, modified time.Time) *http.Request {
 	isYoung := !lastModified(modified).Equal(modified.Truncate(time.Second))
 	ifRange := r.Header.Get("If-Range")
@@ -68,8 +68,8 @@ func withoutAmbiguousDates(r *http.Request, modified time.Time) *http.Request {
 	return r
 }
 
-// wantsGzip reports whether the answer is to be compressed. Ranges, and conditions other than If-None-Match, refer to the
-// uncompressed file.
+// wantsGzip reports whether the answer is to be compressed. A range, or a condition other than If-None-Match, refers to the
+// uncompressed file, so an answer to such a request is not compressed.
 func wantsGzip(r *http.Request) bool {
 	for _, name := range []string{"Range", "If-Match", "If-Unmodified-Since", "If-Modified-Since"} {
 		if r.Header.Get(name) != "" {

@@ -51,9 +51,9 @@ func serveUntilDone(ctx context.Context, srv *http.Server, l net.Listener, limit
 // because behind a proxy all callers have the same address.
 //
 // A connection is held while an admitted request is answered on it. A held connection is never closed to make room. Admitted
-// requests are far fewer than limit (see maxRequests and maxStreams), so there is always another connection to close. Until its
-// request is admitted, a connection counts as waiting, because a caller can send half a header or body, or leave an answer
-// unread.
+// requests are far fewer than limit (see maxRequests and maxStreams), so there is always another connection to close. A
+// connection counts as waiting until its request is admitted. Otherwise, callers that send half a header or half a body, or
+// that do not read their answers, could fill all connections.
 type connections struct {
 	limit  int
 	served sync.WaitGroup // counts the connections that the server has not finished with

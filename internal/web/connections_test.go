@@ -66,7 +66,8 @@ func TestHealthWhileAllConnectionsAreTaken(t *testing.T) {
 	}
 }
 
-// A request that is being answered keeps its connection, however many idle connections follow.
+// TestAdmittedRequestsKeepTheirConnections checks that an admitted request keeps its connection, however many idle
+// connections follow.
 func TestAdmittedRequestsKeepTheirConnections(t *testing.T) {
 	t.Parallel()
 	var source atomic.Value
@@ -91,7 +92,7 @@ func TestAdmittedRequestsKeepTheirConnections(t *testing.T) {
 	h.awaitAccepted(t, 1+2*maxConnections)
 	checkHealth(t, addr, "idle")
 	source.Store("afterwards")
-	for line := ""; !strings.Contains(line, "afterwards"); { // an event that the server creates only now
+	for line := ""; !strings.Contains(line, "afterwards"); { // the server creates this event only now, so the stream is still open
 		if line, err = events.ReadString('\n'); err != nil {
 			t.Fatalf("the stream was cut off: %v", err)
 		}
@@ -139,6 +140,6 @@ func TestHeldConnectionsLeaveRoom(t *testing.T) {
 	if len(s.open) != 1 || s.open[server] != held {
 		t.Error("the held connection was closed")
 	}
-	holdConn(context.Background())() // without a server, a request has no connection to hold
+	holdConn(context.Background())() // must not panic: without a server, a request has no connection to hold
 	holdConn(httptest.NewRequest("GET", "/", nil).Context())()
 }

@@ -79,9 +79,10 @@ func appendCellText(dst, value []byte, kind rowjson.Kind) []byte {
 // appendDisarmed appends text with an apostrophe before each character that could start a formula in a spreadsheet. The text comes
 // from users.
 //
-// A formula starts at the start of a cell. On systems that separate lists by semicolons, Excel treats the commas and quotes of
-// the file as text, so a cell also starts after each semicolon, tab and line break of the text. Quotes, spaces and invisible
-// characters may come before the formula. In some languages, the full-width forms of =, +, - and @ start a formula, too.
+// A formula starts at the start of a cell. If the system separates lists by semicolons, Excel treats the commas and quotes
+// of the file as text. A cell then also starts after each semicolon, tab and line break of the text. Quotes, spaces and
+// invisible characters may come before the formula. In some languages, the full-width forms of =, +, - and @ start a
+// formula, too.
 func appendDisarmed(dst, text []byte) []byte {
 	atStart, first := true, true
 	for ; len(text) > 0; first = false {

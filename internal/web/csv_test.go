@@ -8,8 +8,8 @@ import (
 	"capture/snapshot"
 )
 
-// TestExportCSVIntoPostgres imports the exported CSV with Postgres' COPY, and compares the rows: NULL stays NULL, and an empty
-// text stays an empty text, in every column and row.
+// TestExportCSVIntoPostgres imports the exported CSV with Postgres' COPY, and checks that the rows are the same. In every
+// column and row, NULL must stay NULL, and an empty text must stay an empty text.
 func TestExportCSVIntoPostgres(t *testing.T) {
 	d := statefiletest.NewDB(t)
 	const columns = "(first text, id int PRIMARY KEY, n numeric, f float8, yes bool, last text)"

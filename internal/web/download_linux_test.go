@@ -9,8 +9,8 @@ import (
 	"capture/internal/filetest"
 )
 
-// A file server can have a lease on the file or on the token file. The kernel then makes capture wait until the file server gives
-// up the lease.
+// TestDownloadOfALeasedFile checks that a download succeeds if another program, such as a file server, has a lease on the
+// file or on the token file. The kernel makes capture wait until that program gives up the lease.
 func TestDownloadOfALeasedFile(t *testing.T) {
 	token := strings.Repeat("t", minTokenLength)
 	h := newHarness(t, func(c *Config) { c.TokenFile = filepath.Join(filepath.Dir(c.Path), "token") })

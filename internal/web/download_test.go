@@ -76,7 +76,8 @@ func TestRanges(t *testing.T) {
 		t.Errorf("a thousand overlapping ranges: %d, %d bytes", w.Code, w.Body.Len())
 	}
 
-	// The new version has the same length and is written in the same second.
+	// The new version has the same length and is written in the same second, so only the entity tag tells the two versions
+	// apart.
 	h.replace(t, "feedback.json", version(2))
 	if w = h.do("GET", "/feedback.json", "Range", "bytes=2-15", "If-Range", etag); w.Code != 200 || w.Body.String() != version(2) {
 		t.Errorf("If-Range with an old version: %d, %d bytes", w.Code, w.Body.Len())

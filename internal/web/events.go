@@ -21,7 +21,7 @@ type eventsHandler struct {
 	hub      *hub
 	tables   *tables
 	status   func() capture.Status
-	joined   chan *snapshot.View // receives the current state when a stream has subscribed; has room for one state
+	joined   chan *snapshot.View // serveStream sends the current state to run when a stream has subscribed; has room for one state
 	stopping <-chan struct{}     // closed when the server stops
 }
 
@@ -50,7 +50,7 @@ func (h *eventsHandler) serveStream(w http.ResponseWriter, r *http.Request) {
 	event, ok := statusEvent(h.status()), true
 	select {
 	case h.joined <- h.tables.view():
-	default: // run has yet to receive an older state
+	default: // run needs only one state, and the channel still holds an older one
 	}
 	for ok {
 		if _, err := w.Write(event); err != nil || conn.Flush() != nil {
@@ -81,11 +81,11 @@ func (h *eventsHandler) run() {
 		}
 		for !h.hub.isEmpty() {
 			select {
-			case <-h.joined: // not needed: the votesWatcher has begun with an earlier state
+			case <-h.joined: // dropped, because the votesWatcher has begun with an earlier state
 			default:
 			}
-			// The status is read before the state is read, and sent after that. A client that sees in the status that there are
-			// votes, and loads them, therefore gets an event for each later change.
+			// The status is read before the state, and sent after the state was read. If a client loads the votes because the status
+			// reports votes, it therefore gets an event for each later change.
 			statusEvent := status.nextEvent(h.status(), time.Now())
 			votesEvent := votes.nextEvent(h.tables.view())
 			for _, event := range [][]byte{statusEvent, votesEvent} {
@@ -127,9 +127,10 @@ func (s *statusWatcher) nextEvent(st capture.Status, now time.Time) []byte {
 	return statusEvent(st)
 }
 
-// votesWatcher creates an event whenever the table has changed since the previous check. The event contains the new rows: those
-// that are newer than every row of the previous state. It does not contain other rows that were inserted, changed or deleted;
-// the client requests these again. votesWatcher keeps no View, since a View would keep its rows in memory.
+// votesWatcher creates an event whenever the table has changed since the previous check. The event contains the new rows:
+// the rows that are newer than every row of the previous state. If other rows were inserted, changed or deleted, the event
+// does not contain them, and the client requests them again. votesWatcher keeps no View, since a View would keep its rows in
+// memory.
 type votesWatcher struct {
 	tables *tables
 

@@ -12,7 +12,8 @@ import (
 	"capture/snapshot"
 )
 
-// If rows cannot be read back from the spill file, the next event still contains all new votes, and no others.
+// TestVotesEventsAfterUnreadableRows checks that, if rows cannot be read back from the spill file, the next event still
+// contains all new votes and no other votes.
 func TestVotesEventsAfterUnreadableRows(t *testing.T) {
 	r := newRowsTable(t, votesShape())
 	folder, damaged := t.TempDir(), false
@@ -63,7 +64,7 @@ func TestVotesEventsAfterUnreadableRows(t *testing.T) {
 	}
 }
 
-// spoil empties the nameless files of this process in a folder.
+// spoil empties the files that this process has open and that were created in folder. These files have no name any more.
 func spoil(t *testing.T, folder string) {
 	t.Helper()
 	fds, err := os.ReadDir("/proc/self/fd")

@@ -94,7 +94,7 @@ func TestChangeRightAfterFirstCopyGetsEvent(t *testing.T) {
 	var watched, copied atomic.Bool
 	h := newTableHarness(t, r, func(cfg *Config) {
 		cfg.Status = func() capture.Status {
-			if watched.Load() && !copied.Swap(true) { // the copy ends when the server has just read the table's state, or is about to
+			if watched.Load() && !copied.Swap(true) { // the copy ends while the server reads the status
 				r.Load(votesShape(), snapshot.Origin{})
 				r.vote(1, "copied", "a", "{}", "c", "2026-01-01 00:00:00")
 				r.commit()

@@ -20,8 +20,8 @@ type filter struct {
 	question questionID // selected question; zero means any question
 }
 
-// parseQuery parses the query of a request. Its error is meant for the client. A parameter with a wrong encoding must not be
-// ignored: without the filter in it, the answer would contain all votes.
+// parseQuery parses the query of a request. Its error is meant for the client. parseQuery must not ignore a parameter with a
+// wrong encoding: without this filter, the answer would contain all votes.
 func parseQuery(r *http.Request) (url.Values, error) {
 	query, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {

@@ -23,7 +23,7 @@ import (
 	"capture/snapshot"
 )
 
-// harness is a Server without a daemon, for tests that need no daemon.
+// harness is a Server for tests that need no daemon.
 type harness struct {
 	*Server
 	dir string
@@ -92,8 +92,8 @@ var callers = sync.OnceValues(func() (client, server net.Conn) {
 	return client, server
 })
 
-// request returns a request from this machine that uses this machine's name. pairs are names and values of headers; Host and
-// Remote set the request's host and the caller's address instead.
+// request returns a request that comes from this machine and has a name of this machine as its Host. pairs are names and
+// values of headers. The names Host and Remote instead set the request's host and the caller's address.
 func request(method, target string, pairs ...string) *http.Request {
 	r := httptest.NewRequest(method, target, nil)
 	client, server := callers()
@@ -163,8 +163,8 @@ func (l countingListener) Accept() (net.Conn, error) {
 	return c, err
 }
 
-// awaitAccepted waits until the server has accepted n connections. A client's connection is established earlier: as soon as the
-// kernel has queued it.
+// awaitAccepted waits until the server has accepted n connections. For a client, its connection is established earlier: as
+// soon as the kernel has queued it for the server.
 func (h *harness) awaitAccepted(t *testing.T, n int) {
 	t.Helper()
 	for limit, began := busy.Limit(30*time.Second), time.Now(); h.accepted.Load() < int64(n); time.Sleep(time.Millisecond) {

@@ -6,8 +6,8 @@ import (
 	"strconv"
 )
 
-// Values of Cache-Control for answers that contain texts of users. No shared cache may store them. A browser may store
-// feedback.json, but must ask each time whether it has changed.
+// Values of Cache-Control for answers that contain texts of users. No shared cache may store such an answer. With
+// askEachTime, a browser may store feedback.json, but must ask each time whether the file has changed.
 const (
 	noStore     = "private, no-store"
 	askEachTime = "private, no-cache"

@@ -27,9 +27,9 @@ const (
 const (
 	maxConnections = 512 // above this number, the connection that has waited longest is closed: writing feedback.json needs file descriptors, too
 	maxRequests    = 64  // requests that read votes or the disk
-	maxCompressors = 4   // further downloads are sent uncompressed, to leave processor time to the daemon
-	maxSearches    = 4   // further searches wait
-	maxExports     = 4   // each export keeps a state of the table in memory until it ends
+	maxCompressors = 4   // downloads that are compressed; further ones are sent uncompressed, to leave processor time to the daemon
+	maxSearches    = 4   // searches in progress; further searches wait
+	maxExports     = 4   // few, because each export keeps a state of the table in memory until it ends
 	maxStreams     = 32
 	maxScrapes     = 8 // requests for /metrics
 )

@@ -36,7 +36,8 @@ func setFilter() error {
 	return nil
 }
 
-// In a sandbox without netlink, every user of this machine is answered over loopback, and the log contains a warning.
+// TestSandboxWithoutNetlink checks that in a sandbox without netlink, every user of this machine is answered over loopback,
+// and that the log contains a warning.
 func TestSandboxWithoutNetlink(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

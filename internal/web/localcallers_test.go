@@ -25,7 +25,7 @@ import (
 	"capture/snapshot"
 )
 
-// Two users of this machine: neither is root, and neither needs to exist.
+// IDs of two users of this machine. Neither user is root. The users need not exist.
 const (
 	captureUser = 4711
 	otherUser   = 4712
@@ -152,7 +152,7 @@ func getFile(t *testing.T, address string, header ...string) int {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.Host = "localhost" // what an attacker sends through a proxy
+	r.Host = "localhost" // an attacker can send this name through a proxy
 	for i := 0; i < len(header); i += 2 {
 		r.Header.Set(header[i], header[i+1])
 	}
@@ -206,8 +206,8 @@ func TestProxyOfAnotherUserIsRefused(t *testing.T) {
 	}
 }
 
-// A proxy that runs as capture's own user is recognized by the header fields that it adds, even if the client has already sent
-// an empty field of the same name.
+// TestProxyHeadersAreRefused checks that a proxy that runs as capture's own user is refused because of the header fields
+// that it adds. This must also work if the client has already sent an empty field of the same name.
 func TestProxyHeadersAreRefused(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, nil)
@@ -247,7 +247,7 @@ func TestCallerThatIsGoneIsRefused(t *testing.T) {
 			return capture.SnapshotResult{}, nil
 		}
 	})
-	// The caller ends before the server sees the connection.
+	// Each caller ends before the server sees its connection, because the server starts only after all callers have ended.
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

@@ -11,7 +11,8 @@ import (
 	"capture/internal/markdown"
 )
 
-// markdownHandler serves the answers in a vote as trees of elements. Models write the answers in Markdown.
+// markdownHandler serves the answers in a vote. Models write the answers in Markdown, and the page gets them as trees of
+// elements.
 type markdownHandler struct {
 	tables *tables
 	parser *markdown.Parser

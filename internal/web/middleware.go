@@ -16,8 +16,8 @@ import (
 	"golang.org/x/sync/semaphore"
 )
 
-// apiPolicy is the content security policy of every answer except the page. It forbids browsers to run, show or frame anything
-// in the answer.
+// apiPolicy is the content security policy of every answer except the page. With this policy, a browser does not run, show
+// or frame anything in the answer.
 const apiPolicy = "default-src 'none'; frame-ancestors 'none'"
 
 // middleware processes every request before its handler. wrap is the outer part, around the whole ServeMux. guard is the inner
@@ -41,7 +41,8 @@ func newMiddleware(cfg *Config, tickets *tickets) *middleware {
 	}
 }
 
-// wrap sets the security headers, counts and logs the request, discards its body, and handles a panic.
+// wrap sets the security headers, counts and logs the request, discards its body, and handles a panic. It answers 404 if the
+// path is not clean.
 func (m *middleware) wrap(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
@@ -70,7 +71,7 @@ func (m *middleware) wrap(next http.Handler) http.Handler {
 func (m *middleware) record(w *responseWriter, r *http.Request) {
 	code := w.code
 	if code == 0 {
-		code = http.StatusOK // net/http sends it if the handler wrote nothing
+		code = http.StatusOK // net/http sends this code if the handler wrote nothing
 	}
 	m.metrics.requests.WithLabelValues(w.route, strconv.Itoa(code)).Inc()
 	if !w.stream {
@@ -115,7 +116,8 @@ func (m *middleware) recoverPanic(w *responseWriter) {
 		return
 	}
 	if v != http.ErrAbortHandler {
-		// Only messages of the Go runtime are certain not to contain a vote's text.
+		// Only messages of the Go runtime certainly contain no text of a vote. Of any other panic, the log therefore gets only the
+		// type.
 		what := fmt.Sprintf("%T", v)
 		if e, ok := v.(runtime.Error); ok {
 			what = e.Error()

@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// TestPageModules tests the pure functions of the page's modules. Each case is an expression over the module m, with its value
-// as JSON.
+// TestPageModules tests the pure functions of the page's modules. Each case is an expression and the expected value as JSON.
+// In the expression, m is the module.
 func TestPageModules(t *testing.T) {
 	if testing.Short() {
 		t.Skip("drives Chromium for seconds")
@@ -71,7 +71,8 @@ func TestPageModules(t *testing.T) {
 		"json.js": {
 			{`String(m.parseJSON("[12345678901234567890, 1.10, 1e400, 7]"))`, `"12345678901234567890,1.10,1e400,7"`},
 			{`m.parseJSON("[12345678901234567890, 7, {}, [], null]").map(m.isNested)`, `[false,false,true,true,false]`},
-			// A deeply nested value changes no number in other rows, whether the rows have lines of their own or not.
+			// A deeply nested value changes no number in other rows, whether each row is on a line of its own or all rows are on one
+			// line.
 			{`["", "\n"].map((end) => { const rows = ['{"a":"]}\\"{[","n":[12345678901234567890]}', '{"deep":' + "[".repeat(20000) + "]".repeat(20000) + "}", '{"n":1.10}'];
 				const answer = m.parseJSON('{"next":"\\"rows\\":[","rows":[' + end + rows.join("," + end) + end + '],"more":[]}');
 				return [answer.rows[0].a, String(answer.rows[0].n), Array.isArray(answer.rows[1].deep[0]), String(answer.rows[2].n), answer.next, answer.more].join(" "); })`,
@@ -90,7 +91,7 @@ func TestPageModules(t *testing.T) {
 			{`m.citationList([{title: "T", url: "javascript:alert(1)"}]).querySelector("li").innerHTML`, `"<span><span>T</span></span>"`},
 		},
 		"voterows.js": {
-			// The columns may become known after the votes.
+			// If the columns become known only after the votes, the list shows the votes again, with the text column.
 			{`(() => { const list = document.createElement("ol"), rows = new m.VoteRows(list), votes = [{key: "1", row: {a: "text"}}];
 				return [[], [{name: "a", role: "question"}]].map((columns) => { rows.show(votes, columns, {q: ""}); return list.textContent; }); })()`,
 				`["#1no text","#1text"]`},

@@ -45,7 +45,7 @@ func (t *tables) describeNamedColumns(shape *rowjson.Shape) string {
 	return foreign.Text(strings.Join(wrong, "; "))
 }
 
-// listFitting lists the columns whose types fit.
+// listFitting lists the quoted names of the columns whose types fit, for a message.
 func listFitting(shape *rowjson.Shape, fits func(*rowjson.Type) bool) string {
 	var names []string
 	for i := range shape.Columns {

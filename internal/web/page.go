@@ -20,8 +20,8 @@ var staticFiles embed.FS
 const pagePolicy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; " +
 	"base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
 
-// contentTypes are the content types of the page's parts, by file extension. The tables of package mime differ between
-// machines.
+// contentTypes are the content types of the page's parts, by file extension. The server does not use package mime, because
+// its types differ between machines.
 var contentTypes = map[string]string{
 	".html": "text/html; charset=utf-8",
 	".css":  "text/css; charset=utf-8",

@@ -187,7 +187,7 @@ func TestPageWhilePostgresIsStopped(t *testing.T) {
 	}
 	p.waitFor(`!document.querySelector("#banner").hidden && document.querySelector("#banner").innerText.includes("Not live")`)
 	p.screenshot("not-live")
-	// Search and votes still work.
+	// While Postgres is stopped, the page can still search and show votes.
 	p.click("#q")
 	p.write("password")
 	p.waitFor(`document.querySelectorAll("#votes li").length > 0 && [...document.querySelectorAll("#votes li")].every((li) => li.querySelector("mark"))`)
@@ -281,7 +281,7 @@ func TestPageOfAnotherTable(t *testing.T) {
 		}
 	}
 	p.screenshot("other-table-row")
-	p.reload() // the page reads the key from the address
+	p.reload() // the page must find the key in the address
 	p.waitFor(`document.querySelector("#vote").open && document.querySelector("#vote-body").innerText.includes("9007199254740993")`)
 	p.check(l.host)
 }
@@ -312,7 +312,8 @@ func TestAnswersAppearAsMarkdown(t *testing.T) {
 	p.check(l.host)
 }
 
-// A vote that a browser cannot show completely does not hide other votes, and the digits of their numbers do not change.
+// TestOddVotesHideNoOthers checks that a vote that a browser cannot show completely does not hide other votes, and does not
+// change the digits of numbers in other votes.
 func TestOddVotesHideNoOthers(t *testing.T) {
 	if testing.Short() {
 		t.Skip("drives Chromium for seconds")
@@ -345,7 +346,7 @@ func TestOddVotesHideNoOthers(t *testing.T) {
 	p.check(l.host)
 }
 
-// A proxy may serve the page below a path, with or without a file name in the address.
+// TestPageBelowAPath checks that the page works if a proxy serves it below a path.
 func TestPageBelowAPath(t *testing.T) {
 	if testing.Short() {
 		t.Skip("drives Chromium for seconds")
@@ -361,7 +362,7 @@ func TestPageBelowAPath(t *testing.T) {
 	proxy := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(target); r.SetXForwarded() }}
 	front := httptest.NewServer(http.StripPrefix("/tools/capture", proxy))
 	defer front.Close()
-	defer front.CloseClientConnections() // the page keeps its stream of events open
+	defer front.CloseClientConnections() // otherwise Close waits for the page's stream of events
 	p := openTab(t, desktop, front.URL+"/tools/capture/")
 	p.waitFor(`document.querySelector("#token").open`)
 	p.click("#token-input")
@@ -380,8 +381,8 @@ func TestPageBelowAPath(t *testing.T) {
 	p.check(strings.TrimPrefix(front.URL, "http://"), "401")
 }
 
-// The contrast is at least 3 to 1 between the bars for positive and negative votes, between each bar and its card, and between
-// the borders of inputs and their background (WCAG 2.1, 1.4.11).
+// TestColorsAreFarEnoughApart checks that the contrast is at least 3 to 1 (WCAG 2.1, 1.4.11) between the bars for positive
+// and negative votes, between each bar and its card, and between the borders of inputs and their background.
 func TestColorsAreFarEnoughApart(t *testing.T) {
 	style, err := staticFiles.ReadFile("static/style.css")
 	if err != nil {

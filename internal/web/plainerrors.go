@@ -8,8 +8,8 @@ import (
 	"strings"
 )
 
-// plainErrorListener makes net/http's own errors JSON, like all other errors. If net/http cannot parse a request, it answers in
-// plain text before any handler runs.
+// plainErrorListener turns net/http's own errors into JSON, the form of all other errors. If net/http cannot parse a
+// request, it answers in plain text before any handler runs.
 type plainErrorListener struct{ net.Listener }
 
 func (l plainErrorListener) Accept() (net.Conn, error) {
@@ -23,16 +23,17 @@ func (l plainErrorListener) Accept() (net.Conn, error) {
 // plainErrorConn is a connection that converts the errors that net/http writes. It has all methods of a TCP connection, because
 // net/http sends files by ReadFrom.
 //
-// net/http writes such an error by a single call of Write, in the place of an answer. So only the first Write on the connection,
-// and the first Write after a complete answer, can be an error. The other calls of Write continue an answer. They may begin
-// anywhere in a vote's text, and anybody may write a text that looks like an error. What the connection reads shows nothing about
-// answers: the next requests can arrive together with the first one, or during its answer.
+// net/http writes such an error with a single call of Write, instead of an answer. Therefore, only the first Write on the
+// connection, or the first Write after a complete answer, can be an error. Every other Write continues an answer and must
+// not be converted: it can begin anywhere in a vote's text, and a user can write a text that looks like an error. Reads do
+// not show where an answer ends, because the next request can arrive together with the previous request, or during the
+// answer.
 type plainErrorConn struct {
 	*net.TCPConn
 	answering bool // whether something has been written since the last complete answer
 }
 
-// endAnswer records that the answer is complete. net/http never writes at the same time.
+// endAnswer records that the answer is complete. It needs no lock, because net/http does not call Write at the same time.
 func (c *plainErrorConn) endAnswer() { c.answering = false }
 
 func (c *plainErrorConn) Write(p []byte) (int, error) {

@@ -69,7 +69,8 @@ func TestEveryErrorIsJSON(t *testing.T) {
 	}
 }
 
-// A vote's text that looks like an error of package net/http arrives unchanged, wherever the server divides its answer.
+// TestTextLikeAnErrorIsNotConverted checks that a vote's text that looks like an error of package net/http arrives
+// unchanged, even if a Write of the server begins with this text.
 func TestTextLikeAnErrorIsNotConverted(t *testing.T) {
 	const head = "HTTP/1.1 404 Not Found"
 	hostile := head + string(errorHeaders) + "404 page not found"
@@ -94,7 +95,8 @@ func TestTextLikeAnErrorIsNotConverted(t *testing.T) {
 		if err != nil || !bytes.Contains(body, []byte(hostile)) {
 			t.Fatalf("the text starts at byte %d: %v, %.600q", bytes.Index(raw, []byte(head)), err, raw[max(0, len(raw)-600):])
 		}
-		// package net/http writes 4 kB at a time, so the second write starts after 4 kB.
+		// Package net/http writes 4 kB at a time, so the second Write begins after 4 kB. The next round adds padding before the
+		// text, so that the text begins there.
 		before := 4<<10 - bytes.Index(raw, []byte(head))
 		if before == 0 {
 			return
@@ -123,7 +125,8 @@ func TestErrorAfterAnAnswerIsJSON(t *testing.T) {
 	}
 }
 
-// The next request may begin to arrive during an answer. Even then, the rest of the answer is not converted.
+// TestNextRequestDuringAnAnswer checks that the rest of an answer is not converted, even if the next request begins to
+// arrive during the answer.
 func TestNextRequestDuringAnAnswer(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

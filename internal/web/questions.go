@@ -118,9 +118,9 @@ func appendComparedText(dst, text []byte) []byte {
 // questionGroups finds the questions with the most negative votes in two passes over the rows. A table may have millions of
 // different questions of any length, so the number of questions that are counted is bounded, and so is the text of each.
 //
-// The first pass counts the negative votes in buckets. Many questions may share a bucket. The second pass counts exactly the
-// votes of the questions in the fullest buckets. A question has at most as many negative votes as its bucket. So each question
-// outside the fullest buckets has fewer negative votes than the emptiest of these buckets.
+// The first pass counts the negative votes in buckets. Many questions may share a bucket, so a question has at most as many
+// negative votes as its bucket. The second pass counts exactly the votes of the questions in the fullest buckets. Each
+// question outside these buckets has fewer negative votes than the emptiest of them.
 type questionGroups struct {
 	buckets []uint32
 	shift   int    // number of bits of a question's hash that do not choose the bucket
@@ -215,9 +215,9 @@ type questionCount struct {
 
 // worst returns the questions with the most negative votes, the worst first.
 func (g *questionGroups) worst() []questionCount {
-	// If not all questions were counted, chance decides which questions with few negative votes were counted. Questions with a
-	// single negative vote, of which there may be millions, are then left out. All other counted questions stay in the list,
-	// although the list may lack questions with as many negative votes.
+	// If not all questions were counted, chance decides which questions with few negative votes were counted. The list
+	// therefore leaves out questions with a single negative vote, of which there may be millions. All other counted questions
+	// stay in the list, although some uncounted questions may have as many negative votes.
 	minimum := 1
 	if !g.complete {
 		minimum = 2

@@ -116,7 +116,8 @@ func TestQuestionsWithNegativeVotes(t *testing.T) {
 	}
 }
 
-// A table need not have times, questions or tags.
+// TestQuestionsOfOtherTables checks tables that lack times, questions or tags, or that store tags and times in columns of
+// other types.
 func TestQuestionsOfOtherTables(t *testing.T) {
 	shape := func(columns ...rowjson.Column) *rowjson.Shape {
 		return &rowjson.Shape{Schema: "public", Table: "t", Fingerprint: "t", Key: []int{0},
@@ -173,7 +174,8 @@ func TestQuestionsOfOtherTables(t *testing.T) {
 	}
 }
 
-// However many questions there are, those with the most negative votes are found and counted exactly, in bounded memory.
+// TestManyQuestions checks that the questions with the most negative votes are found and counted exactly, in bounded memory,
+// however many questions there are.
 func TestManyQuestions(t *testing.T) {
 	for name, c := range map[string]struct {
 		distinct int // number of questions

@@ -47,7 +47,8 @@ func (s *Server) routes(cfg *Config) []route {
 	}
 }
 
-// newMux returns a ServeMux for the routes that answers 404 and 405 as JSON. The function guard returns the handler of a route.
+// newMux returns a ServeMux for the routes. It answers an unknown path with 404 and a wrong method with 405, both as JSON.
+// The function guard returns the handler of a route.
 func newMux(routes []route, guard func(route) http.Handler) *http.ServeMux {
 	mux := http.NewServeMux()
 	methods := map[string][]string{} // allowed methods by pattern

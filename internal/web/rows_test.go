@@ -9,7 +9,7 @@ import (
 	"capture/snapshot/rowjson"
 )
 
-// These are types as the catalog describes them.
+// Types of columns, as Postgres' catalog describes them.
 var (
 	textType = rowjson.Type{Kind: rowjson.Text, OID: 25}
 	intType  = rowjson.Type{Kind: rowjson.Number, OID: 23}
@@ -50,7 +50,7 @@ func newRowsTable(t testing.TB, shape *rowjson.Shape) *rowsTable {
 	return &rowsTable{tab, enc, t}
 }
 
-// put adds a row; "\x00" stands for NULL.
+// put adds a row with the given texts of its columns. The text "\x00" stands for NULL.
 func (r *rowsTable) put(values ...string) {
 	r.t.Helper()
 	texts := make([][]byte, len(values))

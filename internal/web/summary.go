@@ -23,7 +23,7 @@ type summary struct {
 	Columns []summaryColumn `json:"columns"`
 	Rows    int             `json:"rows"`
 	Version uint64          `json:"version"`
-	Current bool            `json:"current"` // whether the counts are of this version; if not, they are older or missing
+	Current bool            `json:"current"` // whether the counts below belong to this version; if not, they are older or missing
 
 	Days      []dayCount      `json:"days,omitzero"`       // votes per day, oldest first; missing if the table has no time column
 	Tags      []tagCount      `json:"tags,omitzero"`       // votes per tag, most frequent tag first; missing if the table has no column of tags

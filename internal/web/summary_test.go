@@ -44,7 +44,7 @@ func TestSummary(t *testing.T) {
 	}
 }
 
-// readSummary returns the summary once its counts are those of the current state.
+// readSummary waits until the counts of the summary belong to the current state, and returns the summary.
 func (h *harness) readSummary(t *testing.T) summary {
 	t.Helper()
 	for deadline := time.Now().Add(patience); ; {
@@ -62,7 +62,7 @@ func (h *harness) readSummary(t *testing.T) summary {
 	}
 }
 
-// If all votes are old, the days end with the day of the newest vote.
+// TestSummaryEndsWithTheNewestVote checks that the days end with the day of the newest vote if all votes are old.
 func TestSummaryEndsWithTheNewestVote(t *testing.T) {
 	r := fiveVotes(t)
 	r.vote(6, "a", "b", `{Incorrect}`, "", "2027-06-02 00:00:00") // later than every day on which the test counts
@@ -124,7 +124,7 @@ func TestSummaryCountsTagsPerWeek(t *testing.T) {
 	}
 }
 
-// However long the texts of users are, the size of the summary stays bounded.
+// TestSummaryOfHugeTexts checks that the size of the summary stays bounded, however long the texts of users are.
 func TestSummaryOfHugeTexts(t *testing.T) {
 	t.Parallel()
 	r := newRowsTable(t, votesShape())

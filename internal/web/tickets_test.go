@@ -74,7 +74,7 @@ func testTicketIsForOneDownload(t *testing.T) {
 	if w := h.do("GET", target+ticket); w.Code != 200 || !strings.Contains(w.Body.String(), "Rue de l'Église") || strings.Contains(w.Body.String(), "password") {
 		t.Errorf("with a filter: %d %s", w.Code, w.Body)
 	}
-	// A proxy may change the order and the encoding of the parameters.
+	// A proxy may change the order and the encoding of the parameters. The ticket must still be valid.
 	expect("other form, same meaning", 200, "GET", "/api/votes.csv?ticket="+h.getTicket(t, target)+"&from=2026-01-01&q=caf%c3%a9%20est")
 	for what, c := range map[string]struct {
 		target string
@@ -158,7 +158,7 @@ func TestTicketIsUsedOnce(t *testing.T) {
 	if n := served.Load(); n != 1 {
 		t.Errorf("%d of 20 were served", n)
 	}
-	// net/http may log a malformed request.
+	// net/http may log a malformed request, so the test sends one that contains the ticket.
 	c := dial(t, addr)
 	c.Write([]byte("GET /api/votes.json?ticket=" + ticket + " HTTP/1.1\r\nHost: a b\r\n\r\n"))
 	c.Read(make([]byte, 100))

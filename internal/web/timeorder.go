@@ -195,7 +195,7 @@ func newTimeMerge(parts []timedPart, after *place) (*timeMerge, error) {
 	for i := range parts {
 		at := 0
 		if times := parts[i].times; after != nil {
-			// Of the rows with the time after.time, only those with a lower key than after.key follow.
+			// Of the rows whose time equals after.time, only the rows with a lower key than after.key come after the place.
 			at = sort.Search(len(times), func(j int) bool { return times[j] <= after.time })
 			switch {
 			case i > withKey:
@@ -261,7 +261,7 @@ func (m *timeMerge) Pop() any {
 	return last
 }
 
-// placePrefix begins the text of a place in a table that is ordered by time.
+// placePrefix is the start of a place's text in a table that is ordered by time.
 const placePrefix = "t"
 
 // placeText returns a place as the API prints it: t1750179480000000:42 with the microseconds since 1970 and the key, or 42

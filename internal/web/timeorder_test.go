@@ -14,7 +14,7 @@ import (
 	"capture/snapshot/rowjson"
 )
 
-// feedbackShape returns the shape of a table as many newer applications create it: random keys, and a time.
+// feedbackShape returns the shape of a table with random keys and a time, as many newer applications create it.
 func feedbackShape() *rowjson.Shape {
 	return &rowjson.Shape{Schema: "public", Table: "feedback", Key: []int{0}, Columns: []rowjson.Column{
 		{Name: "id", TypeName: "uuid", Type: rowjson.Type{Kind: rowjson.Text, OID: 2950}},
@@ -23,14 +23,14 @@ func feedbackShape() *rowjson.Shape {
 	}}
 }
 
-// timedRow is a row of the model that the pages are compared with.
+// timedRow is a row of the model: the list of rows with which the test compares the pages.
 type timedRow struct {
 	id, at string
 	micros int64
 }
 
-// A client reads all pages while other votes are inserted. Each vote that existed at the first page is on exactly one page,
-// newest first. It does not matter how many votes have the same time, or no time.
+// TestPagesByTime reads all pages while other votes are inserted. It checks that each vote that existed at the first page is
+// on exactly one page, newest first, however many votes have the same time or no time.
 func TestPagesByTime(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
@@ -125,7 +125,8 @@ func TestPagesByTime(t *testing.T) {
 	}
 }
 
-// An event contains a new vote whatever its key is. A page may begin after the key of a vote. An unknown key is refused.
+// An event contains a vote that is newer than all others, whatever its key is. A page may begin after the key of a vote. An
+// unknown key is refused.
 func TestNewVotesByTime(t *testing.T) {
 	table := newRowsTable(t, feedbackShape())
 	table.put("b0000000-0000-4000-8000-000000000000", "2026-01-01 00:00:00+00", "first")

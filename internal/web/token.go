@@ -26,7 +26,7 @@ type tokenFile struct {
 	log     hclog.Logger
 
 	mu       sync.Mutex
-	weakness string // weaknesses that were found last, or ""; logged only when they change
+	weakness string // weaknesses that were found last, or ""; weaknesses are logged only if they differ from these
 }
 
 // newTokenFile returns the tokenFile at path. It logs weaknesses of the present token. It does not fail if the file cannot be
@@ -78,8 +78,8 @@ func (t *tokenFile) read() (string, error) {
 	return token, err
 }
 
-// ReadToken returns the token in the file at path, without surrounding white space, and the file's mode. It returns an error if
-// the file is no token file: the server would refuse every request.
+// ReadToken returns the token in the file at path, without surrounding white space, and the file's mode. It returns an error
+// if the file contains no valid token. With such a file, the server would refuse every request.
 func ReadToken(path string) (token string, mode fs.FileMode, err error) {
 	f, err := disk.OpenLinked(path)
 	if err != nil {

@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// A wrong token delays its own answer, and no other request.
+// TestWrongTokenWaitsAlone checks that a wrong token delays its own answer, but no other request.
 func TestWrongTokenWaitsAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHarness(t, func(c *Config) { c.TokenFile = writeToken(t) })
@@ -36,7 +36,7 @@ func TestWrongTokenWaitsAlone(t *testing.T) {
 			code  int
 		}{
 			{[]string{"Authorization", "Bearer abc"}, 200},
-			{nil, 401}, // a browser that does not know yet that a token is required
+			{nil, 401}, // a browser sends no token before it knows that a token is required
 		} {
 			if w := h.do("GET", "/feedback.json", c.pairs...); w.Code != c.code || time.Since(start) != 0 {
 				t.Errorf("%q beside the guesses: %d after %s", c.pairs, w.Code, time.Since(start))

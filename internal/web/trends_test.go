@@ -9,7 +9,8 @@ import (
 	"capture/internal/pgserver"
 )
 
-// The page shows the questions with negative votes and the tags per week. A click on either shows the votes.
+// TestPageShowsTrends checks that the page shows the questions with negative votes, and the tags per week. A click on a
+// question or a tag must show its votes.
 func TestPageShowsTrends(t *testing.T) {
 	if testing.Short() {
 		t.Skip("drives Chromium for seconds")

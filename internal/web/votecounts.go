@@ -14,7 +14,7 @@ const (
 	countRest = 9                      // pause after a count, as a multiple of its duration
 )
 
-// voteCounts are the counts of all votes in one state of the table, on one day, as /api/summary shows them.
+// voteCounts are the counts of the votes in one state of the table, as /api/summary shows them on one day.
 type voteCounts struct {
 	version uint64
 	shape   string // fingerprint of the shape
@@ -36,8 +36,8 @@ type dayCount struct {
 	Negative int    `json:"negative"` // votes with other tags only
 }
 
-// isOf reports whether the counts are of the state t, counted today. Versions are comparable only between states of the same
-// shape.
+// isOf reports whether the counts belong to the state t, and were counted on the day today. Versions are comparable only
+// between states of the same shape.
 func (c *voteCounts) isOf(t tableView, today time.Time) bool {
 	return c.version == t.Version() && c.shape == t.Shape().Fingerprint && c.today == today.Format(time.DateOnly)
 }
@@ -184,7 +184,7 @@ func (c *counting) add(line []byte) {
 			c.questions.prepare(id)
 		}
 	}
-	*vote += questionVote(1 + max(day, 0)) // without times, all votes are of one day
+	*vote += questionVote(1 + max(day, 0)) // without times, every vote counts for the first day
 }
 
 // addQuestions counts the votes for the questions that were selected, in the second pass over the rows.

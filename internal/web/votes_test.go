@@ -41,12 +41,12 @@ func (h *harness) getVotes(t *testing.T, query string) votesAnswer {
 func TestVotesByFilter(t *testing.T) {
 	h := newTableHarness(t, fiveVotes(t), nil)
 	for _, c := range []struct{ query, keys string }{
-		{"", "4 3 2 1 5"}, // 5 has no time
+		{"", "4 3 2 1 5"}, // vote 5 has no time, so it comes last
 		{"limit=2", "4 3"},
 		{"limit=2&after=4", "3 2"},
 		{"after=1", "5"},
 		{"after=5", ""},
-		{"after=t1767398400000000:99", "4 3 2 1 5"}, // a deleted vote with the same time as 4
+		{"after=t1767398400000000:99", "4 3 2 1 5"}, // the place of a deleted vote with the same time as vote 4
 		{"after=t1767398400000000:4", "3 2 1 5"},
 		{"after=t9223372036854775807:0", "4 3 2 1 5"},
 		{"q=password", "4 1"},
@@ -110,7 +110,8 @@ func TestVoteByKey(t *testing.T) {
 	}
 }
 
-// Whatever columns a key has, the API finds the row by the key that it returned, and a page can begin after that key.
+// TestKeysOfEveryKindLeadToTheirVotes checks that the API finds a row by the key that it returned, and that a page can begin
+// after this key, whatever columns the key has.
 func TestKeysOfEveryKindLeadToTheirVotes(t *testing.T) {
 	shape := &rowjson.Shape{Schema: "app", Table: "notes", Fingerprint: "notes", Key: []int{1, 0}, Columns: []rowjson.Column{
 		{Name: "n", TypeName: "integer", Type: intType},

@@ -190,7 +190,7 @@ func TestStopWithAStuckDownload(t *testing.T) {
 	}
 }
 
-// A handler works without the middleware around it.
+// TestHandlersAlone checks that a handler works without the middleware around it.
 func TestHandlersAlone(t *testing.T) {
 	h := newTableHarness(t, fiveVotes(t), nil)
 	h.replace(t, "feedback.json", version(1))
