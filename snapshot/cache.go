@@ -93,7 +93,8 @@ func (c *cache) retire(l *leaf, unshown, saved bool) {
 	}
 }
 
-// After a rollback has restored the groups, reset counts their pages as the resident pages and forgets the retired pages.
+// reset counts the pages of the groups as the resident pages, and forgets the retired pages. It is called after a rollback
+// has restored the groups.
 func (c *cache) reset(groups []*group) {
 	if c == nil {
 		return

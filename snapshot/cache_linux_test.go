@@ -19,8 +19,8 @@ import (
 	"capture/snapshot/spill"
 )
 
-// bounded returns a Table that has small pages and a memory limit, and a channel that receives what the Table passes to
-// onDamage.
+// bounded returns a Table that has small pages and a memory limit, and a channel that receives each error that the Table
+// passes to onDamage.
 func bounded(t *testing.T, limit int64) (tab *Table, damage chan error) {
 	damage = make(chan error, 10)
 	tab = newTable(4096, 4)
@@ -67,7 +67,8 @@ func load(tab *Table, n int, text string) (map[string]string, error) {
 	return rows, tab.Commit(Position{})
 }
 
-// TestCountKeysReadsPagesOnce: CountKeys reads only the keys of each page in the spill file, and reads them at most once.
+// TestCountKeysReadsPagesOnce checks that CountKeys reads only the keys of each page in the spill file, and reads them at
+// most once.
 func TestCountKeysReadsPagesOnce(t *testing.T) {
 	tab, damage := bounded(t, 8<<10)
 	if _, err := load(tab, 2000, "text"); err != nil {
@@ -99,9 +100,9 @@ func TestCountKeysReadsPagesOnce(t *testing.T) {
 	}
 }
 
-// TestSpillFileFull: while pages cannot be written to the spill file, they may exceed the memory limit by 1/overdraft. If a
-// transaction needs more memory, it fails, and the committed state does not change. Once the volume has room again,
-// transactions succeed.
+// TestSpillFileFull checks what happens if pages cannot be written to the spill file. The pages may then exceed the memory
+// limit by 1/overdraft. A transaction that needs more memory fails, and the committed state does not change. Once the volume
+// has room again, transactions succeed.
 func TestSpillFileFull(t *testing.T) {
 	tab, _ := bounded(t, 64<<10)
 	rows, err := load(tab, 200, "old")
@@ -149,7 +150,7 @@ func TestSpillFileFull(t *testing.T) {
 	if cache.resident > 64<<10*3/2 {
 		t.Errorf("%d bytes in memory", cache.resident)
 	}
-	cache.file, cache.retryAt = nil, time.Time{} // there is room again
+	cache.file, cache.retryAt = nil, time.Time{} // the next eviction opens a new spill file, which is not full
 	if rows, err = load(tab, 2000, "new"); err != nil || tab.Usage().Err != nil || tab.Usage().Spilled == 0 {
 		t.Fatal(err, tab.Usage())
 	}
@@ -158,7 +159,8 @@ func TestSpillFileFull(t *testing.T) {
 	}
 }
 
-// TestSpillFileStaysSmall: the space of pages that no View shows is reused, so the file does not grow while rows change.
+// TestSpillFileStaysSmall checks that the space of pages that no View shows is reused, so that the file does not grow while
+// rows change.
 func TestSpillFileStaysSmall(t *testing.T) {
 	tab, _ := bounded(t, 64<<10)
 	rows, err := load(tab, 4000, "text")
@@ -214,7 +216,7 @@ func TestSpillFileStaysSmall(t *testing.T) {
 	}
 }
 
-// TestHeldViewIsEvicted: a View that a slow reader holds does not keep its rows in memory.
+// TestHeldViewIsEvicted checks that a View that a slow reader holds does not keep its rows in memory.
 func TestHeldViewIsEvicted(t *testing.T) {
 	const limit = 256 << 10
 	tab, _ := bounded(t, limit)
@@ -255,7 +257,8 @@ func TestHeldViewIsEvicted(t *testing.T) {
 	}
 }
 
-// TestRetiredListIsPruned: with enough memory for all rows, the list of retired pages does not grow without bound.
+// TestRetiredListIsPruned checks that the list of retired pages does not grow without bound if there is enough memory for
+// all rows.
 func TestRetiredListIsPruned(t *testing.T) {
 	tab, _ := bounded(t, 1<<40)
 	if _, err := load(tab, 500, "text"); err != nil {
@@ -276,7 +279,7 @@ func TestRetiredListIsPruned(t *testing.T) {
 	}
 }
 
-// TestReloadOfTheSameRows: a second Load changes only the parts whose rows changed.
+// TestReloadOfTheSameRows checks that a second Load changes only the Parts whose rows have changed.
 func TestReloadOfTheSameRows(t *testing.T) {
 	for _, limit := range []int64{1 << 40, 16 << 10} {
 		tab, _ := bounded(t, limit)

@@ -27,9 +27,9 @@ func (c *cache) evictUntil(limit int64, groups []*group) error {
 	return nil
 }
 
-// nextVictim returns the next leaf whose page has not been used since the hand last passed it, or nil if there is none. This is
-// the CLOCK algorithm: the hand clears the referenced flag of each page that it passes. A page whose flag is still clear when
-// the hand returns is evicted.
+// nextVictim returns the next leaf whose page has not been used since the hand last passed it. It returns nil if there is no
+// such leaf. This is the CLOCK algorithm: the hand clears the referenced flag of each page that it passes. If the flag is
+// still clear when the hand comes back, the page is evicted.
 func (c *cache) nextVictim(groups []*group) (*leaf, *page) {
 	hand := &c.hand
 	for turns := 0; turns < 3; {

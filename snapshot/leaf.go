@@ -7,7 +7,7 @@ import (
 	"capture/snapshot/spill"
 )
 
-// leaf is a run of consecutive rows. A leaf is always in memory, while its page may be in the spill file only.
+// leaf is a run of consecutive rows. A leaf is always in memory, but its page may be only in the spill file.
 //
 // Once a View shows a leaf, its id, rows and live never change. Its page may be evicted, loaded again or rebased at any time,
 // but the rows stay the same. A reader therefore loads the field page once and uses the page that it gets. Readers never wait
@@ -78,8 +78,8 @@ func (l *leaf) clone(epoch uint64, p *page) *leaf {
 	return c
 }
 
-// If found is set, the row at index i has the given key, and putRow replaces the line of this row. Otherwise putRow inserts a
-// new row before index i.
+// putRow puts a row into l. If found is set, the row at index i has the given key, and putRow replaces its line. Otherwise
+// putRow inserts a new row before index i.
 func (l *leaf) putRow(i int, found bool, key, line []byte) {
 	l.page.Load().putRow(i, found, key, line)
 	l.updateTotals()

@@ -1,8 +1,8 @@
 package snapshot
 
-// A Table may begin with the rows of a file that an earlier run has written, instead of a copy of the Postgres table. The
-// pages of the Table then correspond to the places of the rows in that file, so that the next version can be written by
-// patching the file.
+// A Table may begin with the rows of a file that an earlier run has written, instead of a copy of the Postgres table. Each
+// page of the Table then has the rows of one place in that file. Therefore, the next version can be written by patching the
+// file.
 
 // EndPage makes the next row of the open Load begin a new Part, if this row comes after all rows that have been put. The
 // previous Part is not expected to grow, so EndPage frees its unused memory.

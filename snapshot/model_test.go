@@ -41,7 +41,8 @@ func fileOf(t *testing.T, v *View) string {
 	return b.String()
 }
 
-// TestTableEqualsModel compares random transactions, some of them rolled back, with a map. Old Views must not change.
+// TestTableEqualsModel applies random transactions to a Table and to a map, and compares the two. Some transactions are
+// rolled back. Old Views must not change.
 func TestTableEqualsModel(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	// With this seed, a delete within a reload once moved a row to another leaf and forgot that the row had been seen.
@@ -84,7 +85,8 @@ func TestTableEqualsModelOldRowsSpilled(t *testing.T) {
 
 const spillOld = -1 // value of the parameter limit for a Table that has no memory limit and spills old rows
 
-// spillOldRows makes tab spill its old rows. slack replaces leastSlack, and the volume always has room.
+// spillOldRows makes tab spill its old rows. The parameter slack replaces leastSlack. For the Table, the volume always has
+// room.
 func spillOldRows(t *testing.T, tab *Table, slack int64, onDamage func(error)) {
 	tab.SpillOldRows(t.TempDir(), onDamage)
 	tab.tree.old.least = slack
@@ -273,7 +275,7 @@ func check(t *testing.T, r *rand.Rand, v *View, rows map[string]string, key func
 	}
 }
 
-// checkFrozen checks that the Table may change none of its groups and leaves in place.
+// checkFrozen checks that the tree has frozen all its groups and leaves, so that it must clone them before a change.
 func checkFrozen(t *testing.T, tab *Table) {
 	t.Helper()
 	for _, g := range tab.tree.groups {

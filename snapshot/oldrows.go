@@ -53,8 +53,8 @@ const (
 	leastSlack    = 16 << 20 // minimum of the slack in bytes, so that small tables have no spill file
 	leastOwnShare = 32       // private lines of less than 1/leastOwnShare of a page are not worth a block of the spill file
 
-	// stuckShown is how long the method usage still reports stuck rows after their transaction. The report therefore continues
-	// through a sequence of large transactions, and also shows the stuck rows of a short transaction.
+	// stuckShown is how long the method usage still reports stuck rows after the end of their transaction. Without this time,
+	// the report would disappear between large transactions, and nobody would see the report of a short transaction.
 	stuckShown = time.Minute
 )
 
@@ -134,8 +134,8 @@ func (o *oldRows) enforceLimit(live int64) {
 	}
 }
 
-// spillTo moves old rows to the spill file until the old rows in memory use at most target bytes. fileBytes is the size of
-// feedback.json.
+// spillTo moves old rows to the spill file until the old rows in memory use at most target bytes. fileBytes is the
+// approximate size of feedback.json.
 func (o *oldRows) spillTo(target, fileBytes int64) error {
 	if err := o.checkRoom(o.bytes-target, fileBytes); err != nil {
 		return err
@@ -159,8 +159,9 @@ func (o *oldRows) recount() {
 	o.list = kept
 }
 
-// spillUntil moves old rows to the spill file until the old rows in memory use at most target bytes, or no other page is worth
-// a move. It begins with the pages that were changed first, because these pages are the least likely to change again.
+// spillUntil moves old rows to the spill file until the old rows in memory use at most target bytes, or until no other page
+// is worth a move. It begins with the pages that were changed first, because these pages are the least likely to change
+// again.
 func (o *oldRows) spillUntil(target int64) error {
 	o.shown.Store(o.file)
 	for _, old := range o.list {
@@ -230,7 +231,7 @@ func (l *oldLeaf) sharesLines(p *page) bool {
 	return q != nil && len(q.lines) > 0 && len(p.lines) > 0 && &q.lines[0] == &p.lines[0]
 }
 
-// ownBytes returns how much memory only p uses. p is the page of the leaf.
+// ownBytes returns how many bytes of memory only p uses. p is the page of the leaf.
 func (l *oldLeaf) ownBytes(p *page) int64 {
 	if l.sharesLines(p) {
 		return p.overhead() + int64(cap(p.ownLines))

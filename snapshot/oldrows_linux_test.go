@@ -16,8 +16,8 @@ import (
 	"capture/snapshot/rowjson"
 )
 
-// spilling returns a Table that spills its old rows once all of them together take more than slack bytes, and a channel that
-// receives what the Table passes to onDamage.
+// spilling returns a Table that spills its old rows once all of them together take more than slack bytes. It also returns a
+// channel that receives each error that the Table passes to onDamage.
 func spilling(t *testing.T, slack int64) (tab *Table, damage chan error) {
 	damage = make(chan error, 10)
 	tab = NewTable()
@@ -45,8 +45,8 @@ func fillOld(t *testing.T, tab *Table, n int) map[string]string {
 	return rows
 }
 
-// changeOld runs a resync of n rows. It changes one in every oneOf rows, and keeps the other rows. The rows arrive in random
-// order if random is set, and otherwise in the order of their keys.
+// changeOld runs a resync of n rows, and leaves the transaction open. One in every oneOf rows changes, and the other rows
+// are kept. The rows arrive in random order if random is set, and otherwise in the order of their keys.
 func changeOld(t *testing.T, tab *Table, rows map[string]string, n, oneOf int, text string, random bool) {
 	t.Helper()
 	if !tab.LoadChanges(&rowjson.Shape{}, Origin{}) {
@@ -67,10 +67,10 @@ func changeOld(t *testing.T, tab *Table, rows map[string]string, n, oneOf int, t
 	}
 }
 
-// TestOldRowsAreSpilled: a large transaction needs little more memory than the table. Until the Commit, old rows are in the
-// spill file, where readers find them.
+// TestOldRowsAreSpilled checks that a large transaction needs little more memory than the table. Until the Commit, its old
+// rows are in the spill file, where readers find them.
 func TestOldRowsAreSpilled(t *testing.T) {
-	const n, slack = 3600, 128 << 10 // with 3600 rows, the deletes and inserts are more than maxBufferedOps
+	const n, slack = 3600, 128 << 10 // with 3600 rows, there are more than maxBufferedOps deletes and inserts, so the transaction is large
 	for name, c := range map[string]struct {
 		change  func(tab *Table, rows map[string]string)
 		spilled float64 // maximum share of the table that is written to the spill file
@@ -105,7 +105,7 @@ func TestOldRowsAreSpilled(t *testing.T) {
 			v, held := tab.View(), file(rows)
 			before := liveHeap()
 			c.change(tab, rows)
-			fresh := 0 // the test's own copy of the new rows
+			fresh := 0 // bytes of the test's own copy of the new rows
 			for _, line := range rows {
 				if strings.Contains(line, "b") {
 					fresh += len(line)
@@ -142,8 +142,8 @@ func TestOldRowsAreSpilled(t *testing.T) {
 	}
 }
 
-// TestSweepSpillsNothing: a resync that deletes most rows moves nothing to the spill file, because old and new rows together
-// are not larger than the table was.
+// TestSweepSpillsNothing checks that a resync that deletes most rows moves nothing to the spill file, because old and new
+// rows together are not larger than the table was.
 func TestSweepSpillsNothing(t *testing.T) {
 	const n = 6000
 	tab, damage := spilling(t, 256<<10)
@@ -213,8 +213,8 @@ func checkOld(t *testing.T, v *View, want string) {
 	}
 }
 
-// TestSmallTransactionsSpillNothing: small transactions move nothing to the spill file, and neither does a large transaction in
-// a small table.
+// TestSmallTransactionsSpillNothing checks that small transactions move nothing to the spill file. A large transaction in a
+// small table must not move anything either.
 func TestSmallTransactionsSpillNothing(t *testing.T) {
 	tab, _ := spilling(t, leastSlack)
 	rows := fillOld(t, tab, 8000)
@@ -238,8 +238,9 @@ func TestSmallTransactionsSpillNothing(t *testing.T) {
 	}
 }
 
-// TestRollbackOfSpilledRows: a rolled-back transaction has moved rows of the table to the spill file. After the rollback, these
-// rows are rows of the table again. Small transactions can change them, and a later Load brings them back into memory.
+// TestRollbackOfSpilledRows rolls back a transaction that has moved rows of the table to the spill file. It checks that
+// these rows are rows of the table again, that small transactions can change them, and that a later Load brings them back
+// into memory.
 func TestRollbackOfSpilledRows(t *testing.T) {
 	const n = 2000
 	for _, random := range []bool{false, true} {
@@ -289,8 +290,9 @@ func TestRollbackOfSpilledRows(t *testing.T) {
 	}
 }
 
-// TestOldRowsCannotBeSpilled: if old rows cannot be moved to the spill file, they stay in memory, and the transaction succeeds.
-// Usage returns the reason until a minute after the transaction, or until a later transaction can spill its old rows.
+// TestOldRowsCannotBeSpilled checks that old rows stay in memory if they cannot be moved to the spill file, and that the
+// transaction succeeds. Usage must return the reason until a minute after the transaction, or until a later transaction can
+// spill its old rows.
 func TestOldRowsCannotBeSpilled(t *testing.T) {
 	const n = 4000
 	for name, fail := range map[string]func(t *testing.T, o *oldRows){
@@ -357,8 +359,9 @@ func TestOldRowsCannotBeSpilled(t *testing.T) {
 	}
 }
 
-// TestSpilledOldRowsDamaged: if the spill file is damaged, readers of old rows get an error, never a wrong row. If the damaged
-// rows are rows of the table again after a Rollback, transactions that need them fail, and the next Load stores all rows again.
+// TestSpilledOldRowsDamaged checks that readers of old rows get an error, never a wrong row, if the spill file is damaged.
+// After a Rollback, the damaged rows are rows of the table again. Transactions that need them must then fail, and the next
+// Load must store all rows again.
 func TestSpilledOldRowsDamaged(t *testing.T) {
 	const n = 4000
 	tab, damage := spilling(t, 1)

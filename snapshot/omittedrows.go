@@ -33,7 +33,8 @@ func (v *View) IsOmitted(key rowjson.Key) bool {
 	return omitted
 }
 
-// Omitted returns at most n omitted rows: those with the lowest keys, in key order.
+// Omitted returns the n omitted rows with the lowest keys, in key order. If fewer than n rows are omitted, it returns all of
+// them.
 func (v *View) Omitted(n int) []Omitted {
 	var first []string // sorted
 	for key := range v.omitted {

@@ -53,10 +53,10 @@ type page struct {
 	older      []weak.Pointer[leaf] // leaves with older versions of the page; Views may still show these versions, which may share p.lines
 }
 
-// MaxRowBytes is the maximum number of bytes of a row, key and line together, that a Table can hold. With this maximum, every
-// offset fits into the 32 bits of an entry: in the buffer, at most one other row of that size and less than 1 MiB of smaller
-// rows and unused space come before a line. Two rows of that size never come before a line, because the tree splits a leaf
-// that is larger than a page. TestLongRows checks that bound.
+// MaxRowBytes is the maximum number of bytes of a row, key and line together, that a Table can hold. With this maximum,
+// every offset fits into the 32 bits of an entry. Before a line, a buffer contains at most one other row of the maximum
+// size, and less than 1 MiB of smaller rows and unused space. It never contains two rows of the maximum size before a line,
+// because the tree splits a leaf that is larger than a page. TestLongRows checks that bound.
 const MaxRowBytes = math.MaxUint32 - 1<<20
 
 // entry is the place of a row in its page.
@@ -133,8 +133,8 @@ func (p *page) clone() *page {
 	return &page{keys: p.keys, lines: p.lines, ownLines: p.ownLines, entries: entries, live: p.live, referenced: true}
 }
 
-// If found is set, the row at index i has the given key, and putRow replaces the line of this row. Otherwise putRow inserts a
-// new row before index i.
+// putRow puts a row into p. If found is set, the row at index i has the given key, and putRow replaces its line. Otherwise
+// putRow inserts a new row before index i.
 func (p *page) putRow(i int, found bool, key, line []byte) {
 	n := uint32(len(line))
 	if found {
@@ -239,14 +239,16 @@ func (p *page) rebuild(extra int, skip []int) {
 	p.rebaseOlder(&from, skip)
 }
 
-// A large buffer has unused room of 1/slackDivisor of its size, so that rows can grow without a new buffer.
+// slackDivisor sets the unused room of a large buffer: 1/slackDivisor of its size, so that rows can grow without a new
+// buffer.
 const slackDivisor = 32
 
 // growCap returns the capacity of a buffer for n bytes of lines. line is the number of bytes of the new lines among them.
 //
-// A small buffer gets about half of n as room. The size of a large buffer is rounded up to the size that Go allocates anyway.
-// If the new lines are short, n/slackDivisor bytes of room are added first, so that not every change needs a new buffer. This
-// fraction is small because every page has such room: a quarter of each page would cost a quarter of the table's size.
+// A small buffer gets about half of n as room. The size of a large buffer is rounded up to the size that Go allocates
+// anyway. If the new lines are short, growCap first adds n/slackDivisor bytes of room, so that not every change needs a new
+// buffer. Every page has such room, so the fraction is small: a quarter of each page would cost a quarter of the table's
+// size.
 func growCap(n, line int) int {
 	switch {
 	case n < 32<<10:

@@ -1,8 +1,8 @@
 package snapshot
 
-// prefault loads the pages that the buffered transaction will change, so that a page that cannot be read makes the transaction
-// fail before any of it is applied. If the pages need too much memory, prefault instead sets a savepoint, to which a failed
-// transaction is rolled back, and applies the transaction in place.
+// prefault loads the pages that the buffered transaction will change. If a page cannot be read, the transaction therefore
+// fails before any of its changes is applied. If the pages need too much memory, prefault instead sets a savepoint and
+// applies the transaction in place. If the transaction fails, it is rolled back to the savepoint.
 func (t *Table) prefault() {
 	c := t.tree.cache
 	if c == nil || c.file == nil || t.inPlace() || len(t.tree.groups) == 0 || len(t.buffer.ops) == 0 || t.buffer.truncates() {

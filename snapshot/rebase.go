@@ -7,10 +7,10 @@ import (
 )
 
 // A View keeps in memory the pages that it shows. While such a page shares its buffers with the newest version, it needs
-// additional memory only for its entries. A rebuild alone would end the sharing: the newest version would get new buffers, and
-// the View would keep the whole old buffers, even if only one row has changed. Therefore rebuild rebases the older versions. A
-// rebased version refers to the new buffer for each line that the newest version still has. It gets private copies (ownLines)
-// of its other lines. The old buffer of lines becomes garbage.
+// additional memory only for its entries. A rebuild alone would end the sharing: the newest version would get new buffers,
+// and the View would keep the whole old buffers, even if only one row has changed. Therefore, rebuild also rebases the older
+// versions. A rebased version uses the new buffer for each line that the newest version still has. It gets private copies
+// (ownLines) of its other lines. The old buffer of lines then becomes garbage.
 //
 // The table shows the live heap divided by the size of the file. It was measured with 60,000 rows of 3 kB and one View, while
 // rows changed at random, each in a transaction of its own.

@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// TestSeenEqualsModel compares random changes of a seen with the same changes of a slice of bool.
+// TestSeenEqualsModel applies the same random changes to a seen and to a slice of bool, and compares the two.
 func TestSeenEqualsModel(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	for range 200 {

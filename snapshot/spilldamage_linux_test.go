@@ -11,8 +11,8 @@ import (
 	"capture/snapshot/rowjson"
 )
 
-// TestSpillFileDamaged: if rows in the spill file are changed or cannot be read, readers get an error and never a wrong row.
-// The next Load stores all rows again.
+// TestSpillFileDamaged checks that readers get an error, and never a wrong row, if rows in the spill file are changed or
+// cannot be read. The next Load must store all rows again.
 func TestSpillFileDamaged(t *testing.T) {
 	spoil := map[string]func(f *os.File, fd int) error{
 		"bytes changed": func(f *os.File, _ int) error {
@@ -101,7 +101,7 @@ func TestSpillFileDamaged(t *testing.T) {
 			if tab.Commit(Position{}) == nil || tab.View() != v {
 				t.Error("a deletion of an unreadable row is committed")
 			}
-			tab.Load(&rowjson.Shape{}, Origin{}) // a Load that is rolled back half-way
+			tab.Load(&rowjson.Shape{}, Origin{}) // this Load is rolled back half-way
 			tab.Put(numbered(1), vote(1, "x"))
 			tab.Rollback()
 			rows, err = load(tab, 1500, "new")
@@ -112,8 +112,8 @@ func TestSpillFileDamaged(t *testing.T) {
 	}
 }
 
-// TestLoadOfOtherShapeAfterDamage: once the spill file is known to be damaged, a Load of another shape stores its rows in a
-// new spill file, as a Load of the same shape does. Damage to the old file would not be reported a second time.
+// TestLoadOfOtherShapeAfterDamage checks that, after damage to the spill file, a Load of another shape stores its rows in a
+// new spill file, like a Load of the same shape. In the old file, further damage would not be reported again.
 func TestLoadOfOtherShapeAfterDamage(t *testing.T) {
 	tab, damage := bounded(t, 8<<10)
 	if _, err := load(tab, 2000, "old"); err != nil {

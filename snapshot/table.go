@@ -195,14 +195,14 @@ func (t *Table) Commit(at Position) error {
 	return nil
 }
 
-// commit is Commit without its message to Changed.
+// commit is like Commit, but sends nothing to the channel of Changed.
 func (t *Table) commit(at Position) error {
 	if t.tree.cache != nil {
 		t.tree.enforceLimit()
 		t.prefault()
 	}
 	if t.tree.old.mayBeInTree() && !t.inPlace() {
-		t.applyInPlace() // so that the transaction can be rolled back if a row cannot be read back
+		t.applyInPlace() // sets a savepoint, in case a row cannot be read back from the spill file
 	}
 	t.tree.putPending()
 	if t.tree.reloading && t.tree.err == nil {
