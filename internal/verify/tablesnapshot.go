@@ -22,7 +22,7 @@ type tableSnapshot struct {
 	encoder *rowjson.Encoder
 	seed    maphash.Seed
 	values  *valueHasher // hasher of the rows in a comparison by value; nil in any other comparison
-	compact []byte       // buffer of hashLine
+	compact []byte       // buffer that hashLine reuses
 }
 
 // openSnapshot takes a snapshot on a new connection, and adds the snapshot's session to w. To end the comparison, w closes

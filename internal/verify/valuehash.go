@@ -17,7 +17,7 @@ import (
 // escapes, and the forms of numbers and times do not matter.
 type valueHasher struct {
 	seed  maphash.Seed
-	types map[string]*rowjson.Type // types of the columns
+	types map[string]*rowjson.Type // types of the columns, by name
 	buf   []byte
 }
 
@@ -233,7 +233,7 @@ func (h *valueHasher) hashTime(at time.Time) uint64 {
 
 // canonicalNumber returns the canonical form of a number: its significant digits and a power of ten. For the types float4
 // and float8, the canonical form is the shortest text of the float. canonicalNumber returns false if text is not a decimal
-// number. For example, NaN is only a number for these two types.
+// number. NaN counts as a number only for float4 and float8.
 func canonicalNumber(t *rowjson.Type, text []byte) ([]byte, bool) {
 	if t != nil && (t.OID == float4OID || t.OID == float8OID) {
 		bits := 64

@@ -156,8 +156,8 @@ func (c *check) openFile(ctx context.Context) (err error) {
 	return err
 }
 
-// readRows yields the rows of the file, and makes the checks that need only the file. If it finds a fault, it yields a
-// fileProblem after the good rows.
+// readRows yields the rows of the file, and makes the checks that need only the file. If it finds a fault, it first yields
+// the rows before the fault, and then a fileProblem.
 func (c *check) readRows(yield func(snapshot.Row, error) bool) {
 	c.report.File, c.report.Manifest = c.file.Name(), c.file.Manifest() != nil
 	rows, order := statefile.NewReader(c.file), &keyOrder{keys: c.keys, any: c.byValue}

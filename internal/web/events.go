@@ -181,9 +181,9 @@ func (t *tables) newestPlace(view tableView) (*place, error) {
 	return nil, nil
 }
 
-// appendVotesAbove appends the votes that come before the place in newest, or all votes if newest is nil. Commas separate the
-// votes, and the newest vote comes first. The result more reports whether some votes are missing because the event was full or
-// because rows could not be read back.
+// appendVotesAbove appends the votes that are newer than the place newest, or all votes if newest is nil. Commas separate
+// the votes, and the newest vote comes first. The result more reports whether some votes are missing because the event was
+// full or because rows could not be read back.
 func (v *votesWatcher) appendVotesAbove(dst []byte, t tableView, newest *place) (_ []byte, more bool) {
 	rows, size := 0, 0
 	for row, err := range v.tables.order.newestFirst(t, nil) {

@@ -67,7 +67,8 @@ func TestVotesEvents(t *testing.T) {
 	}
 }
 
-// Each change after the first status gets an event, even if it happens before the server begins to watch the table.
+// TestChangeRightAfterConnectingGetsEvent checks that each change after the first status gets an event, even if the change
+// happens before the server begins to watch the table.
 func TestChangeRightAfterConnectingGetsEvent(t *testing.T) {
 	t.Parallel()
 	r := fiveVotes(t)

@@ -21,7 +21,7 @@ type filter struct {
 }
 
 // parseQuery parses the query of a request. Its error is meant for the client. parseQuery must not ignore a parameter with a
-// wrong encoding: without this filter, the answer would contain all votes.
+// wrong encoding: if this parameter is a filter, the answer would contain all votes.
 func parseQuery(r *http.Request) (url.Values, error) {
 	query, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {

@@ -25,7 +25,7 @@ func setFilter() error {
 		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW},
 	}
 	program := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
-	// The kernel accepts a filter without CAP_SYS_ADMIN only after this call, which must be on the same thread.
+	// Without CAP_SYS_ADMIN, the kernel accepts a filter only if the same thread has made this call before.
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 		return err
 	}

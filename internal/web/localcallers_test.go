@@ -144,8 +144,8 @@ func asUser(t *testing.T, uid uint32, role string, args ...string) string {
 	return strings.TrimSpace(line)
 }
 
-// getFile requests the file from address and returns the status code. If a proxy listens at address, the server's caller is the
-// proxy. Otherwise it is this process, which runs as root.
+// getFile requests the file from address and returns the status code. If a proxy listens at address, the server's caller is
+// the proxy. Otherwise the caller is this process, which runs as root.
 func getFile(t *testing.T, address string, header ...string) int {
 	t.Helper()
 	r, err := http.NewRequest("GET", "http://"+address+"/feedback.json", nil)
@@ -164,7 +164,8 @@ func getFile(t *testing.T, address string, header ...string) int {
 	return resp.StatusCode
 }
 
-// Without a token, capture answers only its own user and root, and no other user of this machine.
+// TestOtherLocalUsersAreRefused checks that capture, without a token, answers its own user and root, but no other user of
+// this machine.
 func TestOtherLocalUsersAreRefused(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join("/tmp", fmt.Sprintf("capture-web-test-%d.json", os.Getpid())) // t.TempDir is closed to other users
@@ -236,8 +237,8 @@ func TestProxyHeadersAreRefused(t *testing.T) {
 	}
 }
 
-// A request is refused if the caller's process has ended before the request is read. Many kernels report root as the owner of
-// such a caller's socket, which capture must not believe.
+// TestCallerThatIsGoneIsRefused checks that a request is refused if the caller's process has ended before the request is
+// read. Many kernels report root as the owner of such a caller's socket, which capture must not believe.
 func TestCallerThatIsGoneIsRefused(t *testing.T) {
 	t.Parallel()
 	var flushes atomic.Int64

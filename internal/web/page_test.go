@@ -201,8 +201,8 @@ func TestPageWhilePostgresIsStopped(t *testing.T) {
 	p.check(l.host)
 }
 
-// TestPageShowsLoss empties the table. The page shows the loss and the command that restores the rows, until the loss is
-// acknowledged.
+// TestPageShowsLoss empties the table. It checks that the page shows the loss and the command that restores the rows, until
+// the loss is acknowledged.
 func TestPageShowsLoss(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts a browser")

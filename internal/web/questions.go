@@ -21,7 +21,7 @@ const (
 
 	maxQuestionGroups  = 50_000  // maximum number of questions that the second pass counts
 	maxQuestionBuckets = 1 << 22 // maximum number of buckets in the first pass, of 4 bytes each
-	maxFullBuckets     = 10_000  // number of buckets whose questions the second pass counts, apart from ties
+	maxFullBuckets     = 10_000  // number of buckets whose questions the second pass counts; there are more if buckets have equal counts
 )
 
 // questionID identifies a question. Questions that appendComparedText makes equal have the same ID. An ID is half of a SHA-256

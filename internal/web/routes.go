@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// route is one kind of request that the server answers, and how it is guarded.
+// route describes one kind of request: how the server answers it, and who is answered.
 type route struct {
 	method  string
 	pattern string // path pattern of http.ServeMux

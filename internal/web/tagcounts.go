@@ -14,7 +14,7 @@ const (
 	positiveTag = "Looks Good" // start of every positive tag; upper and lower case count as equal
 )
 
-// tagCounts counts the votes with each tag, in all and in each week of a period.
+// tagCounts counts the votes with each tag, in total and in each week of a period.
 type tagCounts map[string]*tagCounter
 
 type tagCounter struct {

@@ -38,7 +38,7 @@ type ticket struct {
 	expires time.Time
 }
 
-// ticketTarget returns what a ticket is for: a path and parameters.
+// ticketTarget returns the path and the parameters of a download as one text, without the ticket.
 func ticketTarget(path string, query url.Values) string {
 	query.Del(ticketParameter)
 	return path + "?" + query.Encode()
@@ -120,8 +120,8 @@ func (s *tickets) issue(target, token string) (text string, ok bool) {
 	return text, true
 }
 
-// redeem reports whether the request contains a ticket that is valid for its path and parameters, and makes that ticket
-// invalid. The parameter token is the token that is required now.
+// redeem reports whether the GET request contains a ticket that is valid for the request's path and parameters. Afterwards the
+// ticket is invalid, even if the path or the parameters do not match. The parameter token is the token that is required now.
 func (s *tickets) redeem(r *http.Request, token string) bool {
 	query, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil || r.Method != http.MethodGet {

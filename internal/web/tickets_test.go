@@ -36,7 +36,7 @@ func ticketAddress(target string) string {
 
 // A ticket replaces the token in one request for one address, for a short time.
 func TestTicketIsForOneDownload(t *testing.T) {
-	synctest.Test(t, testTicketIsForOneDownload) // a fake clock, because a wrong ticket is answered only after a second
+	synctest.Test(t, testTicketIsForOneDownload) // gives the test a fake clock, because a wrong ticket is answered only after a second
 }
 
 func testTicketIsForOneDownload(t *testing.T) {

@@ -279,7 +279,7 @@ func (t tableView) isOrderedByTime() bool { return t.time >= 0 && t.Rows() <= ma
 
 // parsePlace is the inverse of placeText. If the table is ordered by time, it also accepts just the key of a row.
 func (t tableView) parsePlace(text string) (*place, bool) {
-	if rest, ok := strings.CutPrefix(text, placePrefix); ok && t.time >= 0 { // also if the table has become too large for the order by time
+	if rest, ok := strings.CutPrefix(text, placePrefix); ok && t.time >= 0 { // even if the table has become too large for the order by time
 		if micros, keyOf, ok := strings.Cut(rest, ":"); ok {
 			if n, err := strconv.ParseInt(micros, 10, 64); err == nil {
 				key, ok := t.parseKey(keyOf)

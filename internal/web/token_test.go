@@ -19,7 +19,7 @@ func TestWrongTokenWaitsAlone(t *testing.T) {
 		h.replace(t, "feedback.json", "[]\n")
 		start := time.Now()
 		var guesses sync.WaitGroup
-		for i := range 200 { // more than maxRequests
+		for i := range 200 { // more guesses than maxRequests
 			guesses.Go(func() {
 				target := []string{"/feedback.json", "/", "/api/events"}[i%3]
 				if w := h.do("GET", target, "Authorization", fmt.Sprintf("Bearer wrong-%d", i)); w.Code != 401 {

@@ -114,7 +114,7 @@ func readPage(newestFirst iter.Seq2[placedRow, error], t tableView, q pageQuery)
 			return votesPage{}, err
 		}
 		if p.scanned == 0 {
-			deadline = time.Now().Add(searchTimeout) // not earlier, because a table may have to be sorted before its first row
+			deadline = time.Now().Add(searchTimeout) // starts at the first row, because sorting the table before that may take long
 		}
 		isFull := len(p.rows) == q.limit || size > maxPageBytes
 		if isFull || p.scanned%64 == 63 && time.Now().After(deadline) {
