@@ -64,7 +64,8 @@ func (c *cache) residentBytes(l *leaf) int64 {
 	return 0
 }
 
-// addResident counts the page of l as resident, because l is new in the tree.
+// addResident counts the page of l as resident. It is called when l is new in the tree, or after its page has been loaded
+// into memory.
 func (c *cache) addResident(l *leaf) { c.adjustResident(c.residentBytes(l)) }
 
 func (c *cache) adjustResident(bytes int64) {

@@ -31,7 +31,8 @@ func (g *group) clone(epoch uint64) *group {
 	}
 }
 
-// findLeaf returns the index of the last leaf whose first key is less than or equal to key. If there is none, it returns 0.
+// findLeaf returns the index of the last leaf whose first key is less than or equal to key. If there is no such leaf, it
+// returns 0.
 func (g *group) findLeaf(key []byte) int {
 	prefix := keyPrefix(key)
 	lo, hi := 0, len(g.leaves) // the result is lo-1
@@ -60,7 +61,8 @@ func (g *group) removeLeaf(i int) {
 	g.prefixes = append(g.prefixes[:i], g.prefixes[i+1:]...)
 }
 
-// findGroup returns the index of the last group whose first key is less than or equal to key. If there is none, it returns 0.
+// findGroup returns the index of the last group whose first key is less than or equal to key. If there is no such group, it
+// returns 0.
 func findGroup(groups []*group, key []byte) int {
 	prefix := keyPrefix(key)
 	lo, hi := 0, len(groups)

@@ -18,7 +18,7 @@ import (
 // Therefore oldRows moves only the private lines (see rebase.go). It evicts a whole page only if the page shares few lines.
 //
 // If rows cannot be moved, they stay in memory, and the transaction continues. The method usage returns the reason. A nil
-// oldRows does nothing. A Table has either oldRows or a cache.
+// oldRows does nothing. A Table never has both oldRows and a cache.
 type oldRows struct {
 	*spiller
 	least   int64                                     // minimum of the slack, in bytes; see slackShare

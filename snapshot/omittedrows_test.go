@@ -7,8 +7,8 @@ import (
 	"capture/snapshot/rowjson"
 )
 
-// TestOmittedRows checks that a Commit keeps the records of omitted rows, and that a Rollback drops its own. It also checks
-// that a Put, a Delete, a Truncate and a Load each remove the record of an omitted row.
+// TestOmittedRows checks that a Commit keeps the records of omitted rows, and that a Rollback drops the records of its
+// transaction. It also checks that a Put, a Delete, a Truncate and a Load each remove the record of an omitted row.
 func TestOmittedRows(t *testing.T) {
 	tab := NewTestTable(256, 4)
 	shape := &rowjson.Shape{Fingerprint: "f"}

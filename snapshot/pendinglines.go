@@ -10,10 +10,10 @@ import "slices"
 // replaces lines of later rows of the same leaf. Any other change first calls [tree.putPending].
 type pendingLines struct {
 	leaf    *leaf // nil if no lines are pending
-	gi, li  int   // group and index of leaf
+	gi, li  int   // index of the group, and index of leaf in this group
 	indices []int // indices of the rows, in ascending order
 	lines   []byte
-	ends    []int // end of each line in lines
+	ends    []int // offset in lines of the end of each line
 }
 
 // accepts reports whether addLine may add a new line for the row at index i of l.

@@ -29,7 +29,7 @@ type retiredLeaf struct {
 // leastPruned is the number of leaves below which pruning is not worth the time.
 const leastPruned = 1024
 
-// addLeaf adds l, whose page is p. saved is set if the savepoint of the open transaction may contain l; l then counts as in
+// addLeaf adds l, whose page is p. If saved is set, the savepoint of the open transaction may contain l, so l counts as in
 // use.
 func (r *retired) addLeaf(l *leaf, p *page, saved bool) {
 	entry := retiredLeaf{leaf: weak.Make(l), bytes: p.memoryBytes()}

@@ -2,8 +2,8 @@ package snapshot
 
 import "math/bits"
 
-// seen records which rows of a leaf the open reload has seen. It is not part of the page, so a reload of unchanged rows changes
-// no leaf, and its sweep needs no page in memory.
+// seen records which rows of a leaf the open reload has seen. It is not part of the page. A reload of unchanged rows
+// therefore changes no page, and its sweep needs no page in memory.
 type seen struct {
 	load  uint64 // number of the Load that made this record; records of Loads that were rolled back are ignored
 	bits  []uint64

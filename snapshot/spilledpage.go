@@ -2,9 +2,9 @@ package snapshot
 
 import "encoding/binary"
 
-// A page in the spill file consists of the lines with their terminators, then the lengths of each row's key and line, then the
-// keys. All three are in key order and without gaps. The lines come first so that [Part.AppendTo] can read them alone,
-// and [leaf.readKeys] the rest.
+// A page in the spill file consists of the lines with their terminators, then the lengths of each row's key and line, then
+// the keys. All three are in key order and without gaps. The lines come first, so that [Part.AppendTo] can read only the
+// lines, and [leaf.readKeys] only the rest.
 
 const lengthsSize = 8 // bytes of the two lengths of a row
 

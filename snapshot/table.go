@@ -189,7 +189,7 @@ func (t *Table) Commit(at Position) error {
 	if err := t.commit(at); err != nil {
 		return err
 	}
-	if len(t.changed) == 0 { // only the writer sends
+	if len(t.changed) == 0 { // only the writer sends, so the next line cannot block
 		t.changed <- time.Now()
 	}
 	return nil
@@ -299,8 +299,8 @@ func (t *Table) SetHorizon(h *Horizon) {
 	}
 }
 
-// View returns the last committed state. It returns nil before the first Commit. It also returns nil if a Commit failed after
-// part of its changes had been applied, until the next Load commits.
+// View returns the last committed state. It returns nil before the first Commit. If a Commit fails after part of its changes
+// has been applied, View returns nil until the next Load commits.
 func (t *Table) View() *View {
 	t.mu.Lock()
 	defer t.mu.Unlock()
