@@ -13,7 +13,7 @@ import (
 	"capture/snapshot/rowjson"
 )
 
-// TestPutRefusesLongRow: a row that does not fit into a page's offsets makes its transaction fail, whether the transaction is
+// TestPutRefusesLongRow checks that a row of more than maxRowBytes makes its transaction fail, whether the transaction is
 // buffered or applied in place. The committed state does not change.
 func TestPutRefusesLongRow(t *testing.T) {
 	t.Parallel()
@@ -57,11 +57,11 @@ func TestPutRefusesLongRow(t *testing.T) {
 	}
 }
 
-// TestLongRows puts rows much larger than a page among small rows. No buffer for lines gets larger than the longest row plus a
-// constant.
+// TestLongRows puts rows that are much larger than a page among small rows. It checks that no page's buffer for lines
+// becomes larger than the longest row plus a constant.
 func TestLongRows(t *testing.T) {
 	t.Parallel()
-	// With the first seed, a split once left two long rows in one page.
+	// The first seed found a bug: a split left two long rows in one page.
 	for _, seed := range []uint64{1795690025530271421, uint64(time.Now().UnixNano())} {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) { putLongRows(t, seed) })
 	}
@@ -70,7 +70,7 @@ func TestLongRows(t *testing.T) {
 func putLongRows(t *testing.T, seed uint64) {
 	r := rand.New(rand.NewPCG(seed, 3))
 	const longest, pageBytes = 200_000, 4096
-	const slack = 2*pageBytes + 16<<10 + 8<<10 // room for small rows, the room that growCap adds, and Go's rounding
+	const slack = 2*pageBytes + 16<<10 + 8<<10 // in bytes: for small rows, for the room that growCap adds, and for Go's rounding of sizes
 	tab, rows := newTable(pageBytes, 3), map[string]string{}
 	tab.Load(&rowjson.Shape{}, Origin{})
 	for tx := range 2000 {
@@ -147,8 +147,8 @@ func BenchmarkTable(b *testing.B) {
 	}
 }
 
-// TestChanged: the channel delivers the time of the first Commit after the previous receive, however late the time is
-// received.
+// TestChanged checks that the channel of Changed delivers the time of the first Commit since the last receive, even if more
+// Commits follow before the next receive.
 func TestChanged(t *testing.T) {
 	t.Parallel()
 	table := NewTable()
@@ -159,7 +159,7 @@ func TestChanged(t *testing.T) {
 	}
 	for range 2 {
 		before, after := commit()
-		for time.Now().Equal(after) { // so that the next commit is later
+		for time.Now().Equal(after) { // waits for the clock, so that the next commit has a later time
 		}
 		commit()
 		if at := <-table.Changed(); at.Before(before) || at.After(after) {
@@ -173,8 +173,8 @@ func TestChanged(t *testing.T) {
 	}
 }
 
-// TestPartial: Partial returns Parts of the View that the Load's Commit makes, except Parts into which rows are put later. A
-// returned Part never changes.
+// TestPartial checks that the View after a Load's Commit has the Parts that Partial returned during the Load, except Parts
+// into which the Load put more rows later. A returned Part never changes.
 func TestPartial(t *testing.T) {
 	t.Parallel()
 	table := NewTestTable(200, 3)
@@ -235,7 +235,7 @@ func TestPartial(t *testing.T) {
 	}
 }
 
-// TestEndPage: the next row after EndPage begins a new Part, if the row comes after all other rows.
+// TestEndPage checks that the first row after EndPage begins a new Part if this row comes after all other rows.
 func TestEndPage(t *testing.T) {
 	tab := NewTable()
 	tab.Load(&rowjson.Shape{Table: "t"}, Origin{})

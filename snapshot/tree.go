@@ -6,10 +6,9 @@ const defaultGroupSize = 512 // maximum number of leaves in a group
 
 // tree is the working state of a Table: a copy-on-write B-tree of two levels, groups and leaves.
 //
-// The tree may change a group or leaf in place if its epoch equals the tree's epoch. Such a group or leaf was made after the
-// tree was last frozen, so nothing else refers to it. The tree clones any other group or leaf before a change, and the clone
-// gets the current epoch. To freeze all rows, the tree therefore only copies the list of groups and increments its epoch; see
-// freeze.
+// A group or leaf with the same epoch as the tree was made after the tree was last frozen, so nothing else refers to it, and
+// the tree may change it in place. The tree clones any other group or leaf before a change, and the clone gets the tree's
+// epoch. Therefore freeze only has to copy the list of groups and to increment the tree's epoch.
 type tree struct {
 	pageBytes, groupSize int
 
@@ -26,7 +25,7 @@ type tree struct {
 	spill     *spiller     // nil if the Table has no spill file
 	cache     *cache       // nil without a memory limit
 	old       *oldRows     // nil unless old rows are spilled
-	lastKeys  struct {     // the leaf of the last call of keysOf, and the keys of its rows
+	lastKeys  struct {     // the leaf that keysOf read last, and a page with the leaf's keys
 		leaf *leaf
 		page *page
 	}
@@ -61,8 +60,8 @@ func (t *tree) commit() {
 	t.lastKeys.leaf, t.lastKeys.page = nil, nil
 }
 
-// rollback restores the savepoint. The groups and leaves of the savepoint are still frozen, because their epochs are lower than
-// the tree's epoch: begin has incremented it.
+// rollback restores the savepoint. The groups and leaves of the savepoint are still frozen, because begin has incremented
+// the tree's epoch, so their epochs are lower.
 //
 // The dropped transaction has appended lines to the buffers of the savepoint's pages. The next clone of such a page overwrites
 // these lines. That is safe because the pages of the dropped transaction are unreachable: a View shows committed states only,
@@ -100,8 +99,8 @@ func (t *tree) loadPage(l *leaf) *page {
 	return p
 }
 
-// retire removes the page of l from the count of resident pages, because l has left the tree. next is the clone of l that
-// replaces it, or nil.
+// retire is called when l has left the tree. It no longer counts the page of l as resident. next is the clone that replaces
+// l, or nil.
 func (t *tree) retire(l, next *leaf) {
 	t.cache.retire(l, l.epoch == t.epoch, t.savepoint != nil)
 	if t.savepoint != nil && l.epoch < t.savepoint.epoch {
@@ -243,14 +242,14 @@ func (t *tree) putFirstRow(l *leaf, key, line []byte) {
 	t.live += int64(l.live)
 }
 
-// appendLeaf inserts a new leaf after the leaf at index li and puts a row into the new leaf. The leaf at index li is full, or
-// EndPage has ended it, and the row comes after all its rows. Rows that arrive in key order thus fill their pages, except for
-// the slack. A split would leave each page half full.
+// appendLeaf inserts a new leaf after the leaf at index li and puts a row into the new leaf. It is called if the leaf at
+// index li is full, or ended by EndPage, and the new row comes after all rows of this leaf. Rows that arrive in key order
+// therefore fill their pages almost completely. A split would leave each page half full.
 func (t *tree) appendLeaf(gi, li int, key, line []byte) {
 	g := t.groups[gi]
 	l := newLeaf(t.epoch)
 	last := gi == len(t.groups)-1 && li == len(g.leaves)-1
-	if last { // the new page will probably be much like the page before it
+	if last { // the new page will probably be as full as the page before it, so its buffers get their memory at once
 		p, before := l.page.Load(), g.leaves[li].page.Load()
 		p.lines = make([]byte, 0, max(t.pageBytes, len(line)+len(terminator)))
 		p.entries = make([]entry, 0, len(before.entries)+len(before.entries)/16+1)
@@ -332,9 +331,9 @@ func (t *tree) trimPages() {
 	}
 }
 
-// loadOldRows is called at the end of a Load. It loads the rows of the tree that are still in the spill file: an earlier
-// transaction has moved them there and was then rolled back. Usually there are no such rows any more, because the Load itself
-// has read or replaced them.
+// loadOldRows loads the tree's rows that are still in the spill file. Such rows exist only if an earlier transaction moved
+// them to the spill file and was then rolled back. loadOldRows is called at the end of a Load, which usually has already
+// read or replaced these rows.
 func (t *tree) loadOldRows() {
 	if !t.old.mayBeInTree() {
 		return
@@ -377,8 +376,7 @@ func (t *tree) seenOrNew(l *leaf) *seen {
 	return l.seen
 }
 
-// appendSeen appends the record of another leaf to the record of l. It must be called before the rows of the other leaf are
-// added to l.
+// appendSeen appends next's record of seen rows to the record of l. It must be called before l gets the rows of next.
 func (t *tree) appendSeen(l, next *leaf) {
 	if t.seenRows(l) == nil && t.seenRows(next) == nil {
 		return

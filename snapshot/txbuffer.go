@@ -48,8 +48,8 @@ func (b *txBuffer) reset() {
 	b.data = b.data[:0]
 }
 
-// get returns the line that the transaction puts for key, or nil if the transaction deletes the row. known reports whether the
-// transaction puts or deletes the row. If known is false, the row is as in the tree.
+// get returns the line that the transaction puts for key, or nil if the transaction deletes the row. known reports whether
+// the transaction puts or deletes the row. If known is false, the caller must look for the row in the tree.
 func (b *txBuffer) get(key []byte) (line []byte, known bool) {
 	const fewOps = 64
 	if len(b.ops) > fewOps && b.index == nil {

@@ -46,7 +46,7 @@ func (v *View) Origin() Origin { return v.origin }
 // Position returns the position of the database state that the View shows.
 func (v *View) Position() Position { return v.position }
 
-// Horizon returns the horizon of the View's rows, or nil if nothing is known about their age.
+// Horizon returns the horizon of the View's rows, or nil if the View has no horizon.
 func (v *View) Horizon() *Horizon { return v.horizon }
 
 // Version counts the commits of the Table up to this View. Of two Views of a Table, the View of the later commit has the higher
@@ -66,7 +66,7 @@ type Row struct {
 }
 
 // Get returns the line of the row with the given key ("{…}", without comma and newline), or nil if there is no such row. The
-// caller must not change the line. Get returns an error if the row cannot be read back from the spill file; see
+// caller must not change the line. Get returns an error if it cannot read the row back from the spill file; see
 // [Table.LimitMemory].
 func (v *View) Get(key rowjson.Key) ([]byte, error) {
 	l := findLeaf(v.groups, key)

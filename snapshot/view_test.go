@@ -10,8 +10,8 @@ import (
 	"capture/snapshot/rowjson"
 )
 
-// TestViewTakesWhatChanged: a View is held while rows of each page change. The View keeps private copies of these rows, and
-// shares the other rows with the newest state, even if other Views are made meanwhile.
+// TestViewTakesWhatChanged checks that an old View needs additional memory only for the rows that have changed since it was
+// made, even if other Views are made meanwhile. The old View shares all other rows with the newest state.
 func TestViewTakesWhatChanged(t *testing.T) {
 	const n = 3000
 	tab, rows := NewTable(), map[string]string{}
@@ -37,10 +37,10 @@ func TestViewTakesWhatChanged(t *testing.T) {
 	}
 	for round, text := range []string{"b", "c", "d"} {
 		v, held := tab.View(), file(rows)
-		tab.Commit(Position{}) // the Table itself no longer refers to the View
+		tab.Commit(Position{}) // after this empty transaction, the Table itself no longer refers to the View
 		before, changed := heap(), 0
 		for pass := range 3 {
-			for i := pass; i < n; i += 16 { // changes a row in each page; a page has about twenty rows
+			for i := pass; i < n; i += 16 { // a page has about twenty rows, so a row in each page changes
 				put(i, text)
 				changed += len(line(0, text))
 				if err := tab.Commit(Position{}); err != nil {
@@ -50,7 +50,7 @@ func TestViewTakesWhatChanged(t *testing.T) {
 			tab.View()
 			heap()
 		}
-		// The entries of the pages take additional memory.
+		// Half as many bytes again are allowed for the entries of the pages.
 		if grew := heap() - before; grew > int64(changed+changed/2) {
 			t.Errorf("round %d: a View of %d bytes of which %d changed takes %d", round, v.Bytes(), changed, grew)
 		}
@@ -60,8 +60,9 @@ func TestViewTakesWhatChanged(t *testing.T) {
 	}
 }
 
-// TestLargeTransactionTakesWhatChanged: a View is held while one transaction changes half of the rows, in key order. The View
-// and the newest state share the other half. Each page is rebuilt a few times, not for each row.
+// TestLargeTransactionTakesWhatChanged checks the memory that a transaction needs to change half of the rows, in key order,
+// while a View is held. The View and the newest state share the other half. Each page is rebuilt only a few times, not once
+// for each row.
 func TestLargeTransactionTakesWhatChanged(t *testing.T) {
 	tab := NewTable()
 	shape := &rowjson.Shape{}
@@ -121,8 +122,8 @@ func TestLargeTransactionTakesWhatChanged(t *testing.T) {
 	}
 }
 
-// TestRollbackToRebasedVersion: a transaction that is rolled back has rebased pages of a View onto its own buffers. The View
-// does not change, and the next transaction can change the View's rows.
+// TestRollbackToRebasedVersion rolls back a transaction whose rebuilt pages share their buffers with the pages of a View
+// (see rebase.go). It checks that the View does not change, and that the next transaction can change the View's rows.
 func TestRollbackToRebasedVersion(t *testing.T) {
 	t.Parallel()
 	tab, rows := newTable(4096, 4), map[string]string{}
@@ -167,8 +168,8 @@ func TestRollbackToRebasedVersion(t *testing.T) {
 	}
 }
 
-// TestViewsWhileWriting: readers see only whole transactions while the writer commits more transactions. The test is meant for
-// the race detector.
+// TestViewsWhileWriting checks that readers see only whole transactions while the writer commits more transactions. The test
+// is meant for the race detector.
 func TestViewsWhileWriting(t *testing.T) {
 	for _, limit := range []int64{0, 1 << 10, spillOld} {
 		t.Run(fmt.Sprint(limit), func(t *testing.T) { viewsWhileWriting(t, limit) })
@@ -186,7 +187,8 @@ func viewsWhileWriting(t *testing.T, limit int64) {
 	}
 	tab.Load(&rowjson.Shape{}, Origin{})
 	tab.Commit(Position{})
-	// After each commit, one of the readers begins to read the newest View, while the next transactions are written.
+	// After each commit, one of the readers begins to read the newest View, while the writer continues with the next
+	// transactions.
 	var begin [4]chan bool
 	errs := make(chan error, len(begin))
 	for i := range begin {

@@ -9,15 +9,16 @@ import (
 	"capture/snapshot/rowjson"
 )
 
-// The file consists of the constant opening, the lines with their terminators, and the constant closing. The last line ends
-// with a newline instead of a terminator.
+// feedback.json consists of the constant opening, the rows' lines with their terminators, and the constant closing. Only a
+// newline follows the last line, instead of the terminator.
 const (
 	opening   = "[\n"
 	closing   = "]\n"
 	emptyFile = "[]\n"
 )
 
-// fileBytes returns the length of the file. rows is the number of rows, and live the bytes of their lines with terminators.
+// fileBytes returns the length of feedback.json in bytes. rows is the number of rows, and live is the total length of their
+// lines, including terminators.
 func fileBytes(rows int, live int64) int64 {
 	if rows == 0 {
 		return int64(len(emptyFile))
@@ -75,7 +76,7 @@ func (v *View) WriteLines(w io.Writer) error {
 	return b.Flush()
 }
 
-// Part is a run of consecutive rows of a View. Its lines are a piece of the View's file.
+// Part is a run of consecutive rows of a View. The lines of these rows are consecutive in feedback.json, too.
 type Part struct{ leaf *leaf }
 
 // Parts yields the parts of the View, in order.
@@ -100,7 +101,7 @@ func (p Part) Bytes() int { return p.leaf.live }
 // Rows returns the number of rows.
 func (p Part) Rows() int { return p.leaf.rows }
 
-// All yields the rows, in order. If they cannot be read back from the spill file, All yields only the error.
+// All yields the rows, in order. If it cannot read the rows back from the spill file, All yields only the error.
 func (p Part) All() iter.Seq2[Row, error] {
 	return func(yield func(Row, error) bool) {
 		content, err := p.leaf.readPage()
@@ -172,9 +173,9 @@ func (p *page) lineRuns() iter.Seq[[]byte] {
 	}
 }
 
-// writeLines writes the lines with their terminators. If last is set, the leaf is the last leaf of the file, so its last line
-// ends with only a newline. scratch is a buffer for lines that are read back from the spill file; writeLines returns it for the
-// next call.
+// writeLines writes the lines with their terminators. If last is set, l is the last leaf of the file. Then only a newline
+// follows its last line, instead of the terminator. scratch is a buffer for lines that are read back from the spill file;
+// writeLines returns it for the next call.
 func (l *leaf) writeLines(w io.Writer, last bool, scratch []byte) (n int, _ []byte, err error) {
 	write := func(b []byte) {
 		if err == nil {

@@ -5,7 +5,7 @@ import (
 	"errors"
 )
 
-// maxDimensions is the maximum number of dimensions of an array in Postgres, MAXDIM.
+// maxDimensions is the maximum number of dimensions of a Postgres array (MAXDIM in the source code of Postgres).
 const maxDimensions = 6
 
 var errArray = errors.New("malformed array")
@@ -22,7 +22,7 @@ func (e *Encoder) appendArray(dst []byte, n *node, text []byte) ([]byte, error) 
 		text = text[i+1:]
 	}
 	depth, deepest := 0, 0
-	elements := false // whether an element has been read; any other element must have the same depth, which is then in deepest
+	elements := false // whether an element has been read; deepest is then its depth, which all other elements must have, too
 	after := false    // whether text[:i] ends with a value
 	for i := 0; i < len(text); {
 		switch c := text[i]; {
@@ -97,8 +97,8 @@ func (e *Encoder) appendElement(dst []byte, n *node, text []byte) ([]byte, int, 
 	return dst, i, err
 }
 
-// unquoteElement returns the content of the quoted array element that text starts with, and the element's length in text. The
-// content is a subslice of text, or, if backslashes had to be removed, of the scratch stack.
+// unquoteElement returns the content of the quoted array element that text starts with, and the element's length in text.
+// The content is a subslice of text. If backslashes had to be removed, it is a subslice of the scratch stack instead.
 func (e *Encoder) unquoteElement(text []byte) (content []byte, size int, ok bool) {
 	top := len(e.scratch)
 	escaped := false

@@ -15,7 +15,7 @@ type column struct {
 
 // member is a column of a row or a field of a composite.
 type member struct {
-	opening []byte // {"name": for the first member, ,"name": for any other
+	opening []byte // text before the value: {"name": for the first member, ,"name": for all later members
 	node    node
 }
 
@@ -34,7 +34,7 @@ const maxNesting = 100
 // encoding.
 const charOID = 18
 
-// compileType returns t prepared for encoding. depth is the number of types that contain it.
+// compileType returns t prepared for encoding. depth is the number of types that contain t.
 func compileType(t *Type, depth int) (node, error) {
 	n := node{kind: t.Kind, delim: t.Delim}
 	if depth > maxNesting {

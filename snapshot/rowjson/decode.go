@@ -16,10 +16,10 @@ func isNull(value []byte) bool { return bytes.Equal(value, null) }
 // AppendText appends to dst the text form of a value of type t, as Postgres' input function for t reads it. It is the inverse
 // of the [Encoder]. value must be valid JSON without white space around it, and not null.
 //
-// If row_to_json wrote the value, the result is the text that the type's output function printed, except for the lower bounds
-// of arrays, which JSON does not have. AppendText treats a JSON string as the text form itself, because programs that do not
-// know the type write values that way. It also reads the other forms that lenient.go describes. AppendText does not check
-// every value; Postgres rejects values that the type cannot hold.
+// If row_to_json wrote the value, the result is the text that the type's output function printed, except for the lower
+// bounds of arrays, which JSON does not have. Unless t is a JSON type, AppendText accepts a JSON string that contains the
+// text form, because programs that do not know the type write values that way. It also reads the other forms that lenient.go
+// describes. AppendText does not check every value; Postgres rejects values that the type cannot hold.
 func AppendText(dst []byte, t *Type, value []byte) ([]byte, error) {
 	quoted := value[0] == '"'
 	switch t.Kind {
@@ -245,8 +245,9 @@ func quoteFieldTail(dst []byte, start int) []byte {
 	return append(dst, '"')
 }
 
-// appendHstoreText appends an hstore literal. For any other type with a cast to json, the input function gets the JSON itself,
-// and may reject it. PostGIS, for example, reads GeoJSON.
+// appendHstoreText appends an hstore literal. Values of other types with a cast to json are not converted: the input
+// function of the type gets the JSON itself, and accepts or rejects it. The input functions of PostGIS, for example, accept
+// GeoJSON.
 func appendHstoreText(dst, value []byte) ([]byte, error) {
 	pairs, err := splitObject(value)
 	if err != nil {

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// TestAppendTextInvertsEncoder: for any type, AppendText returns the text that the Encoder has encoded.
+// TestAppendTextInvertsEncoder checks for random types that AppendText returns the text that the Encoder has encoded.
 func TestAppendTextInvertsEncoder(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
@@ -97,7 +97,7 @@ func randomText(r *rand.Rand, t *Type) string {
 func randomArray(r *rand.Rand, t *Type) string {
 	dimensions := []int{r.IntN(3), 1 + r.IntN(2), 1 + r.IntN(2)}[:1+r.IntN(3)]
 	if k := t.Elem.Kind; k == JSON || k == Array || k == Vector || dimensions[0] == 0 {
-		dimensions = dimensions[:1] // see appendArrayText; an empty array has no dimensions
+		dimensions = dimensions[:1] // appendArrayText allows only one dimension here; an empty array has no inner dimensions
 	}
 	special := regexp.MustCompile(`["\\{}\s\v` + string(t.Delim) + `]`)
 	var write func(dimensions []int) string
@@ -121,8 +121,8 @@ func randomArray(r *rand.Rand, t *Type) string {
 	return write(dimensions)
 }
 
-// FuzzAppendText decodes any JSON as any type, without a panic. If the Encoder accepts the resulting text, it encodes this text
-// as valid JSON.
+// FuzzAppendText checks that AppendText does not panic on any JSON value, for types of each kind. If the Encoder accepts the
+// resulting text, it must encode this text as valid JSON.
 func FuzzAppendText(f *testing.F) {
 	for _, s := range []string{`1`, `"x"`, `true`, `[]`, `{}`, ` [ 1 , [ null ] , "a\"" ] `, `{"n":1, "ts" : ["a","\u00e9"] ,"b":true,"t":null}`,
 		`{"a":"1","b c":null,"":{"x":[2]}}`, `"2025-06-17T16:58:00+00:00"`, `{"\ud800":"\u0000"}`, `[[],[[]]]`} {

@@ -20,9 +20,9 @@ func isUnchanged(value []byte) bool { return len(value) > 0 && &value[0] == &Unc
 //
 // An Encoder belongs to one goroutine. Once its buffers have grown, it does not allocate, except for large rows.
 type Encoder struct {
-	// Server asks Postgres to encode a value of a type that the Encoder cannot encode ([Type.NeedsServer]). It returns to_json
-	// of the value that has the given text form. column is the index of the value's column. If Server is nil, such a value is
-	// an error.
+	// Server asks Postgres to encode a value of a type that the Encoder cannot encode ([Type.NeedsServer]). It returns the
+	// result of to_json for the value with the given text form. column is the index of the value's column. If Server is nil,
+	// such a value is an error.
 	Server func(column int, text []byte) ([]byte, error)
 
 	// MaxLine is the maximum length of a line in bytes; 0 means no limit. A row with a longer line causes a [*TooLargeError].
@@ -35,8 +35,8 @@ type Encoder struct {
 	replaced bool   // whether an invalid byte was replaced; see Replaced
 }
 
-// NewEncoder returns an Encoder for the rows of s. lossy reports that the database's encoding is SQL_ASCII, which does not
-// guarantee valid UTF-8. Invalid bytes then become U+FFFD in the line, and [Encoder.Replaced] reports true.
+// NewEncoder returns an Encoder for the rows of s. lossy must be set if the database's encoding is SQL_ASCII, which does not
+// guarantee valid UTF-8. With lossy, invalid bytes become U+FFFD in the line, and [Encoder.Replaced] reports true.
 func NewEncoder(s *Shape, lossy bool) (*Encoder, error) {
 	e := &Encoder{columns: make([]column, len(s.Columns)), end: math.MaxInt}
 	for i := range s.Columns {
@@ -122,7 +122,8 @@ func (e *Encoder) appendRow(dst []byte, values [][]byte, old []byte, copied bool
 		dst = append(dst, '{')
 	}
 	// A value of type json may end with white space. In a file, spaces before the brace are padding (package placement), and
-	// readers of the file remove them. A line that had such spaces would differ from the row that a reader gets.
+	// readers of the file remove them. Therefore appendRow removes them here: otherwise, the line would differ from the row
+	// that a reader gets.
 	return append(bytes.TrimRight(dst, " "), '}'), nil
 }
 
@@ -290,8 +291,8 @@ func (e *Encoder) AppendFields(fields [][]byte, line []byte) ([][]byte, bool) {
 	return fields, string(line[s.at:]) == "}"
 }
 
-// LastField is like Field for the last column, but searches from the end of the line. So its speed does not depend on the other
-// values. line must be a line of this shape, and the column's type must be flat: see IsFlat.
+// LastField is like Field for the last column, but searches from the end of the line, so its speed does not depend on the
+// other values. line must be a line of this shape, and the column's type must be flat: see IsFlat.
 func (e *Encoder) LastField(line []byte) ([]byte, bool) {
 	// The last match is the column's opening, because the column's value cannot contain the opening: a JSON string escapes its
 	// quotes.

@@ -84,8 +84,8 @@ func TestAppendRowOfVotes(t *testing.T) {
 	}
 }
 
-// TestRowEndsWithoutSpaces: a value of type json keeps the white space at its end, except spaces before the last brace of the
-// line: in a file, spaces there are padding.
+// TestRowEndsWithoutSpaces checks that a line has no spaces before its last brace, even if a value of type json ends with
+// spaces or newlines. In a file, spaces before the brace are padding. Other white space in the value stays.
 func TestRowEndsWithoutSpaces(t *testing.T) {
 	e := newEncoder(t, shapeOf(Type{Kind: JSON, OID: 114}), false)
 	for text, want := range map[string]string{

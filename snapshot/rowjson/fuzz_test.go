@@ -18,7 +18,8 @@ var (
 
 func arrayOf(t Type, delim byte) Type { return Type{Kind: Array, Delim: delim, Elem: &t} }
 
-// encodeOne encodes the text form of one value. The test fails if the result is not JSON on one line.
+// encodeOne encodes the text form of one value, and returns the value that a JSON decoder reads from the line. The test
+// fails if the Encoder's output is not valid JSON on one line.
 func encodeOne(t *testing.T, typ Type, text string) (any, error) {
 	t.Helper()
 	e := newEncoder(t, shapeOf(typ), true)
@@ -44,7 +45,7 @@ func encodeOne(t *testing.T, typ Type, text string) (any, error) {
 	return row.V, nil
 }
 
-// stringsOf splits fuzz input into values, with nil for NULL.
+// stringsOf splits fuzz input at its zero bytes. In the result, nil stands for NULL.
 func stringsOf(input string) []any {
 	var list []any
 	for s := range strings.SplitSeq(input, "\x00") {
@@ -74,7 +75,8 @@ func FuzzArray(f *testing.F) {
 		if err != nil || !reflect.DeepEqual(got, want) {
 			t.Errorf("%s: got %q, %v", arrayText(want), got, err)
 		}
-		// Check the same values as elements of an array of a domain over an array.
+		// Check an array whose elements are arrays themselves. In Postgres, the element type is then a domain over an array
+		// type.
 		nested := []any{arrayText(want), nil, arrayText(want)}
 		got, err = encodeOne(t, arrayOf(arrayOf(typeText, ','), ','), "[-1:1]="+arrayText(nested))
 		if err != nil || !reflect.DeepEqual(got, []any{want, nil, want}) {

@@ -290,7 +290,8 @@ func numericPrefixLength(k Key) int {
 	return head + bytes.IndexByte(k[head:], end) + 1
 }
 
-// quoteKey quotes a text form if it is empty or contains spaces, punctuation of keys, or invalid characters.
+// quoteKey quotes a text form if it is empty or not valid UTF-8, or if it contains white space, control characters or one of
+// "'(),\.
 func quoteKey(text []byte) string {
 	plain := len(text) > 0 && utf8.Valid(text)
 	for _, c := range text {

@@ -12,7 +12,8 @@ import (
 	"testing"
 )
 
-// TestKeysSortAsInPostgres: keys have the order of ORDER BY, for the types for which the comment of Key promises that.
+// TestKeysSortAsInPostgres checks that keys have the same order as ORDER BY in Postgres, for types for which both orders are
+// the same.
 func TestKeysSortAsInPostgres(t *testing.T) {
 	t.Parallel()
 	o := newOracle(t)
@@ -88,7 +89,8 @@ func TestKeyString(t *testing.T) {
 
 var canonicalNumeric = regexp.MustCompile(`^(-?[1-9][0-9]*(\.[0-9]+)?|-?0\.[0-9]*[1-9][0-9]*|0(\.0+)?)$`)
 
-// FuzzKeyOrder makes two keys, each of a value and an integer, and compares their order with the order of the values.
+// FuzzKeyOrder makes two keys, each from a value and an integer. It checks that the keys have the same order as the values
+// and integers.
 func FuzzKeyOrder(f *testing.F) {
 	for form := range byte(5) {
 		f.Add(form, "a", "a\x01", int64(1), int64(-1))
@@ -148,12 +150,12 @@ func FuzzKeyOrder(f *testing.F) {
 	})
 }
 
-// dayOf maps n to the number of a day in Postgres' range, in a calendar with 12 months of 31 days. dateOf returns the date of
-// this day.
+// dayOf maps n to the number of a day, in a calendar with 12 months of 31 days. Day 0 is the first day of the year 1 BC, and
+// no day is after the last year of Postgres' timestamps. dateOf returns the date of this day.
 func dayOf(n int64) int64 { return n % (294276 * 372) }
 
 func dateOf(n int64) string {
-	days := dayOf(n) + 4713*372 // for n >= 0, a day in or after the year 4714 BC
+	days := dayOf(n) + 4713*372 // number of days since the start of the year 4714 BC; negative for an earlier day
 	year, day := floorDiv(days, 372), days-372*floorDiv(days, 372)
 	year -= 4713
 	suffix := ""
@@ -171,7 +173,7 @@ func floorDiv(a, b int64) int64 {
 	return q
 }
 
-// FuzzKeyString: a key of arbitrary bytes becomes a string and causes no panic.
+// FuzzKeyString checks that KeyString returns a string for a key of arbitrary bytes, and does not panic.
 func FuzzKeyString(f *testing.F) {
 	f.Add(byte(2), []byte{numericPositive, 0x80, 0, 0, 1, '1', 0, '1', 0})
 	f.Add(byte(3), []byte("12345678x"))

@@ -20,7 +20,7 @@ const (
 	dateOID = 1082
 )
 
-// isInteger reports whether the type has only whole numbers. Its input function then refuses 1.0.
+// isInteger reports whether t is an integer type. The input function of such a type refuses 1.0.
 func isInteger(t *Type) bool {
 	switch t.OID {
 	case int2OID, int4OID, int8OID, oidOID:
@@ -29,8 +29,9 @@ func isInteger(t *Type) bool {
 	return false
 }
 
-// appendWholeNumber appends a JSON number for an integer column. pandas writes 1.0 for 1 in a column with missing values. A
-// number with a fraction is appended unchanged, and Postgres refuses it.
+// appendWholeNumber appends a JSON number for an integer column. It removes a fraction of zeros, because pandas writes 1.0
+// for 1 in a column with missing values. It appends a number with an exponent or another fraction unchanged, and Postgres
+// refuses that number.
 func appendWholeNumber(dst, value []byte) []byte {
 	digits, fraction, _ := bytes.Cut(value, []byte{'.'})
 	if len(bytes.Trim(fraction, "0")) > 0 || bytes.ContainsAny(digits, "eE") {

@@ -6,7 +6,8 @@ import (
 	"time"
 )
 
-// TestAppendTextOfOtherPrograms: AppendText reads the forms in which pandas, Spark, PowerShell and Python write values.
+// TestAppendTextOfOtherPrograms checks that AppendText reads the forms in which pandas, Spark, PowerShell and Python write
+// values.
 func TestAppendTextOfOtherPrograms(t *testing.T) {
 	integer, date := Type{Kind: Number, OID: int4OID}, Type{Kind: Text, OID: dateOID}
 	local, zoned := Type{Kind: Timestamp, OID: 1114}, Type{Kind: TimestampTZ, OID: 1184}

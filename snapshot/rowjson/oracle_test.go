@@ -16,15 +16,15 @@ import (
 	"capture/internal/pgserver"
 )
 
-// oracle is a session whose row_to_json is the reference for lines.
+// oracle is a database session. The tests compare the lines of an Encoder with the result of row_to_json in this session.
 type oracle struct {
 	testing.TB
 	conn    *pgconn.PgConn
 	version int // major version of the server
 }
 
-// newOracle connects to a new database and pins the settings that the Encoder relies on. The options for CREATE DATABASE are
-// in with.
+// newOracle connects to a new database and pins the settings that the Encoder relies on. with has options for CREATE
+// DATABASE.
 func newOracle(tb testing.TB, with ...string) *oracle {
 	tb.Helper()
 	ctx := context.Background()
@@ -141,7 +141,7 @@ func (o *oracle) check(table string, lossy bool) {
 			continue
 		}
 		oracle := want[r][0]
-		if !utf8.Valid(oracle) { // SQL_ASCII, and "char" before PostgreSQL 16
+		if !utf8.Valid(oracle) { // happens with SQL_ASCII, and with "char" before PostgreSQL 16
 			oracle = replaceInvalid(oracle)
 		}
 		if a, b := withoutSpace(line), withoutSpace(oracle); !bytes.Equal(a, b) {

@@ -12,8 +12,8 @@ type lineScanner struct {
 	next int // index of the next column
 }
 
-// seekColumn returns the value of the column at index i, which must not be less than s.next. It returns false if the line lacks
-// it.
+// seekColumn returns the value of the column at index i, which must not be less than s.next. It returns false if the line
+// lacks this column.
 func (s *lineScanner) seekColumn(columns []column, i int) ([]byte, bool) {
 	for s.next <= i {
 		rest := s.line[s.at:]
@@ -34,8 +34,8 @@ func (s *lineScanner) seekColumn(columns []column, i int) ([]byte, bool) {
 	return nil, false
 }
 
-// valueLength returns the length of the JSON value that text starts with. A comma or a closing bracket or brace must follow
-// the value; if none does, valueLength returns -1.
+// valueLength returns the length of the JSON value that text starts with. The value must be followed by a comma, a closing
+// bracket or a closing brace; otherwise, valueLength returns -1.
 func valueLength(text []byte) int {
 	depth := 0
 	for i := 0; i < len(text); i++ {

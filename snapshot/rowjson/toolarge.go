@@ -79,8 +79,8 @@ func (e *Encoder) tooLarge(values [][]byte, old []byte, column int) error {
 	for _, n := range sizes {
 		sum += n
 	}
-	// The sum of the estimates may be too low, since the length of an array in JSON is known only once it is encoded. The
-	// missing bytes are added to the column at which the line became too long.
+	// The sum of the estimates may be too low, since the length of an array's JSON is known only after the array is encoded.
+	// The missing bytes are added to the column at which the line became too long.
 	sizes[column] += max(0, int64(e.MaxLine)+1-sum)
 	return &TooLargeError{sizes}
 }

@@ -6,7 +6,8 @@ import (
 	"time"
 )
 
-// TestAllocator runs random allocations: no block is assigned twice, and blocks that were freed are assigned again.
+// TestAllocator runs random allocations. It checks that no block in use is assigned again, and that freed blocks are
+// assigned again.
 func TestAllocator(t *testing.T) {
 	t.Parallel()
 	seed := uint64(time.Now().UnixNano())

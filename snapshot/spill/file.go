@@ -1,8 +1,8 @@
-// Package spill stores, in a file of this process, data that does not fit into memory.
+// Package spill moves data that does not fit into memory to a file.
 //
-// A [File] has no name in its folder. No other program can find it, and the kernel frees it when the process ends, even in a
-// crash. [File.Write] stores data and returns an [Extent], which reads the data back. Every read is checked against a CRC-32C,
-// and returns either the data as it was written or an error.
+// A [File] has no name in its folder, so no other program can find it. The kernel deletes the file when the process ends,
+// even in a crash. [File.Write] stores data and returns an [Extent], which reads the data back. Every read is checked
+// against a CRC-32C, and returns either the data as it was written or an error.
 //
 // No call frees an Extent. Once it is unreachable, a cleanup of Go's runtime returns its blocks to the allocator. An Extent may
 // therefore be shared freely, and a reader that holds an Extent may read it at any time.
@@ -32,8 +32,8 @@ type File struct {
 	blocks allocator
 }
 
-// Open creates an empty File in folder. onDamage is called at most once, from any goroutine, when data cannot be read back as
-// it was written. onDamage may be nil.
+// Open creates an empty File in folder. When a read fails or returns other data than were written, the File calls onDamage,
+// at most once and from any goroutine. onDamage may be nil.
 func Open(folder string, onDamage func(error)) (*File, error) {
 	file, err := openNameless(folder)
 	if err != nil {
@@ -164,7 +164,7 @@ func (f *File) freeRun(r run) {
 	switch {
 	case f.blocks.inUse == 0:
 		f.blocks = allocator{}
-		f.file.Truncate(0) // after an error the space is reused later
+		f.file.Truncate(0) // after an error, the allocator reuses the space later
 	case f.blocks.isSparse():
 		punchHole(f.file, int64(r.first)*blockSize, int64(r.count)*blockSize)
 	}

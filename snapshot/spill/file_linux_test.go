@@ -6,7 +6,8 @@ import (
 	"testing"
 )
 
-// TestWriteToFullVolume: if the volume is full, Write returns an error without the file's name, and frees the blocks again.
+// TestWriteToFullVolume checks that Write returns an error without the file's path if the volume is full, and frees the
+// blocks that it has allocated.
 func TestWriteToFullVolume(t *testing.T) {
 	t.Parallel()
 	full, err := os.OpenFile("/dev/full", os.O_RDWR, 0)

@@ -18,8 +18,8 @@ func openFile(t *testing.T, onDamage func(error)) *File {
 	return f
 }
 
-// TestExtents writes data of random sizes, drops some of it, and reads the rest back. Dropped blocks are used again, and an
-// empty file takes no space.
+// TestExtents writes data of random sizes, drops some of the Extents, and reads the others back. It also checks that the
+// file takes no space after all Extents are dropped.
 func TestExtents(t *testing.T) {
 	t.Parallel()
 	f := openFile(t, func(err error) { t.Error(err) })
@@ -71,7 +71,7 @@ func TestExtents(t *testing.T) {
 	}
 }
 
-// TestDamage: a read of damaged data returns an error. Only the first such error is passed to onDamage.
+// TestDamage checks that a read of damaged data returns an error, and that only the first such error is passed to onDamage.
 func TestDamage(t *testing.T) {
 	t.Parallel()
 	data := []byte("head and the rest")

@@ -6,8 +6,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// openNameless creates a file that never has a name, if the file system supports that, as tmpfs, ext4, xfs and btrfs do.
-// Otherwise it creates a file and removes its name.
+// openNameless creates a file that never has a name. tmpfs, ext4, XFS and Btrfs support such files. On other file systems,
+// openNameless creates a file with a name and removes the name at once.
 func openNameless(folder string) (*os.File, error) {
 	fd, err := unix.Open(folder, unix.O_TMPFILE|unix.O_EXCL|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
 	if err != nil {
