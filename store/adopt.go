@@ -12,9 +12,10 @@ import (
 	"capture/store/manifest"
 )
 
-// Adopt writes a state that comes from elsewhere to the file, if there is no file yet. m describes the state, and data yields
-// its JSON. Adopt reports false if there is a file, or if a Write has made one in the meantime. Writing the data does not delay
-// a Write. The next Write compares the file with the new rows, as if an earlier run had left the file.
+// Adopt makes feedback.json from a state that comes from elsewhere, if there is no feedback.json yet. m describes the state,
+// and data yields its JSON. Adopt reports false if there is a file, or if a Write has made one in the meantime. A Write need
+// not wait while Adopt copies the data. The next Write compares the adopted file with the new rows, as if an earlier run had
+// left this file.
 func (f *File) Adopt(m manifest.Manifest, data io.Reader) (adopted bool, err error) {
 	if adopted, err = f.adopt(m, data); err != nil {
 		return false, fmt.Errorf("write %s: %w", f.dataPath, volume.WithHint(err))
@@ -52,7 +53,7 @@ func (f *File) adopt(m manifest.Manifest, data io.Reader) (bool, error) {
 	if lacksFile, err := f.lacksFile(); err != nil || !lacksFile {
 		return false, err
 	}
-	m.Kept, m.Horizon = nil, nil // with a horizon, the next run would keep rows of the file that differ from the table's
+	m.Kept, m.Horizon = nil, nil // with a horizon, the next run would trust rows of the file that differ from the table's
 	f.existing.checked = false   // if one of the next steps fails, the next Write inspects the folder
 	if err := f.renameBoth(tmp, m); err != nil {
 		return false, err
@@ -87,7 +88,7 @@ func (f *File) renameBoth(tmp string, m manifest.Manifest) error {
 	return disk.SyncFolder(f.folder())
 }
 
-// lacksFile reports whether there is no file, neither of an earlier run nor of this run.
+// lacksFile reports whether there is no file now, Open found no file, and this run has not written one.
 func (f *File) lacksFile() (bool, error) {
 	if err := f.ensureLocked(); err != nil {
 		return false, err

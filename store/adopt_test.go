@@ -51,8 +51,8 @@ type readerFunc func([]byte) (int, error)
 
 func (f readerFunc) Read(b []byte) (int, error) { return f(b) }
 
-// TestAdoptOnShare: the temporary name of a state that is being adopted contains the lock word of the process, so two
-// processes never mix their data. Open removes what a crash has left under such a name.
+// TestAdoptOnShare checks that Adopt uses a temporary name with the lock word of its process, so that two processes never
+// mix their data. It also checks that Open removes a file with such a name, which a crash has left.
 func TestAdoptOnShare(t *testing.T) {
 	t.Parallel()
 	from := open(t, filepath.Join(t.TempDir(), "feedback.json"))
@@ -73,7 +73,8 @@ func TestAdoptOnShare(t *testing.T) {
 	}
 }
 
-// A state from elsewhere becomes the file of an empty folder, and the next Write treats it as the file of an earlier run.
+// TestAdopt checks that a state from elsewhere becomes the file of an empty folder, and that the next Write treats this file
+// like the file of an earlier run.
 func TestAdopt(t *testing.T) {
 	t.Parallel()
 	from := open(t, filepath.Join(t.TempDir(), "feedback.json"))
@@ -83,7 +84,7 @@ func TestAdopt(t *testing.T) {
 		t.Fatal(err)
 	}
 	m.Kept = &manifest.Kept{Other: true}
-	m.Horizon = &manifest.Horizon{RowFormat: 1} // somebody has put it into the manifest of the copy
+	m.Horizon = &manifest.Horizon{RowFormat: 1} // Adopt must remove a horizon that somebody has put into the manifest
 
 	path := filepath.Join(t.TempDir(), "feedback.json")
 	f := open(t, path)
@@ -93,7 +94,7 @@ func TestAdopt(t *testing.T) {
 		if adopted, err := f.Adopt(m, bytes.NewReader(bad)); err == nil || adopted {
 			t.Errorf("%s: adopted %t, %v", what, adopted, err)
 		}
-		if files := folder(t, path); len(files) != 1 { // the lock file
+		if files := folder(t, path); len(files) != 1 { // only the lock file may be there
 			t.Errorf("%s: it left %q", what, files)
 		}
 	}
@@ -126,8 +127,8 @@ func TestAdopt(t *testing.T) {
 	}
 }
 
-// TestLossInStepsOverAdopt: rows disappear in two steps, one before the adopted state was written and one after it was
-// adopted. Together, the steps count as a loss.
+// TestLossInStepsOverAdopt checks that two deletions together count as a loss if the first happens before the adopted state
+// is written, and the second after it is adopted.
 func TestLossInStepsOverAdopt(t *testing.T) {
 	t.Parallel()
 	from, tab := open(t, filepath.Join(t.TempDir(), "feedback.json")), votes(1000, "x")
@@ -152,7 +153,7 @@ func TestLossInStepsOverAdopt(t *testing.T) {
 	}
 }
 
-// After a Write, Adopt does nothing, even if somebody has removed the file since.
+// TestAdoptAfterWrite checks that Adopt does nothing after a Write, even if somebody has removed the file since.
 func TestAdoptAfterWrite(t *testing.T) {
 	t.Parallel()
 	f := open(t, filepath.Join(t.TempDir(), "feedback.json"))

@@ -22,7 +22,7 @@ import (
 	"capture/store/retention"
 )
 
-// writeEndlessly writes files of changing lengths as fast as it can.
+// writeEndlessly writes versions of the file with changing lengths, as fast as it can.
 func writeEndlessly(args []string) error {
 	f, err := store.Open(args[0], owner)
 	if err != nil {
@@ -58,8 +58,9 @@ func TestKill(t *testing.T) {
 	}, 0)
 }
 
-// killWriters starts a child that writes the file at path, and kills it at a random moment, again and again. For each element
-// of pauses, a reader checks each version that it catches, and pauses for that time after each 64 kB.
+// killWriters starts a child that writes the file at path, and kills it at a random moment, again and again. For each
+// element of pauses, one reader checks each version that it catches. The element is the time for which the reader pauses
+// after each 64 kB.
 func killWriters(t *testing.T, name, path string, rounds int, check func(data []byte) error, pauses ...time.Duration) {
 	t.Helper()
 	seed := uint64(time.Now().UnixNano())
@@ -144,7 +145,7 @@ func readSlowly(path string, pause time.Duration) ([]byte, error) {
 	}
 }
 
-// crashBetweenRenames kills itself between the two renames of a Write.
+// crashBetweenRenames kills its own process between the two renames of a Write.
 func crashBetweenRenames(args []string) error {
 	f, err := store.Open(args[0], owner)
 	if err != nil {
@@ -206,7 +207,7 @@ func TestFailureBetweenRenames(t *testing.T) {
 			f = open(t, path)
 			f.Kept().SetPolicy(retention.Policy{})
 		}
-		store.SetAtRename(func() { // a file can't be renamed to the path of a folder
+		store.SetAtRename(func() { // makes the second rename fail: a file can't be renamed to the path of a folder
 			if err := errors.Join(os.Rename(manifest.Path(path), path+".aside"), os.Mkdir(manifest.Path(path), 0o755)); err != nil {
 				t.Error(err)
 			}

@@ -20,8 +20,8 @@ func init() {
 
 func TestDetachedVolume(t *testing.T) { inOwnMounts(t, "detached", t.TempDir()) }
 
-// detachVolume detaches the volume of a file while a File writes it, mounts an empty volume in its place, and mounts the first
-// volume again.
+// detachVolume detaches the volume of an open File, mounts an empty volume in its place, and then mounts the first volume
+// again. Each Write must fail until the first volume is back.
 func detachVolume(args []string) error {
 	volume, elsewhere := filepath.Join(args[0], "volume"), filepath.Join(args[0], "elsewhere")
 	if err := errors.Join(os.Mkdir(volume, 0o755), os.Mkdir(elsewhere, 0o755)); err != nil {
@@ -30,7 +30,7 @@ func detachVolume(args []string) error {
 	if err := mountSmall(volume); err != nil {
 		return err
 	}
-	if err := unix.Mount(volume, elsewhere, "", unix.MS_BIND, ""); err != nil { // keeps the file system, to mount it again
+	if err := unix.Mount(volume, elsewhere, "", unix.MS_BIND, ""); err != nil { // keeps the file system, so that it can be mounted again
 		return err
 	}
 	for _, folder := range []string{volume, filepath.Join(volume, "below")} {
@@ -80,7 +80,8 @@ func detachVolume(args []string) error {
 		if _, err := f.Write(tab.View(), store.ReasonChange); err != nil {
 			return fmt.Errorf("mounted again: %w", err)
 		}
-		// The same lock file on another device stands for a volume that was attached elsewhere and is now mounted here.
+		// A copy of the lock file on another device simulates that the volume was mounted again and got another device
+		// number. Therefore the Write must succeed.
 		lock, err := os.ReadFile(path + ".lock")
 		if err != nil {
 			return err
@@ -103,7 +104,7 @@ func detachVolume(args []string) error {
 
 func TestFileMountedByItself(t *testing.T) { inOwnMounts(t, "mounted alone", t.TempDir()) }
 
-// openBoundFile opens a file that is itself a mount point.
+// openBoundFile opens a file that is itself a mount point. Open must refuse it.
 func openBoundFile(args []string) error {
 	path := filepath.Join(args[0], "feedback.json")
 	if err := os.WriteFile(path, []byte("[]\n"), 0o640); err != nil {

@@ -13,11 +13,11 @@ import (
 	"capture/store/placement"
 )
 
-// A change of the first row of a large file is on disk within milliseconds, but the SHA-256 of the file depends on every byte
-// after that row, and hashing two gigabytes takes a second. So there are two digests. The first is the SHA-256 of the whole
-// file; hashing resumes near the first byte that changed. If this means hashing more than hashPerWrite bytes, the Write's
-// manifest has the second digest instead: a hash of the hashes of all blocks, for which only the changed blocks are hashed.
-// [File.Idle] completes the first digest later.
+// A change of the first row of a large file is on disk within milliseconds. But the SHA-256 of the file depends on every
+// byte after that row, and hashing two gigabytes takes a second. Therefore there are two digests. The first is the SHA-256
+// of the whole file; hashing resumes near the first byte that changed. If this means hashing more than hashPerWrite bytes,
+// the Write's manifest has the second digest instead: a hash of the hashes of all blocks, for which only the changed blocks
+// are hashed. [File.Idle] completes the first digest later.
 
 // hashPerWrite is the maximum number of bytes that a Write after a change hashes for the SHA-256 of the whole file. With this
 // limit, hashing takes no longer than writing. hashPerWrite is also the number of bytes that one step of Idle hashes.
@@ -84,7 +84,7 @@ func (d *digest) update(c *content, old *placement.Layout, complete bool) error 
 		if complete {
 			return nil
 		}
-		d.blocks, spans = manifest.NewBlockHashes(blockBytes), []placement.Span{{To: c.Bytes}} // no version has needed them before, so hash all blocks
+		d.blocks, spans = manifest.NewBlockHashes(blockBytes), []placement.Span{{To: c.Bytes}} // hash all blocks, because no version has needed block hashes before
 	}
 	return d.updateBlocks(c, spans, &scratch)
 }
@@ -105,7 +105,7 @@ func (d *digest) updateBlocks(c *content, spans []placement.Span, scratch *[]byt
 	return nil
 }
 
-// complete completes the SHA-256 of the whole file, which was written from v with the layout.
+// complete completes the SHA-256 of the whole file. The file was written from the rows of v, with the given layout.
 func (d *digest) complete(v *snapshot.View, layout *placement.Layout) error {
 	_, err := d.completeStep(context.Background(), v, layout, math.MaxInt64)
 	return err

@@ -26,8 +26,8 @@ func init() {
 	children["full"] = fillVolume
 }
 
-// inOwnMounts runs a child in a mount namespace of its own, where the child may mount volumes. If this machine does not permit
-// that, inOwnMounts logs it and reports false. TestFileSizeLimit then replaces the test of a full disk.
+// inOwnMounts runs a child in a mount namespace of its own, where the child may mount volumes. If this machine permits no
+// mounts, inOwnMounts logs this and reports false. TestFileSizeLimit, which needs no mounts, still tests a failing write.
 func inOwnMounts(t *testing.T, name, dir string) bool {
 	t.Helper()
 	cmd := child(name, dir)
@@ -81,7 +81,7 @@ func fillVolume(args []string) error {
 		return err
 	}
 	m := written.Manifest
-	// expect checks that a Write fails with this error and advice, and leaves the old file and nothing else.
+	// expect checks that a Write fails with the given error and advice. Only the old file and its manifest may remain.
 	expect := func(what string, errno syscall.Errno, advice string) error {
 		_, err := f.Write(large, store.ReasonChange)
 		if !errors.Is(err, errno) || !strings.Contains(err.Error(), advice) ||
@@ -129,7 +129,7 @@ func fillVolume(args []string) error {
 	return nil
 }
 
-// writeBeyondLimit tries to write a file that is larger than the process may write.
+// writeBeyondLimit tries to write a file that is larger than the process's limit for files (RLIMIT_FSIZE).
 func writeBeyondLimit(args []string) error {
 	path := args[0]
 	f, err := store.Open(path, owner)
@@ -163,7 +163,7 @@ func TestFileSizeLimit(t *testing.T) {
 	}
 }
 
-// writeOnce opens and writes a file, as another user.
+// writeOnce opens a file and writes it once. The test runs it as another user.
 func writeOnce(args []string) error {
 	f, err := store.Open(args[0], owner)
 	if err != nil {
@@ -174,8 +174,8 @@ func writeOnce(args []string) error {
 	return err
 }
 
-// TestNoPermission writes as an unprivileged user, first into a folder without write permission, then into a folder with write
-// permission.
+// TestNoPermission runs as an unprivileged user. It checks that the error names the missing permission in a folder without
+// write permission, and that a Write succeeds once the folder has this permission.
 func TestNoPermission(t *testing.T) {
 	dir, err := os.MkdirTemp("/tmp", "store-test-") // other users can't enter t.TempDir
 	if err != nil {
@@ -220,7 +220,8 @@ func TestNoPermission(t *testing.T) {
 	checkPair(t, path)
 }
 
-// TestFolderSwapped exchanges the folders of two writers again and again. Whatever happens, readers see complete files.
+// TestFolderSwapped exchanges the folders of two writers again and again. It checks that readers see only complete files,
+// and that a new process can write both files afterwards.
 func TestFolderSwapped(t *testing.T) {
 	dir := t.TempDir()
 	paths := [2]string{filepath.Join(dir, "data", "feedback.json"), filepath.Join(dir, "other", "feedback.json")}
@@ -248,7 +249,7 @@ func TestFolderSwapped(t *testing.T) {
 			for n := range 25 {
 				put(tab, n, "changed")
 				tab.Commit(snapshot.Position{})
-				f.Write(tab.View(), store.ReasonChange) // mostly fails
+				f.Write(tab.View(), store.ReasonChange) // mostly fails, because the folders are exchanged meanwhile
 				for _, path := range paths {
 					if data, err := os.ReadFile(path); err != nil || !json.Valid(data) {
 						t.Errorf("%s has %d bytes: %v", path, len(data), err)

@@ -9,7 +9,7 @@ import (
 	"capture/store"
 )
 
-// TestDiskBytes: the files that belong to feedback.json count, and other files in its folder do not.
+// TestDiskBytes checks that DiskBytes counts the files that belong to feedback.json, and no other files in the folder.
 func TestDiskBytes(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

@@ -34,8 +34,8 @@ func (f *File) writeWithLessKept(view weak.Pointer[snapshot.View], bytes int64, 
 		if r.Kept != nil && slices.ContainsFunc(dropped, func(s kept.State) bool { return s.Path == r.Kept.Path }) {
 			r.Kept, first = nil, nil
 		}
-		// A dropped state that was only a second name of the file has freed nothing, and the next attempt may keep the file
-		// again.
+		// A dropped state that was only a second name of the current file has freed no space. Therefore it does not count
+		// here: another attempt could keep the file again, and fail again.
 		standing, serr := os.Lstat(f.dataPath)
 		dropped = slices.DeleteFunc(dropped, func(s kept.State) bool { return serr == nil && s.SharesData(standing) })
 		v := view.Value()

@@ -1,8 +1,9 @@
 // Package store keeps feedback.json on disk, with its manifest, its lock and its kept states.
 //
-// A [File] is feedback.json. [Open] locks it, so only one process writes it. [File.Write] replaces it by a new file that is
-// complete and synced. The [manifest.Manifest] in the same folder records which state of the table the file holds, and its
-// SHA-256. With it, anybody can distinguish a complete file from a damaged one, even if the writer was killed.
+// A [File] is feedback.json. [Open] locks the file, so only one process writes it. [File.Write] replaces the file by a new
+// file that is complete and synced. The [manifest.Manifest] in the same folder records which state of the table the file
+// holds, and the SHA-256 of the file. With this SHA-256, anybody can distinguish a complete file from a damaged one, even if
+// the writer was killed.
 //
 // These files implement a Write, in the order in which it uses them:
 //

@@ -14,8 +14,8 @@ import (
 	"capture/store/manifest"
 )
 
-// TestDamagedFileIsQuarantined damages what is on disk in many ways. Until the first Write, readers must see the damaged file
-// as it is. The first Write must keep it under another name.
+// TestDamagedFileIsQuarantined damages the file or its manifest in many ways. Until the first Write, readers must see the
+// damaged file as it is. The first Write must keep this file under another name.
 func TestDamagedFileIsQuarantined(t *testing.T) {
 	manifestOf := func(path string) string { return filepath.Join(filepath.Dir(path), "feedback.manifest.json") }
 	for name, damage := range map[string]func(path string) error{
@@ -144,9 +144,10 @@ func TestLeftOverTemporaryFiles(t *testing.T) {
 	}
 }
 
-// TestQuarantineAfterClockWasSetBack: the clock was years ahead when damaged files were kept, or is years behind now, as the
-// clock of a machine without a battery is until it reaches a time server. The file that this run finds damaged is kept, even
-// though its name has the earliest time.
+// TestQuarantineAfterClockWasSetBack checks that the file that this run finds damaged is kept, even though its name has an
+// earlier time than the names of all older damaged files. This happens if the clock was years ahead when the older files
+// were kept, or is years behind now. The clock of a machine without a battery is years behind until it reaches a time
+// server.
 func TestQuarantineAfterClockWasSetBack(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "feedback.json")
 	for i := range 6 {
@@ -164,7 +165,8 @@ func TestQuarantineAfterClockWasSetBack(t *testing.T) {
 	}
 }
 
-// TestLargeFileIsCheckedLater opens a file that is too large to be hashed at the start. Most of its 65 MB are a hole.
+// TestLargeFileIsCheckedLater opens a damaged file that is too large to be hashed by Open. It checks that the first Write
+// notices the damage. Most of the file's 65 MB are a hole.
 func TestLargeFileIsCheckedLater(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "feedback.json")
 	f := open(t, path)
@@ -196,7 +198,7 @@ func TestLargeFileIsCheckedLater(t *testing.T) {
 	checkPair(t, path)
 }
 
-// FuzzOpen opens a folder with any content, and writes there.
+// FuzzOpen checks that Open and Write succeed whatever the file, its manifest and its lock file contain.
 func FuzzOpen(f *testing.F) {
 	good := []byte(`{"format":1,"sha256":"37517e5f3dc66819f61f5a7bb8ace1921282415f10551d2defa5c3eb0985b570","rows":0,"bytes":3}`)
 	f.Add([]byte("[]\n"), good, []byte(nil), []byte(nil))

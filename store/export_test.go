@@ -34,7 +34,8 @@ func Warning(f *File) string {
 	return f.warning
 }
 
-// CanPatch reports whether files in dir can be patched. If not, files are written whole, and the tests check only that.
+// CanPatch reports whether files in dir can be patched. If not, every version is written whole, and the tests do not expect
+// patched files.
 func CanPatch(t *testing.T, dir string) bool {
 	path := filepath.Join(dir, "probe")
 	if err := os.WriteFile(path, nil, 0o644); err != nil {

@@ -85,7 +85,7 @@ func (f *File) open(o Owner) error {
 	if info, err := os.Lstat(f.dataPath); err == nil && f.existing.intact {
 		f.published.add(info)
 	}
-	accepted := f.existing.manifest.AcceptedAt // the clock may have been wrong at WrittenAt
+	accepted := f.existing.manifest.AcceptedAt // rather than WrittenAt, because the clock may have been wrong when the file was written
 	if accepted.IsZero() {
 		accepted = f.existing.manifest.WrittenAt
 	}
@@ -96,8 +96,8 @@ func (f *File) open(o Owner) error {
 	return nil
 }
 
-// published holds the last two files that got the final name. While the newer file replaces the older file, readers may have
-// either file open.
+// published holds the last two files that were renamed to feedback.json. While the newer file replaces the older file,
+// readers may have either file open.
 type published struct {
 	mu    sync.Mutex
 	files [2]os.FileInfo // newest first; an element is nil if there were fewer files
@@ -115,7 +115,8 @@ func (f *File) Published(info os.FileInfo) bool {
 	f.published.mu.Lock()
 	defer f.published.mu.Unlock()
 	for _, ours := range f.published.files {
-		// After a file is deleted, its inode may be reused, but hardly by a file of the same size.
+		// The sizes are compared, too: after a file is deleted, another file may reuse its inode, but this file will hardly
+		// have the same size.
 		if ours != nil && os.SameFile(info, ours) && info.Size() == ours.Size() {
 			return true
 		}

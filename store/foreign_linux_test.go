@@ -17,8 +17,8 @@ import (
 	"capture/store/manifest"
 )
 
-// If there is a link in the place of a file that capture writes, capture refuses or replaces the link. The target of the link
-// stays as it is.
+// TestLinksAreNotFollowed puts a symbolic link in the place of each file that capture writes. It checks that capture refuses
+// or replaces the link, and that the target of the link stays as it is.
 func TestLinksAreNotFollowed(t *testing.T) {
 	for _, name := range []string{"feedback.json", "feedback.manifest.json", "feedback.json.tmp", "feedback.manifest.json.tmp", "feedback.json.lock"} {
 		for _, running := range []bool{false, true} {
@@ -64,9 +64,9 @@ func TestLinksAreNotFollowed(t *testing.T) {
 	}
 }
 
-// While capture runs, somebody puts a named pipe or a link in the place of the file. capture does not wait for the pipe's
-// writer. It makes no kept state from the target of the link, because more people may read kept states than this target. The
-// next Write puts the file back.
+// TestReplacedWhileRunning puts a named pipe or a link in the place of the file while capture runs. It checks that capture
+// does not wait for a writer of the pipe, and that the next Write puts the file back. The target of the link must not become
+// a kept state, because more people may be allowed to read kept states than to read the target.
 func TestReplacedWhileRunning(t *testing.T) {
 	secret := filepath.Join(t.TempDir(), "secret")
 	if err := os.WriteFile(secret, []byte("secret"), 0o600); err != nil {
@@ -91,7 +91,7 @@ func TestReplacedWhileRunning(t *testing.T) {
 			if err := plant(path); err != nil {
 				t.Fatal(err)
 			}
-			t.Cleanup(func() { // if Write hangs, ends it before f is closed
+			t.Cleanup(func() { // if Write waits for a writer of the pipe, opening the pipe ends the wait before f is closed
 				if writer, err := os.OpenFile(path, os.O_WRONLY|unix.O_NONBLOCK, 0); err == nil {
 					os.Remove(path)
 					writer.Close()
@@ -124,8 +124,8 @@ func TestReplacedWhileRunning(t *testing.T) {
 	}
 }
 
-// Somebody puts a link in the place of a kept state that is not compressed yet. The link does not count as a kept state, and
-// its target is not compressed.
+// TestLinkIsNoKeptState puts a link in the place of a kept state that is not compressed yet. It checks that Compress does
+// not compress the target of the link.
 func TestLinkIsNoKeptState(t *testing.T) {
 	path, secret := filepath.Join(t.TempDir(), "feedback.json"), filepath.Join(t.TempDir(), "secret")
 	if err := os.WriteFile(secret, []byte("secret"), 0o600); err != nil {
@@ -170,7 +170,7 @@ func TestModesOfNewFiles(t *testing.T) {
 	wantMode(path+".lock", 0o600)
 }
 
-// asNobody returns a command that runs as another user.
+// asNobody returns a command that runs as an unprivileged user.
 func asNobody(t *testing.T, name string, args ...string) *exec.Cmd {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -181,7 +181,8 @@ func asNobody(t *testing.T, name string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// A user who can read the folder cannot lock capture out of its file.
+// TestReaderCannotTakeTheLock checks that a user who can read the folder cannot lock the lock file, and thus cannot keep
+// capture away from its file.
 func TestReaderCannotTakeTheLock(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "feedback.json")
@@ -199,7 +200,8 @@ func TestReaderCannotTakeTheLock(t *testing.T) {
 	open(t, path)
 }
 
-// capture does not trust a lock file whose content another user may have written.
+// TestLockFileOfOthersIsNotBelieved checks that ReadOwner does not trust a lock file whose content another user may have
+// written.
 func TestLockFileOfOthersIsNotBelieved(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("only root can give a file away")

@@ -14,7 +14,7 @@ import (
 )
 
 // mountFUSE mounts a FUSE file system that mirrors a folder, and returns its mount point. On a machine without bindfs or
-// /dev/fuse, it skips the test; there only the tests with pretended shares run.
+// /dev/fuse, it skips the test. There, only the tests with PretendShare cover network shares.
 func mountFUSE(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -52,8 +52,8 @@ func mountFUSE(t *testing.T) string {
 	return to
 }
 
-// TestFUSE kills writers on a FUSE file system, which counts as a network share. Each version is complete, a second process is
-// refused, and a loss is kept.
+// TestFUSE kills writers on a FUSE file system, which counts as a network share. It checks that each version is complete,
+// that a second process is refused, and that the state before a loss is kept.
 func TestFUSE(t *testing.T) {
 	path := filepath.Join(mountFUSE(t), "feedback.json")
 	f, tab := open(t, path), votes(100, "x")

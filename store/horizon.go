@@ -9,8 +9,8 @@ import (
 	"capture/store/manifest"
 )
 
-// horizonOf returns the horizon of the rows of v, or nil if nothing is known about their age, or if DropHorizon was called with
-// v or a later View.
+// horizonOf returns the horizon of the rows of v. It returns nil if v has no horizon, or if DropHorizon was called with v or
+// a later View.
 func (f *File) horizonOf(v *snapshot.View) *manifest.Horizon {
 	if v.Version() <= f.doubtful {
 		return nil
@@ -45,7 +45,7 @@ func (f *File) DropHorizon(v *snapshot.View) error {
 	if f.closed {
 		return nil
 	}
-	if f.renamed { // the manifest at its final path describes the previous version
+	if f.renamed { // the manifest at its final path describes the previous version, so first complete the rename
 		if err := f.ensureLocked(); err != nil {
 			return f.manifestError(err)
 		}

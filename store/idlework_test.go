@@ -16,7 +16,7 @@ import (
 	"capture/store/manifest"
 )
 
-// incompleteFile writes a large file that has a shadow file. The manifest lacks the SHA-256 of the whole file.
+// incompleteFile writes a large file that has a shadow file, and whose manifest lacks the SHA-256 of the whole file.
 func incompleteFile(t *testing.T) (f *store.File, path string, s *stamped) {
 	t.Helper()
 	path = filepath.Join(t.TempDir(), "feedback.json")
@@ -47,7 +47,8 @@ func idle(t *testing.T, f *store.File, s *stamped) (steps int) {
 	return steps
 }
 
-// TestIdleCompletesManifest: Idle computes the SHA-256 of the whole file step by step, and changes nothing else.
+// TestIdleCompletesManifest checks that Idle adds the SHA-256 of the whole file to the manifest, in several steps, and
+// changes nothing else.
 func TestIdleCompletesManifest(t *testing.T) {
 	t.Parallel()
 	f, path, s := incompleteFile(t)
@@ -65,7 +66,7 @@ func TestIdleCompletesManifest(t *testing.T) {
 	if n := idle(t, f, s); n != 1 {
 		t.Errorf("%d steps although the manifest is complete", n)
 	}
-	// A change is written while Idle hashes the file. The hash of the bytes before the changed row remains valid.
+	// Check that Idle also computes the right SHA-256 if a Write changes rows while Idle has hashed only a part of the file.
 	write(t, f, s.next(), store.ReasonChange)
 	if r, more, err := f.Idle(t.Context(), s.tab.View()); !more || err != nil || r.Manifest.SHA256 != "" {
 		t.Errorf("complete after one step: %+v, %v, %v", r, more, err)
@@ -82,7 +83,8 @@ func TestIdleCompletesManifest(t *testing.T) {
 	}
 }
 
-// TestCompleteUnlessChange: with any reason except a change, Write completes the manifest, even if no row has changed.
+// TestCompleteUnlessChange checks that Write completes the manifest for any reason except a change, even if no row has
+// changed.
 func TestCompleteUnlessChange(t *testing.T) {
 	t.Parallel()
 	for _, reason := range []manifest.Reason{store.ReasonForced, store.ReasonInterval, store.ReasonStop} {
@@ -99,8 +101,8 @@ func TestCompleteUnlessChange(t *testing.T) {
 	}
 }
 
-// TestCompletingFails: if the manifest can't be replaced, the manifest on disk still describes the file. If another program has
-// replaced the file, Idle does not touch the manifest.
+// TestCompletingFails checks that the manifest on disk still describes the file if Idle can't replace the manifest. If
+// another program has replaced the file, Idle must not touch the manifest.
 func TestCompletingFails(t *testing.T) {
 	t.Parallel()
 	f, path, s := incompleteFile(t)
@@ -141,8 +143,8 @@ func TestCompletingFails(t *testing.T) {
 	}
 }
 
-// TestFailedWriteForgetsDigest: a failed Write may have updated the digest of the file on disk to that of the new version. Idle
-// must not put this digest into the manifest of the old version.
+// TestFailedWriteForgetsDigest makes a Write fail after it has updated the digest of the last version to that of the new
+// version. Idle must not put this digest into the manifest of the old version.
 func TestFailedWriteForgetsDigest(t *testing.T) {
 	t.Parallel()
 	f, path, s := incompleteFile(t)
@@ -174,7 +176,8 @@ func TestFailedWriteForgetsDigest(t *testing.T) {
 	checkPair(t, path)
 }
 
-// TestBlocksShowDamage: the next process verifies the file by its blocks, and detects damage in different blocks.
+// TestBlocksShowDamage checks that the next process detects damage in any block if the manifest has only the digest of the
+// blocks.
 func TestBlocksShowDamage(t *testing.T) {
 	t.Parallel()
 	f, path, _ := incompleteFile(t)
@@ -199,9 +202,9 @@ func TestBlocksShowDamage(t *testing.T) {
 	}
 }
 
-// TestKeptStateIsComplete: the manifest of a kept state is complete even if the manifest of feedback.json is not. A file that
-// another program changed is not kept as an ordinary state, and a state that was damaged before it was compressed is marked as
-// damaged.
+// TestKeptStateIsComplete checks that the manifest of a compressed kept state has the SHA-256 even if the manifest of
+// feedback.json lacks it. It also checks that a state that was damaged before it was compressed is marked as damaged, and
+// that a file that another program changed is not kept as an ordinary state.
 func TestKeptStateIsComplete(t *testing.T) {
 	t.Parallel()
 	f, path, _ := incompleteFile(t)

@@ -38,8 +38,8 @@ func readWhileInterrupted(args []string) error {
 	return nil
 }
 
-// TestInterruptedReads: a signal interrupts every second read of the file. capture still copies the file to make the shadow file,
-// reads the file back to its end, and does not report it as damaged.
+// TestInterruptedReads interrupts every second read of the file, as a signal does. It checks that capture still copies the
+// file to make the shadow file, reads the file back to its end, and does not report it as damaged.
 func TestInterruptedReads(t *testing.T) {
 	needStrace(t)
 	t.Parallel()

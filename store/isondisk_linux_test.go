@@ -2,7 +2,8 @@ package store
 
 import "testing"
 
-// TestIsOnDisk: IsOnDisk reports false for a network share and for a file system in memory. Rows are not spilled there.
+// TestIsOnDisk checks that IsOnDisk reports false for a network share and for a file system in memory, so that rows are not
+// spilled there.
 func TestIsOnDisk(t *testing.T) {
 	real := fileSystemAt
 	defer func() { fileSystemAt = real }()

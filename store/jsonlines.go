@@ -41,7 +41,7 @@ func writeLines(p paths, v *snapshot.View, m *manifest.Manifest) error {
 	if err := finishLines(p); err != nil {
 		return err
 	}
-	defer os.Remove(p.dataTmp()) // after a success, there is no file to remove
+	defer os.Remove(p.dataTmp()) // after a success, no file has this name any more
 	h := manifest.NewHasher()
 	err = disk.WriteSynced(p.dataTmp(), p.dataPath, func(file *os.File) error { return v.WriteLines(io.MultiWriter(file, h)) })
 	if err != nil {

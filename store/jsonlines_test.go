@@ -18,7 +18,8 @@ import (
 	"capture/store/manifest"
 )
 
-// JSON lines are written with a manifest that describes them, and replace only a regular file.
+// TestWriteLines checks that WriteLines writes JSON lines with a manifest that describes them, and that it replaces only a
+// regular file.
 func TestWriteLines(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "sub", "votes.jsonl")
@@ -81,8 +82,8 @@ func writeLinesEndlessly(args []string) error {
 	}
 }
 
-// A writer that is killed at any moment leaves a whole file, and either the manifest or the pending manifest describes the
-// file.
+// TestWriteLinesKilled checks that a writer that is killed at any moment leaves a whole file, and that either the manifest
+// or the pending manifest describes the file.
 func TestWriteLinesKilled(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "votes.jsonl")
 	if _, err := store.WriteLines(path, votes(1, "x").View(), "1"); err != nil {

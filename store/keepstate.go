@@ -71,8 +71,8 @@ func (f *File) standingManifest(last *written, info os.FileInfo) (manifest.Manif
 	return m, err == nil && m.Bytes == info.Size()
 }
 
-// judgeDamaged is called if the current file is damaged and will be quarantined. If the file had, by its manifest, many more
-// rows than v, or columns that v lacks, the file is also kept as the state before a loss.
+// judgeDamaged is called if the current file is damaged and will be quarantined. If the file had many more rows than v
+// according to its manifest, or columns that v lacks, the file is also kept as the state before a loss.
 func (f *File) judgeDamaged(v *snapshot.View) *manifest.Manifest {
 	m, err := manifest.ReadAt(f.manifestPath)
 	if err != nil {
@@ -99,7 +99,8 @@ func (f *File) compareParts(v *snapshot.View, last *written) *manifest.Manifest 
 	}
 	m.Kept = f.newKept(c, v, goneRows)
 	m.Kept.Other = isOther(&m, v)
-	// If this run has not written the file, last comes from Load, and an earlier run wrote the file.
+	// If this run has not written the file, last comes from Load, and an earlier run wrote the file. Such a file is kept if
+	// any row differs.
 	differs := !f.hasWritten && len(gone)+len(added) > 0 && !f.kept.IsOff()
 	if m.Kept.Loss == nil && !m.Kept.Other && !differs {
 		return nil

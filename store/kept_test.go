@@ -13,8 +13,8 @@ import (
 	"capture/store/kept"
 )
 
-// TestKeptOnce: equal states are stored only once, also after a restart. If a write fails after it has kept the file, the next
-// attempt does not keep the file again, even if it is the first write after a restart.
+// TestKeptOnce checks that equal states are stored only once, also after a restart. If a Write fails after it has kept the
+// file, the next Write must not keep the file again, even if it is the first Write after a restart.
 func TestKeptOnce(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "feedback.json")
@@ -77,8 +77,8 @@ func TestKeptOnce(t *testing.T) {
 	}
 }
 
-// TestAcknowledgedWhileWaiting: a Write that causes a loss fails, and somebody acknowledges the loss. The next attempt does not
-// keep the state before the loss again.
+// TestAcknowledgedWhileWaiting acknowledges a loss whose Write has failed. It checks that the next attempt to write the same
+// View does not keep the state before the loss again.
 func TestAcknowledgedWhileWaiting(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "feedback.json")
@@ -119,8 +119,8 @@ func TestAcknowledgedWhileWaiting(t *testing.T) {
 	}
 }
 
-// TestLossEnds: a loss ends when nine tenths of the lost keys are back, or when somebody acknowledges it, even from another
-// process.
+// TestLossEnds checks that a loss ends when nine tenths of the lost keys are back, or when somebody acknowledges the loss,
+// even from another process.
 func TestLossEnds(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "feedback.json")
@@ -180,7 +180,7 @@ func TestLossEnds(t *testing.T) {
 	}
 }
 
-// TestLossRecursWhileItEnds: the rows of a loss are back, but are lost again while EndLosses runs. EndLosses must not end the
+// TestLossRecursWhileItEnds puts lost rows back, and deletes them again while EndLosses runs. EndLosses must not end the
 // second loss together with the first one.
 func TestLossRecursWhileItEnds(t *testing.T) {
 	t.Parallel()
@@ -203,7 +203,7 @@ func TestLossRecursWhileItEnds(t *testing.T) {
 			_, err := f.Write(empty, store.ReasonChange)
 			written <- err
 		}()
-		select { // the Write must wait until the losses have ended
+		select { // the Write should wait until EndLosses returns, so give it time to show that it does not wait
 		case err := <-written:
 			written <- err
 		case <-time.After(100 * time.Millisecond):
@@ -218,8 +218,9 @@ func TestLossRecursWhileItEnds(t *testing.T) {
 	}
 }
 
-// TestManyLossesOnDisk: many losses and reloads follow each other. The number of files stays bounded, and no other files are
-// left. The state before the largest unacknowledged loss stays, even when all other states are dropped for lack of space.
+// TestManyLossesOnDisk makes many losses, each followed by a reload. It checks that the number of files stays bounded, and
+// that no other files are left. The state before the largest unacknowledged loss must stay, even when all other states are
+// dropped for lack of space.
 func TestManyLossesOnDisk(t *testing.T) {
 	if testing.Short() {
 		t.Skip("keeps many states")

@@ -13,8 +13,8 @@ import (
 	"capture/store/manifest"
 )
 
-// TestKeptUnderWrongClock: capture starts on a machine whose clock is weeks ahead, writes the file with the wrong time, and starts
-// again. No kept state is dropped for its age before the clock has run steadily for a day.
+// TestKeptUnderWrongClock starts capture several times with a clock that is weeks ahead of the last file. It checks that no
+// kept state is dropped for its age before the clock has run steadily for a day.
 func TestKeptUnderWrongClock(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "feedback.json")
@@ -43,7 +43,7 @@ func TestKeptUnderWrongClock(t *testing.T) {
 	}
 }
 
-// makeOlder gives the given time to the file at path and to its only kept state.
+// makeOlder sets the time in the manifest of the file at path, and in the file names of its only kept state.
 func makeOlder(t *testing.T, path string, at time.Time) {
 	t.Helper()
 	m, err := manifest.Read(path)

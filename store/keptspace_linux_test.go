@@ -15,8 +15,8 @@ import (
 
 func init() { children["filled"] = fillWithKept }
 
-// TestNoRoomForKept: a write fails if the state before a loss leaves it no room, and the error says what to do. Once the loss
-// is acknowledged, the next write drops the state.
+// TestNoRoomForKept checks that a Write fails if the state before a loss leaves too little room, and that the error says
+// what to do. Once the loss is acknowledged, the next Write must drop the state and succeed.
 func TestNoRoomForKept(t *testing.T) { inOwnMounts(t, "filled", t.TempDir()) }
 
 func fillWithKept(args []string) error {

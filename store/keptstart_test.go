@@ -17,8 +17,9 @@ import (
 	"capture/store/retention"
 )
 
-// TestSpacesAfterJSONAreNoLoss: in the last column, a program wrote values of type json that end with a newline. In a line,
-// this newline would become a space, which looks like padding. A later run that reads the same rows finds no difference.
+// TestSpacesAfterJSONAreNoLoss writes the same rows in two runs. In the last column, the values of type json end with a
+// newline. In a line, this newline would become a space before the brace, which looks like padding. The second run must find
+// no difference.
 func TestSpacesAfterJSONAreNoLoss(t *testing.T) {
 	t.Parallel()
 	shape := &rowjson.Shape{Schema: "public", Table: "votes", Key: []int{0}, Columns: []rowjson.Column{
@@ -50,8 +51,8 @@ func TestSpacesAfterJSONAreNoLoss(t *testing.T) {
 	}
 }
 
-// TestFileRemovedBeforeFirstWrite: somebody removes the file while capture waits for the database. There is nothing to keep, and
-// the first Write puts the file back.
+// TestFileRemovedBeforeFirstWrite removes the file after Open, as somebody could while capture waits for the database. It
+// checks that the first Write keeps no state, and puts the file back.
 func TestFileRemovedBeforeFirstWrite(t *testing.T) {
 	t.Parallel()
 	for _, rows := range []int{200, 0} {
@@ -70,8 +71,9 @@ func TestFileRemovedBeforeFirstWrite(t *testing.T) {
 	}
 }
 
-// TestLossFromDamagedFile: a byte of the file has rotted, so that the rows in it cannot be compared with those that replace
-// them. The file is kept, because nobody can know that its rows are not lost. The loss does not end when other rows are added.
+// TestLossFromDamagedFile damages one row of the file, so that the file's rows cannot be compared with the rows that replace
+// them. If a Write replaces many rows, the file must be kept, because nobody can know that its rows are not lost. The loss
+// must not end when other rows are added.
 func TestLossFromDamagedFile(t *testing.T) {
 	t.Parallel()
 	const rows, removed = 50_000, 6000
@@ -83,7 +85,7 @@ func TestLossFromDamagedFile(t *testing.T) {
 	overwriteDamaged := func(tab *snapshot.Table) { put(tab, 50, "") }
 	const notCompared = "50,000 of 50,000 rows may be lost or have other values, because the file was damaged and could not be compared"
 	for name, test := range map[string]struct {
-		touched bool // whether the file has another time than when it was written
+		touched bool // whether the file's modification time differs from the time that capture remembers
 		change  func(tab *snapshot.Table)
 		loss    string // description of the loss; "" if the file is not kept
 	}{
@@ -141,8 +143,9 @@ func TestLossFromDamagedFile(t *testing.T) {
 	}
 }
 
-// TestKeptAtStart: the first Write keeps the file of an earlier run before it replaces the file. The file is kept as the state
-// before a loss, or as an ordinary state if any row differs. The file of another table or cluster is always kept.
+// TestKeptAtStart checks when the first Write keeps the file of an earlier run before it replaces the file. The file is kept
+// as the state before a loss, or as an ordinary state if any row differs. The file of another table or cluster is always
+// kept.
 func TestKeptAtStart(t *testing.T) {
 	t.Parallel()
 	other := func(rows int, origin snapshot.Origin, oid uint32) *snapshot.View {
@@ -220,8 +223,8 @@ func TestKeptAtStart(t *testing.T) {
 	}
 }
 
-// TestOtherTableIsKept: while capture runs, the table is replaced by another table with the same name and rows. The file of the
-// old table is kept.
+// TestOtherTableIsKept replaces the table by another table with the same name and rows while capture runs. It checks that
+// the file of the old table is kept.
 func TestOtherTableIsKept(t *testing.T) {
 	t.Parallel()
 	f, tab := open(t, filepath.Join(t.TempDir(), "feedback.json")), snapshot.NewTable()

@@ -10,8 +10,8 @@ import (
 	"capture/snapshot/rowjson"
 )
 
-// TestLargeRowsAreWrittenOneByOne checks that a file of large rows is written correctly, and that the writer holds few of them
-// at a time.
+// TestLargeRowsAreWrittenOneByOne checks that a file of large rows is written correctly, and that the writer holds few rows
+// in memory at a time.
 func TestLargeRowsAreWrittenOneByOne(t *testing.T) {
 	const rows, rowBytes = 24, 6 << 20
 	table := snapshot.NewTable()

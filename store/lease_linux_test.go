@@ -9,8 +9,8 @@ import (
 	"capture/store"
 )
 
-// TestLeaseEndsBeforePublishing opens the patched file as GNU tar does, without waiting for a lease, while the Write is still
-// running.
+// TestLeaseEndsBeforePublishing checks that a reader that does not wait for leases, such as GNU tar, can open a patched file
+// as soon as the file has its final name, while the Write is still running.
 func TestLeaseEndsBeforePublishing(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "feedback.json")
 	if !store.CanPatch(t, filepath.Dir(path)) {

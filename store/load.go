@@ -32,9 +32,9 @@ type Loading struct {
 // errOtherFile means that the file is not the file that Open has found.
 var errOtherFile = errors.New("the file was replaced meanwhile")
 
-// Load reads the rows of the file that [Open] has found into t, which must be empty. They become the first View of t. The next
-// Write then writes only what differs from the file, as if a Write of this run had written the file. t.Changed receives
-// nothing.
+// Load reads the rows of the file that [Open] has found into t, which must be empty. They become the first View of t. The
+// next Write then writes only what differs from the file, as if a Write of this run had written the file. Load does not
+// count as a change, so t.Changed delivers nothing.
 //
 // If Load returns an error, t is empty, and nothing else has changed.
 func (f *File) Load(ctx context.Context, t *snapshot.Table, l Loading) error {
@@ -93,7 +93,7 @@ func (f *File) load(ctx context.Context, t *snapshot.Table, l *Loading) error {
 	return nil
 }
 
-// check compares the manifest with the shape.
+// check returns an error unless the manifest is that of a current file with all rows of the table that the shape describes.
 func (l *Loading) check() error {
 	m, s := &l.Manifest, l.Shape
 	switch {

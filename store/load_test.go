@@ -25,8 +25,8 @@ func loadInto(ctx context.Context, f *store.File, tab *snapshot.Table) error {
 	})
 }
 
-// TestLoad changes a table at random, over several runs. Each run begins with the rows that it loads from the file, and writes
-// the next versions as if this run had also written the previous version.
+// TestLoad changes a table at random, over several runs. Each run loads the rows from the file of the previous run. TestLoad
+// checks that the loaded rows are right, and that the next Writes patch the file as if this run had written it.
 func TestLoad(t *testing.T) {
 	t.Parallel()
 	seed := uint64(time.Now().UnixNano())
@@ -75,7 +75,7 @@ func TestLoad(t *testing.T) {
 			t.Fatalf("writing the loaded rows: %+v", r)
 		}
 		for i := range 1 + d.r.IntN(4) {
-			if i > 0 { // the first change after a start has no shadow file to patch
+			if i > 0 { // no shadow file exists at the first change after a start; before each later change, Idle makes it
 				for more := true; more; {
 					var err error
 					if _, more, err = f.Idle(t.Context(), d.tab.View()); err != nil {
@@ -108,8 +108,8 @@ func TestLoad(t *testing.T) {
 	t.Logf("%d of %d small changes were patched", smallPatched, small)
 }
 
-// TestLoadKeepsChangedFile: the state that an earlier run has left is kept if the rows differ, even if this run has loaded that
-// state.
+// TestLoadKeepsChangedFile checks that the first Write keeps the file of an earlier run if the rows differ, even if this run
+// has loaded this file.
 func TestLoadKeepsChangedFile(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "feedback.json")
@@ -135,13 +135,14 @@ func TestLoadKeepsChangedFile(t *testing.T) {
 	}
 }
 
-// TestLoadRefuses: a file that is not exactly what the manifest describes is not loaded, and the Table stays empty.
+// TestLoadRefuses checks that Load refuses a file that is not exactly what its manifest describes, and leaves the Table
+// empty.
 func TestLoadRefuses(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
 		file     func(data string) string
 		manifest func(m *manifest.Manifest)
-		fixed    bool // whether the manifest has the digest of the changed file
+		fixed    bool // whether the manifest gets the size and digest of the changed file
 		want     string
 	}{
 		"another digit":    {file: func(s string) string { return strings.Replace(s, "xx", "xy", 1) }, want: "does not match"},
@@ -195,7 +196,7 @@ func TestLoadRefuses(t *testing.T) {
 			if tab.View() != nil {
 				t.Fatal("the Table has a View")
 			}
-			// The copy that follows is written as if nothing had been loaded.
+			// A View of a copied table must be written as if Load had not been called.
 			write(t, f, votes(12, "z").View(), store.ReasonStart)
 			if got := checkPair(t, path); got.Rows != 12 {
 				t.Errorf("%d rows", got.Rows)
@@ -204,8 +205,8 @@ func TestLoadRefuses(t *testing.T) {
 	}
 }
 
-// FuzzLoad loads files that anybody may have written, with manifests that match. The loaded rows must be those in the file, and
-// the next versions must be right.
+// FuzzLoad loads files with any content, whose manifests match. If Load accepts a file, the loaded rows must be those in the
+// file, and the next version of the file must be right.
 func FuzzLoad(f *testing.F) {
 	honest := content(f, votes(5, "text").View())
 	f.Add(honest)
@@ -274,7 +275,7 @@ func BenchmarkLoad(b *testing.B) {
 	}
 }
 
-// TestHorizon: the manifest has the horizon of the rows that the file holds, and of no other rows.
+// TestHorizon checks that the manifest has a horizon only if this horizon is valid for the rows in the file.
 func TestHorizon(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "feedback.json")

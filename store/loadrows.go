@@ -27,7 +27,7 @@ type fileRows struct {
 	bytes int64 // bytes read so far
 
 	// padded lists the rows that are followed by padding. Such a row is the last row of a region. placed is unset if the
-	// padding is not as Write makes it; then the next Write writes the whole file.
+	// padding is not as Write makes it. Then padded is not used, and the next Write writes the whole file.
 	padded []paddedRow
 	placed bool
 
@@ -142,7 +142,7 @@ func (r *fileRows) putLine(line []byte) (more bool, err error) {
 	}
 	body = bytes.TrimRight(body, " ")
 	padding := len(line) - len("}") - len(body)
-	row := append(body, '}') // this overwrites the old brace or a space
+	row := append(body, '}') // overwrites the brace or the first space of the padding in line
 	if len(row) > r.maxRow {
 		return false, errTooLarge
 	}
@@ -188,15 +188,16 @@ func (r *fileRows) parseKey(row []byte) (err error) {
 	return nil
 }
 
-// Pages that end at padding may be small, and each page takes some memory however small it is. So the number of such pages is
-// limited to freePaddedPages plus one page for every paddedPageBytes bytes of the file.
+// Pages that end at padding may be small, and each page takes some memory however small it is. Therefore the number of such
+// pages is limited to freePaddedPages plus one page for every paddedPageBytes bytes of the file.
 const (
 	paddedPageBytes = 8 << 10
 	freePaddedPages = 64
 )
 
 // addPadding records padding after the current row and ends its page, since padding ends a region. A Write puts no padding
-// after the last row, and makes only few small regions. If the file is different, the next Write will write the whole file.
+// after the last row, and makes only few small regions. If the padding in the file is different, the next Write writes the
+// whole file.
 func (r *fileRows) addPadding(padding int, more bool) {
 	if !more || int64(len(r.padded)-freePaddedPages)*paddedPageBytes > r.bytes {
 		r.placed, r.padded = false, nil

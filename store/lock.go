@@ -15,7 +15,7 @@ import (
 	"capture/store/disk"
 )
 
-// Owner describes the process that has the lock of a file. The process writes it into the lock file.
+// Owner describes the process that has the lock of a file. The process writes its Owner into the lock file.
 type Owner struct {
 	PID     int       `json:"pid"`
 	Host    string    `json:"host"`
@@ -98,7 +98,7 @@ func (l *lock) lockFile() (*os.File, error) {
 		case !errors.Is(err, unix.EWOULDBLOCK):
 			f.Close()
 			return nil, fmt.Errorf("lock %s: %w", lockPath(l.path), err)
-		case flock(f, unix.LOCK_SH) != nil: // an owner holds the lock exclusively; ReadOwner takes only a shared lock
+		case flock(f, unix.LOCK_SH) != nil: // not even a shared lock is possible, so an owner has the lock, and not ReadOwner, which takes a shared lock
 			err = l.lockedError(f)
 			f.Close()
 			return nil, err
@@ -116,7 +116,7 @@ func (l *lock) lockedError(f *os.File) error {
 	return &LockedError{Path: l.path, Owner: readLockContent(f).Owner}
 }
 
-// reacquireIfReplaced takes the lock again if the lock file was removed or replaced, maybe with its folder. Without this,
+// reacquireIfReplaced takes the lock again if the lock file was removed or replaced, maybe with its folder. Otherwise,
 // another process could lock the new file. It reports whether it has taken the lock again. The error is a [*LockedError] if
 // another process has the lock, or has put its word into the lock file although we have the lock.
 func (l *lock) reacquireIfReplaced() (replaced bool, err error) {

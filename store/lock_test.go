@@ -85,8 +85,8 @@ func TestLockDiesWithItsProcess(t *testing.T) {
 	}
 }
 
-// TestForkedProcessDoesNotKeepLock: a process that Go has forked, but that has not executed its program yet, has copies of all
-// descriptors. Close must release the lock all the same.
+// TestForkedProcessDoesNotKeepLock checks that Close releases the lock even if another process has a copy of the lock file's
+// descriptor. A process that Go has just forked has copies of all descriptors until it executes its program.
 func TestForkedProcessDoesNotKeepLock(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "feedback.json")
@@ -119,7 +119,8 @@ func TestForkedProcessDoesNotKeepLock(t *testing.T) {
 	f.Close()
 }
 
-// TestReadOwnerDisturbsNobody opens a file again and again while other goroutines read its owner, as health checks do.
+// TestReadOwnerDisturbsNobody checks that Open succeeds while other goroutines read the owner of the lock again and again,
+// as health checks do.
 func TestReadOwnerDisturbsNobody(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "feedback.json")
 	stop := make(chan struct{})
@@ -151,7 +152,8 @@ func TestReadOwnerDisturbsNobody(t *testing.T) {
 	wg.Wait()
 }
 
-// TestLockFileRemoved removes the lock file, or moves the folder, and lets a second process take the lock there.
+// TestLockFileRemoved removes the lock file or moves the folder, and lets a second File take the lock. The first File must
+// not write until the second File has released the lock.
 func TestLockFileRemoved(t *testing.T) {
 	for what, remove := range map[string]func(path string) error{
 		"lock file": func(path string) error { return os.Remove(path + ".lock") },

@@ -26,8 +26,8 @@ func TestLockFileIsClosedToOthers(t *testing.T) {
 	}
 }
 
-// TestForeignWordInLockFile puts the word of another process into a lock file whose lock this process has. That can happen on a
-// share that grants every lock.
+// TestForeignWordInLockFile puts the word of another process into a lock file whose lock this process has. That can happen
+// on a share that grants every lock. Write must fail until the other process has emptied the lock file.
 func TestForeignWordInLockFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "feedback.json")
 	f := open(t, path)
@@ -66,7 +66,8 @@ func TestForeignWordInLockFile(t *testing.T) {
 	}
 }
 
-// TestForeignWordBeforeRename lets another process put its word into the lock file while a version is being written.
+// TestForeignWordBeforeRename puts the word of another process into the lock file while a Write is running. The Write must
+// fail before it replaces the file.
 func TestForeignWordBeforeRename(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "feedback.json")
 	f := open(t, path)

@@ -14,7 +14,8 @@ import (
 	"capture/store/manifest"
 )
 
-// TestLossIsKept makes each kind of loss, and changes that are no loss, in small files and in patched files.
+// TestLossIsKept makes each kind of loss, and changes that are no loss, in small files and in patched files. It checks that
+// the state before each loss is kept, and never changes.
 func TestLossIsKept(t *testing.T) {
 	t.Parallel()
 	for _, rows := range []int{100, 3000} {
@@ -33,8 +34,9 @@ func TestLossIsKept(t *testing.T) {
 		}{
 			"a tenth deleted": {change: deleteRows(tenth)},
 			"more deleted":    {change: deleteRows(tenth + 1), lost: tenth + 1, text: "from " + grouped(rows) + " rows to " + grouped(rows-tenth-1)},
-			// In this case only the end of the file changes. The file before the loss becomes the shadow file, which a later
-			// Write could patch. In the other cases most of the file changes, so a later version is written whole.
+			// In this case, only the end of the file changes, so the file before the loss becomes the shadow file. No later
+			// Write may patch this file, because it is also the kept state. In the other cases, most of the file changes, so
+			// a later version is written whole.
 			"the last deleted": {lost: tenth + 1, text: "from " + grouped(rows) + " rows to " + grouped(rows-tenth-1), change: func(tab *snapshot.Table) {
 				for i := range tenth + 1 {
 					tab.Delete(key(rows - 1 - i))
@@ -73,7 +75,8 @@ func TestLossIsKept(t *testing.T) {
 				path := filepath.Join(t.TempDir(), "feedback.json")
 				f, tab := open(t, path), votes(rows, "a text of some length")
 				write(t, f, tab.View(), store.ReasonStart)
-				// This version changes only one row, so that the next version is patched.
+				// This Write changes only one row. In a large file, the version before then becomes the shadow file, which
+				// the next Write can patch.
 				write(t, f, commit(t, tab, func() { put(tab, 1, "a text of some lengt.") }), store.ReasonChange)
 				idleToEnd(t, f, tab.View())
 				before := read(t, path)
@@ -96,7 +99,8 @@ func TestLossIsKept(t *testing.T) {
 				if states[0].Rows != rows || !bytes.Equal(read(t, states[0].Path), before) {
 					t.Errorf("the state is %+v", states[0])
 				}
-				// The next versions are patched. The kept state must stay as it is, before and after it is compressed.
+				// Check that the kept state does not change when the next versions are patched, before and after it is
+				// compressed.
 				for i := range 6 {
 					write(t, f, commit(t, tab, func() { put(tab, 2*rows, fmt.Sprint("later ", i)) }), store.ReasonChange)
 					idleToEnd(t, f, tab.View())
@@ -119,9 +123,9 @@ func TestLossIsKept(t *testing.T) {
 	}
 }
 
-// TestRuinedValuesBeforeTruncate: an UPDATE ruins all values, and a TRUNCATE follows in the same hour. The states before the two
-// losses have the same number of rows. Both stay: the state before the UPDATE, the only one with the good values, and the state
-// before the TRUNCATE.
+// TestRuinedValuesBeforeTruncate ruins all values, as an UPDATE without WHERE does, and then truncates the table in the same
+// hour. The states before the two losses have the same row count. Prune must drop neither state: only the state before the
+// UPDATE has the good values.
 func TestRuinedValuesBeforeTruncate(t *testing.T) {
 	t.Parallel()
 	f, tab := open(t, filepath.Join(t.TempDir(), "feedback.json")), votes(100, "good")
@@ -146,7 +150,7 @@ func TestRuinedValuesBeforeTruncate(t *testing.T) {
 	}
 }
 
-// idleToEnd takes all idle steps.
+// idleToEnd calls Idle until there is nothing left to do.
 func idleToEnd(t *testing.T, f *store.File, v *snapshot.View) {
 	t.Helper()
 	for more := true; more; {
@@ -157,8 +161,8 @@ func idleToEnd(t *testing.T, f *store.File, v *snapshot.View) {
 	}
 }
 
-// TestLossInSteps: if rows disappear a few at a time, they are a loss once they are more than a tenth of the highest number of
-// rows in the last hour. Another loss needs another tenth.
+// TestLossInSteps deletes five rows at a time. It checks that this counts as a loss once more than a tenth of the last
+// hour's highest row count is gone. The next loss needs another tenth.
 func TestLossInSteps(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "feedback.json")
@@ -182,7 +186,8 @@ func TestLossInSteps(t *testing.T) {
 	}
 }
 
-// TestLossInStepsOverRestarts: a new process writes each step, as `capture snapshot` or a restarted daemon does.
+// TestLossInStepsOverRestarts repeats TestLossInSteps, but opens the file again for each step, as `capture snapshot` or a
+// restarted daemon does.
 func TestLossInStepsOverRestarts(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "feedback.json")
@@ -199,7 +204,7 @@ func TestLossInStepsOverRestarts(t *testing.T) {
 			}
 		}
 		write(t, f, tab.View(), store.ReasonStop) // writes only the manifest
-		// The manifest has at most one number of rows for each minute.
+		// The manifest may have at most one row count for each minute.
 		if n, passed := len(manifestAt(t, path).HigherCounts), time.Since(began); n > 1+int(passed/time.Minute) {
 			t.Errorf("after %s, the manifest has %d numbers of rows", passed, n)
 		}
@@ -224,7 +229,7 @@ func manifestAt(t *testing.T, path string) manifest.Manifest {
 	return m
 }
 
-// TestDroppedColumn: a dropped column is a loss, and an added column is not.
+// TestDroppedColumn checks that a dropped column is a loss, and that an added column is not.
 func TestDroppedColumn(t *testing.T) {
 	t.Parallel()
 	load := func(tab *snapshot.Table, columns ...string) *snapshot.View {
@@ -259,7 +264,7 @@ func TestDroppedColumn(t *testing.T) {
 	}
 }
 
-// grouped returns a number of rows as people read it.
+// grouped formats a row count as the messages do, for example 3,000.
 func grouped(n int) string {
 	if n < 1000 {
 		return fmt.Sprint(n)

@@ -26,8 +26,9 @@ import (
 	"capture/store/manifest"
 )
 
-// children are the functions that this test binary runs when a test starts it again: as a process that is killed, or that has
-// another user, other mounts or other limits. Each function prints "ready" or an answer.
+// children are functions for child processes: a test starts this test binary again, and the child runs one of the functions.
+// A test can kill the child, or give it another user, other mounts or other limits. Each function prints "ready" or an
+// answer.
 var children = map[string]func(args []string) error{
 	"hold":  holdLock,
 	"write": writeEndlessly,
@@ -43,7 +44,7 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
-	// With the race detector, collecting garbage is slow. To do it less often saves a tenth of the time of these tests.
+	// With the race detector, garbage collection is slow. Less frequent collections save a tenth of the time of these tests.
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(400)
 	}
@@ -85,7 +86,8 @@ func key(id int) rowjson.Key { return binary.BigEndian.AppendUint64(nil, uint64(
 // votes returns a table of n rows that all have the given text.
 func votes(n int, fill string) *snapshot.Table { return copied(n, fill, nil) }
 
-// copied returns the same table as votes. After each hundred rows, it passes the Parts so far to ahead, unless ahead is nil.
+// copied returns the same table as votes. If ahead is not nil, copied calls it after each hundred rows with the Parts so
+// far, as a source does during a copy.
 func copied(n int, fill string, ahead func([]snapshot.Part)) *snapshot.Table {
 	t := snapshot.NewTable()
 	t.Load(&rowjson.Shape{
@@ -153,7 +155,7 @@ func digest(data []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// fits returns an error unless m is the manifest of a file with that content.
+// fits returns an error unless m is the manifest of a file whose content is data.
 func fits(m manifest.Manifest, data []byte) error {
 	var sums []byte
 	for block := range slices.Chunk(data, testBlockBytes) {
@@ -173,7 +175,7 @@ func fits(m manifest.Manifest, data []byte) error {
 	return nil
 }
 
-// checkPair checks that file and manifest are complete and match, and returns the manifest.
+// checkPair checks that the file at path and its manifest are complete and match. It returns the manifest.
 func checkPair(t *testing.T, path string) manifest.Manifest {
 	t.Helper()
 	m, err := manifest.Read(path)
@@ -202,7 +204,8 @@ func rowsOf(t *testing.T, data []byte) int {
 // keptFile matches the names of kept states' files, but not of temporary files.
 var keptFile = regexp.MustCompile(`^\.?feedback-\d{8}T\d{6}Z(-loss)?\.(json|json\.gz|manifest\.json)$`)
 
-// leftovers returns the names in the folder of path other than file, manifest, lock and kept states.
+// leftovers returns the names in the folder of path, except those of the file, its manifest, its lock file and its kept
+// states.
 func leftovers(t *testing.T, path string) []string {
 	t.Helper()
 	entries, err := os.ReadDir(filepath.Dir(path))
@@ -214,7 +217,7 @@ func leftovers(t *testing.T, path string) []string {
 		switch e.Name() {
 		case "feedback.json", "feedback.manifest.json", "feedback.json.lock":
 		default:
-			// FUSE renames a removed file to such a name while a reader still has the file open.
+			// While a reader has a file open, FUSE does not remove the file, but renames it to .fuse_hidden….
 			if !keptFile.MatchString(e.Name()) && !strings.HasPrefix(e.Name(), ".fuse_hidden") {
 				names = append(names, e.Name())
 			}
@@ -223,7 +226,7 @@ func leftovers(t *testing.T, path string) []string {
 	return names
 }
 
-// within waits until a condition holds.
+// within waits until ok returns true. The test fails if this takes too long.
 func within(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	deadline := time.Now().Add(busy.Limit(20 * time.Second))

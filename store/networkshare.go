@@ -23,13 +23,13 @@ import (
 //
 // Files are patched only on ext4 and XFS, so on a share each version is written whole.
 
-// share has the state that is needed only on a network share. A nil share means a local file system.
+// share has the state that a File needs only on a network share. On a local file system, the *share is nil.
 type share struct {
 	blocked time.Duration // total time that renames have waited for readers since the last Result
 }
 
-// Maximum time that a rename waits for readers, and maximum pause between two attempts. A clean stop must end within two
-// seconds.
+// renamePatience is the maximum time that a rename waits for readers. It is short, because a clean stop must end within two
+// seconds. renamePause is the maximum pause between two attempts.
 const (
 	renamePatience = time.Second
 	renamePause    = 50 * time.Millisecond

@@ -46,7 +46,8 @@ func writeTwiceOnShare(args []string) error {
 	return f.Close()
 }
 
-// writeAsRival writes versions in which all rows have the text args[1], until another process has taken the lock file over.
+// writeAsRival writes versions in which all rows have the text args[1], until another process has put its word into the lock
+// file.
 func writeAsRival(args []string) error {
 	store.PretendShare()
 	f, err := store.Open(args[0], store.Owner{PID: os.Getpid(), Host: args[1], Version: "1.2.3"})
@@ -111,10 +112,10 @@ func straced(t *testing.T, ctx context.Context, cmd *exec.Cmd, trace string, opt
 	return traced
 }
 
-// TestTwoWritersWithoutLocks runs two writers on a share that grants every lock. No reader sees a file that is cut short or
-// that mixes the two writers, and the writer that started first stops. strace delays the renames of the first writer, and keeps
-// the files of the second writer empty for long. If both writers used the same temporary name, the first writer would publish
-// the empty file of the second writer.
+// TestTwoWritersWithoutLocks runs two writers on a share that grants every lock. No reader may see a file that is cut short
+// or that mixes the two writers, and the writer that started first must stop. strace delays the renames of the first writer,
+// and keeps the files of the second writer empty for long. If both writers used the same temporary name, the first writer
+// would publish the empty file of the second writer.
 func TestTwoWritersWithoutLocks(t *testing.T) {
 	if testing.Short() {
 		t.Skip("delays renames")
@@ -190,8 +191,8 @@ func killGroup(cmd *exec.Cmd) {
 	cmd.Wait()
 }
 
-// TestOwnerInReplacedLockFile: if the lock file was replaced, the warning names the process in the new lock file. It names no
-// process if the new lock file is empty.
+// TestOwnerInReplacedLockFile checks that the warning names the process in the new lock file if the lock file was replaced.
+// If the new lock file is empty, the warning must not name a process.
 func TestOwnerInReplacedLockFile(t *testing.T) {
 	t.Parallel()
 	out, err := child("share replaced", filepath.Join(t.TempDir(), "feedback.json")).Output()
@@ -200,13 +201,14 @@ func TestOwnerInReplacedLockFile(t *testing.T) {
 	}
 }
 
-// TestReaderBlocksRename refuses renames as SMB does while a reader has the file open.
+// TestReaderBlocksRename makes renames fail, as SMB does while a reader has the file open. It checks that Write repeats the
+// rename until it succeeds, and then returns a warning.
 func TestReaderBlocksRename(t *testing.T) {
 	needStrace(t)
 	t.Parallel()
 	for _, name := range []string{"EACCES", "EBUSY"} {
-		// The first rename is that of the probe. The next renames are those of the pending manifest, the file, and the
-		// manifest.
+		// Rename 1 is the probe of the file system. Renames 2, 3 and 4 give the pending manifest, the file and the manifest
+		// their names.
 		for n := 2; n <= 4; n++ {
 			path := filepath.Join(t.TempDir(), "feedback.json")
 			cmd := straced(t, t.Context(), child("share twice", path), "renameat,renameat2", "-e", "inject=renameat,renameat2:error="+name+":when="+strconv.Itoa(n)+".."+strconv.Itoa(n+3))
@@ -229,7 +231,7 @@ func TestReaderBlocksRename(t *testing.T) {
 	write(t, f, votes(10, "x").View(), store.ReasonStart)
 	f.Close()
 	out, err := straced(t, t.Context(), child("share twice", path), "renameat,renameat2", "-e", "inject=renameat,renameat2:error=EACCES:when=2+").Output()
-	line, _, _ := strings.Cut(string(out), "\n") // the second Write fails at its first rename, which is for a kept state
+	line, _, _ := strings.Cut(string(out), "\n") // only the first Write's line, because the second Write fails at another rename: that of a kept state
 	if !strings.Contains(line, "a reader seems to have feedback.manifest.json.tmp open") || strings.Contains(line, "let user") {
 		t.Errorf("%v: %s", err, line)
 	}
@@ -241,7 +243,8 @@ func TestReaderBlocksRename(t *testing.T) {
 	}
 }
 
-// TestKillOnShare kills writers on a share at random moments and between the two renames.
+// TestKillOnShare kills writers on a share at random moments and between the two renames. It checks that the file is always
+// complete, and that Open finds it intact.
 func TestKillOnShare(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "feedback.json")
@@ -290,8 +293,8 @@ func TestProbeFileSystem(t *testing.T) {
 	}
 }
 
-// TestKeptStatesOnShare keeps a state on a share, where temporary names contain the lock word of the process. Temporary files
-// that a crash has left are removed.
+// TestKeptStatesOnShare checks that a state can be kept on a share, where temporary names contain the lock word of the
+// process, and that temporary files are removed that a crash has left.
 func TestKeptStatesOnShare(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "feedback.json")

@@ -50,11 +50,11 @@ func row(id, n int, fill string) []byte {
 	return fmt.Appendf(nil, `{"vote_id":%d,"comment":"%s"}`, id, strings.Repeat(fill, n))
 }
 
-// drawing changes a table at random, as applications change tables.
+// drawing changes a table at random, in the ways in which applications change tables.
 type drawing struct {
 	r    *rand.Rand
 	tab  *snapshot.Table
-	rows int // half the key of the next row that is added at the end
+	rows int // the next row at the end of the table gets the key 2*rows; odd keys are for rows in between
 }
 
 func (d *drawing) put(id int) {
@@ -191,7 +191,7 @@ func TestPatch(t *testing.T) {
 	}
 }
 
-// TestRowGrows: if a row grows for the first time, only its region in the file changes.
+// TestRowGrows checks that a Write changes only a small part of the file if a row grows for the first time.
 func TestRowGrows(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -215,8 +215,8 @@ func TestRowGrows(t *testing.T) {
 	}
 }
 
-// stamped is a table of about twenty parts. Each commit puts its number into the first row, the last row and some rows in
-// between, so stampOf detects a file that mixes two versions.
+// stamped is a table of about twenty parts. Each commit writes the commit's number into the first row, the last row and some
+// rows in between. Therefore stampOf can detect a file that mixes two versions.
 type stamped struct {
 	tab *snapshot.Table
 	n   int
@@ -282,7 +282,8 @@ func patchEndlessly(args []string) error {
 	}
 }
 
-// TestPatchKill kills a writer that patches, while readers of several speeds check each version that they catch.
+// TestPatchKill kills a writer that patches the file, again and again, while a fast and a slow reader check each version
+// that they catch.
 func TestPatchKill(t *testing.T) {
 	if testing.Short() {
 		t.Skip("kills 15 writers")

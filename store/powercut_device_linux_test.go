@@ -18,7 +18,7 @@ type device struct {
 	durable map[string]*inode // files by absolute path, as far as the names are durable
 	pending []nameChange      // changes of names that are not durable yet, in order
 	inodes  int
-	// ignoreSync reports whether the device ignores a sync. With it, a test verifies that the checks notice a missing sync.
+	// ignoreSync reports whether the device ignores a sync. A test sets it to verify that the checks notice a missing sync.
 	ignoreSync func(c *call, folder bool) bool
 }
 
@@ -104,7 +104,7 @@ func (n *inode) truncate(size int64, when int) {
 	n.sized = when
 }
 
-// sync makes durable what was written before the call began.
+// sync makes the data and the size durable that were written before the call of fsync began.
 func (n *inode) sync(began int) {
 	n.forgetContents()
 	if n.sized < began {
@@ -160,7 +160,7 @@ func (d *device) path(c *call, i int) string {
 }
 
 // apply applies the effect of the call to the device, and reports whether the device changed. It knows each call that Go and
-// this package make on files. Any other call is an error, because it might change what must be checked.
+// this package make on files. Any other call is an error, because it might change the device without the replay's knowledge.
 func (d *device) apply(c *call) (changed bool, err error) {
 	if h := d.fds[c.arg(0)]; h != nil {
 		if changed, known := d.applyTo(h, c); known {
@@ -232,7 +232,7 @@ func (d *device) applyTo(h *handle, c *call) (changed, known bool) {
 		if c.ret > 0 {
 			n.write(c.arg(3), c.buffer()[:c.ret], c.ended)
 		}
-	case "copy_file_range": // (from, its offset or NULL, to, its offset or NULL, …)
+	case "copy_file_range": // arguments: from, its offset or NULL, to, its offset or NULL, …
 		to := d.fds[c.arg(2)]
 		if to == nil || c.args[1] != "NULL" || c.args[3] != "NULL" {
 			return false, false
@@ -247,7 +247,7 @@ func (d *device) applyTo(h *handle, c *call) (changed, known bool) {
 	case "lseek":
 		h.pos = max(c.ret, 0)
 		return false, true
-	case "ioctl": // (to, FICLONE, from)
+	case "ioctl": // arguments: to, FICLONE, from
 		from := d.fds[c.arg(2)]
 		if from == nil || !strings.Contains(c.args[1], "CLONE") {
 			return false, false

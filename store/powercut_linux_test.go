@@ -30,14 +30,14 @@ type transcript struct {
 	manifests []string // SHA-256 of each manifest that was durable, oldest first
 	kept      []string // paths of compressed kept states, which must not be lost
 	plain     []string // paths of plain states before a loss, which must not be lost; they may have been compressed since
-	lossy     int      // number of the version, from 1, that loses rows of the version before; 0 if there is none yet
+	lossy     int      // number of the version that loses rows of the version before, counted from 1; 0 if no version has lost rows yet
 	failed    string   // text of the last error; "" once a Write has succeeded
 	foreign   []byte   // content of the file that existed before the child began; nil if there was no file
 
 	seen *seen
 }
 
-// seen holds what is already known about the contents of files, by their hash.
+// seen caches what the checks have found out about file contents, by the hash of the content.
 type seen struct {
 	sums     map[uint64]string // SHA-256s of contents without their padding
 	complete map[uint64]bool   // contents that are complete compressed states
@@ -110,7 +110,8 @@ func (s *transcript) checkContent(content *leftFile) error {
 	return nil
 }
 
-// check checks what a power cut left, as any reader could.
+// check returns an error if the power cut did harm that a reader of the files can see. namesInOrder reports whether the
+// changes of names that survived are the first ones, as with a journal.
 func (s *transcript) check(left diskState, path string, namesInOrder bool) error {
 	content := left[path]
 	if err := s.checkContent(content); err != nil {
@@ -186,8 +187,8 @@ func (s *seen) checkKept(name string, c *leftFile) error {
 	return err
 }
 
-// checkByOpening puts the files that a power cut left into a folder and opens them like a new process. A complete file must
-// count as intact, and the next Write must work.
+// checkByOpening puts the files that a power cut left into a folder and opens them, as a new process does. A complete file
+// must count as intact, and the next Write must work.
 func (s *transcript) checkByOpening(t *testing.T, left diskState, root, path string, namesInOrder bool) error {
 	dir := t.TempDir()
 	defer os.RemoveAll(dir)
@@ -235,7 +236,7 @@ func contentOf(v *snapshot.View) []byte {
 	return b.Bytes()
 }
 
-// A replay holds the calls of one traced child, and determines which power cuts are tried on them.
+// A replay holds the system calls of one traced child, and determines which power cuts are tried after these calls.
 type replay struct {
 	calls      []*call
 	root       string
@@ -250,8 +251,8 @@ type replay struct {
 }
 
 // run cuts the power after each call. For each number k, it tries the outcomes in which only the first k changes of names
-// survive and all pages are left in the same way. It also tries some random outcomes. It returns the number of different cuts,
-// and an error for the first cut that does harm.
+// survive, and all pages have the same pageLeft. It also tries some random outcomes. It returns the number of different
+// cuts, and an error for the first cut that does harm.
 func (p *replay) run(t *testing.T) (cuts int, err error) {
 	d, s := newDevice(p.root), &transcript{foreign: p.foreign, seen: p.seen}
 	d.ignoreSync = p.ignoreSync

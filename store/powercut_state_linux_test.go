@@ -103,7 +103,7 @@ func namesInAnyOrder(r *rand.Rand) func(*device) map[string]*inode {
 	}
 }
 
-// cut returns the files that remain after a power cut, and a hash that distinguishes this state from others.
+// cut returns the files that remain after a power cut, and a hash of their paths and contents.
 func (d *device) cut(l outcome) (left diskState, hash uint64) {
 	names := l.names(d)
 	left = diskState{}
@@ -134,7 +134,7 @@ func (d *device) cut(l outcome) (left diskState, hash uint64) {
 	return left, maphash.Bytes(hashSeed, all)
 }
 
-// left returns the content that remains of a file if all its pages are left in the same way.
+// left returns the content that remains of a file if all its pages have the same pageLeft.
 func (n *inode) left(l pageLeft) *leftFile {
 	if n.contents[l] == nil {
 		n.contents[l] = newLeftFile(n.leftAtRandom(func() pageLeft { return l }))
