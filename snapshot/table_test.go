@@ -246,7 +246,7 @@ func TestEndPage(t *testing.T) {
 			tab.EndPage()
 		}
 	}
-	put(3) // belongs to the Part of the rows around it
+	put(3) // goes into the first Part; row 100 then no longer directly follows EndPage
 	put(100)
 	if err := tab.CommitStored(Position{}); err != nil {
 		t.Fatal(err)

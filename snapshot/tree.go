@@ -37,7 +37,7 @@ type savepoint struct {
 	groups []*group
 	rows   int
 	live   int64
-	epoch  uint64 // the savepoint contains exactly those leaves that have a lower epoch
+	epoch  uint64 // leaves with a lower epoch belong to the savepoint; all other leaves are newer
 }
 
 // freeze returns a copy of the list of groups. The tree will never again change these groups or the rows of their leaves.
@@ -63,9 +63,9 @@ func (t *tree) commit() {
 // rollback restores the savepoint. The groups and leaves of the savepoint are still frozen, because begin has incremented
 // the tree's epoch, so their epochs are lower.
 //
-// The dropped transaction has appended lines to the buffers of the savepoint's pages. The next clone of such a page overwrites
-// these lines. That is safe because the pages of the dropped transaction are unreachable: a View shows committed states only,
-// and Partial shows the pages of a transaction only if none of them shares a buffer with an older page.
+// The dropped transaction has appended lines to the buffers of the savepoint's pages. The next clone of such a page
+// overwrites these lines. That is safe because the pages of the dropped transaction are unreachable: a View shows committed
+// states only, and Partial shows the pages of an open transaction only if they share no buffer with older pages.
 func (t *tree) rollback() {
 	t.pending.reset()
 	t.groups, t.rows, t.live = t.savepoint.groups, t.savepoint.rows, t.savepoint.live
@@ -115,8 +115,8 @@ func (t *tree) countReplaced(n int) {
 	}
 }
 
-// enforceLimit evicts pages if they use too much memory. If that fails and the pages exceed the limit by too much, the
-// transaction fails. enforceLimit is called between the changes of a transaction that is applied in place, and between
+// enforceLimit evicts pages if they use too much memory. If the eviction fails and the pages exceed the limit by too much,
+// the transaction fails. enforceLimit is called between the changes of a transaction that is applied in place, and between
 // transactions.
 func (t *tree) enforceLimit() {
 	t.old.enforceLimit(t.live)

@@ -22,7 +22,7 @@ type View struct {
 	omitted  omittedRows
 }
 
-// Origin describes where a View's rows come from. The manifest records it.
+// Origin describes where a View's rows come from. The manifest records the Origin.
 type Origin struct {
 	Source        string // "logical", "notify", "poll", or "export" for a copy made without a daemon
 	Database      string // name of the database
@@ -87,7 +87,7 @@ func (v *View) Get(key rowjson.Key) ([]byte, error) {
 // once, without the lines of the rows. It returns an error if a page cannot be read back.
 func (v *View) CountKeys(keys []rowjson.Key) (n int, err error) {
 	var last *leaf
-	var p *page // page of last, perhaps without lines
+	var p *page // page of the leaf last; it may lack the lines
 	for _, key := range keys {
 		l := findLeaf(v.groups, key)
 		if l == nil {

@@ -39,7 +39,7 @@ func (f *File) adopt(m manifest.Manifest, data io.Reader) (bool, error) {
 	defer os.Remove(tmp)
 	h := manifest.NewHasher(m)
 	err = disk.WriteSynced(tmp, f.dataPath, func(w *os.File) error {
-		_, err := io.Copy(io.MultiWriter(w, h), io.LimitReader(data, m.Bytes+1)) // with the additional byte, data that are too long do not match the manifest
+		_, err := io.Copy(io.MultiWriter(w, h), io.LimitReader(data, m.Bytes+1)) // reads one byte more than m.Bytes, so that longer data do not match the manifest
 		return err
 	})
 	if err != nil {

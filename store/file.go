@@ -29,7 +29,7 @@ type File struct {
 	closed     bool
 	existing   existing // what was on disk before the first Write
 	last       written  // what the last Write left on disk; zero if that Write failed or there was no Write
-	temp       tempFile // temporary name of feedback.json, and the file that has it
+	temp       tempFile // temporary name of feedback.json, and the file with this name
 	hasWritten bool     // whether a Write since Open has replaced the file, or found that the file has the same rows
 	renamed    bool     // whether the last Write renamed the data and then failed, perhaps before it renamed the manifest
 	rowCounts  loss.RowCounts

@@ -76,7 +76,7 @@ func TestReplacedWhileRunning(t *testing.T) {
 		"pipe": func(path string) error { return unix.Mkfifo(path, 0o600) },
 		"link": func(path string) error { return os.Symlink(secret, path) },
 	} {
-		for _, first := range []bool{true, false} { // whether there was no Write since Open
+		for _, first := range []bool{true, false} { // whether the forced Write is the first since Open
 			dir := t.TempDir()
 			path := filepath.Join(dir, "feedback.json")
 			f := open(t, path)

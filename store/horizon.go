@@ -52,7 +52,7 @@ func (f *File) DropHorizon(v *snapshot.View) error {
 	}
 	m, err := manifest.ReadAt(f.manifestPath)
 	if err != nil || m.Horizon == nil {
-		return nil // a manifest that cannot be read has no horizon either
+		return nil // a manifest that cannot be read has no horizon that the next run could use
 	}
 	m.Horizon = nil
 	return f.replaceLastManifest(m)

@@ -61,7 +61,7 @@ func (f *File) newKept(c *loss.Comparison, v *snapshot.View, replaced int) *mani
 // standingManifest returns the manifest of the current file, which info describes. It reports false if the manifest is not known.
 func (f *File) standingManifest(last *written, info os.FileInfo) (manifest.Manifest, bool) {
 	if last.file != nil {
-		return last.manifest, true // the file was touched after it was written, but there is no other manifest for it
+		return last.manifest, true // the file was touched after it was written, but no other manifest can describe it
 	}
 	if !f.hasWritten {
 		return f.existing.manifest, f.existing.intact

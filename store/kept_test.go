@@ -40,14 +40,14 @@ func TestKeptOnce(t *testing.T) {
 		f = open(t, path)
 	}
 	restart()
-	for range 2 { // the first Write replaces the file of the run before
+	for range 2 { // the first Write replaces the file of the previous run
 		write(t, f, votes(100, "x").View(), store.ReasonInterval)
 		if err := f.KeepCurrent(); err != nil {
 			t.Fatal(err)
 		}
 	}
 	restart()
-	r := write(t, f, votes(101, "x").View(), store.ReasonInterval) // the last state of the run before is kept already
+	r := write(t, f, votes(101, "x").View(), store.ReasonInterval) // the last state of the previous run is kept already
 	if states := f.Kept().List(); len(states) != 1 || r.Kept == nil || r.Kept.Path != states[0].Path {
 		t.Fatalf("after a restart the kept states are %+v; the Write kept %+v", states, r.Kept)
 	}

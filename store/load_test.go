@@ -50,7 +50,7 @@ func TestLoad(t *testing.T) {
 		}
 		f = open(t, path)
 		d.tab = snapshot.NewTable()
-		if d.r.IntN(3) == 0 { // most pages are spilled while they are loaded
+		if d.r.IntN(3) == 0 { // with so little memory, Load spills most pages
 			d.tab.LimitMemory(256<<10, dir, func(err error) { t.Error(err) })
 		}
 		if err := loadInto(t.Context(), f, d.tab); err != nil {

@@ -7,9 +7,10 @@ import (
 	"strings"
 )
 
-// A device holds the files below root as the calls of a traced child have made them, and what a power cut may leave of them.
-// Data are durable after a successful fsync of their file, if the fsync began after the data were written. A name is durable
-// after a successful fsync of its folder. Everything else may survive or not, although ext4 and XFS promise more.
+// A device holds the files below root, as the system calls of a traced child have left them, and what a power cut may leave
+// of these files. Data are durable after a successful fsync of their file, if the fsync began after the data were written. A
+// name is durable after a successful fsync of its folder. Everything else may survive or not, although ext4 and XFS promise
+// more.
 type device struct {
 	root    string
 	rootHex string // start of an argument that names a path below root
