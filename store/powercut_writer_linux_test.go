@@ -24,10 +24,10 @@ func init() {
 	children["trusting"] = trustFailedSync
 }
 
-// writeVersions writes the file at args[0] in args[2] versions that cover all ways of writing. The first version has args[1]
-// rows and is partly written ahead. In later versions some rows change, no rows change, or rows are added or removed.
-// writeVersions also completes a manifest, keeps a state after the third version, and loses rows. It prints what it is about to
-// write, and when that is done, so that the replay knows what must survive.
+// writeVersions writes args[2] versions to the file at args[0]. All seven versions together cover all ways of writing. The
+// first version has args[1] rows and is partly written ahead. In later versions some rows change, no rows change, or rows
+// are added or removed. One version loses half of the rows. writeVersions also completes a manifest, and keeps a state after
+// the third version. It prints a line before and after each Write, so that the replay knows which versions must survive.
 func writeVersions(args []string) error {
 	rows, err := strconv.Atoi(args[1])
 	if err != nil {
@@ -68,7 +68,7 @@ func writeVersions(args []string) error {
 		}
 		v := tab.View()
 		fmt.Println("begin", digest(contentOf(v)))
-		if i == lossy && rows >= 40 { // the loss of fewer rows does not count as a loss
+		if i == lossy && rows >= 40 { // in a smaller table, the deleted rows are too few for a loss
 			fmt.Println("loses half of the rows")
 		}
 		r, err := f.Write(v, reason)
@@ -107,14 +107,14 @@ func writeVersions(args []string) error {
 
 const allWrites = 7
 
-// largeRows is a number of rows that make a large file of several Parts, even after half of them are lost.
+// largeRows is a row count that makes the file large, with several Parts, even after half of the rows are lost.
 const largeRows = 1700
 
 // lossy is the number of the Write that loses half of the rows. The first Write has the number 0.
 const lossy = 5
 
-// completed is the number of the Write after which Idle completes the manifest. This Write changes the first rows of a large
-// file.
+// completed is the number of the Write after which Idle completes the manifest. This Write changes the first rows. In a
+// large file, its manifest therefore lacks the SHA-256 of the whole file.
 const completed = 4
 
 // manifestOf returns the SHA-256 of the manifest of the file at path.
@@ -134,7 +134,7 @@ func record(t *testing.T, rows, writes int, foreign []byte, options ...string) (
 		}
 	}
 	cmd := child("versions", p.path, strconv.Itoa(rows), strconv.Itoa(writes))
-	cmd.Env = append(cmd.Env, "GOGC=off") // a short run needs no garbage collector, which makes calls of its own
+	cmd.Env = append(cmd.Env, "GOGC=off") // the garbage collector makes system calls of its own, and a short run does not need it
 	var err error
 	p.calls, err = traced(filepath.Join(t.TempDir(), "trace"), cmd, options...)
 	return p, err

@@ -34,8 +34,8 @@ func quarantineSuffix(p paths, now time.Time) string {
 	return suffix
 }
 
-// quarantine gives the file and its manifest second names that end in suffix, before a Write replaces them: a file that capture
-// did not write may contain valuable data (invariant 9, docs/design.md). The first names stay until the rename, so
+// quarantine gives the file and its manifest second names that end in suffix, before a Write replaces them. A file that
+// capture did not write may contain valuable data (invariant 9, docs/design.md). The first names stay until the rename, so
 // feedback.json always exists. taken reports whether the error means that another file has one of the second names.
 func quarantine(p paths, suffix string) (taken bool, err error) {
 	for _, path := range []string{p.dataPath, p.manifestPath} {
@@ -58,12 +58,12 @@ func linkOrCopy(path, second string) error {
 	if err != nil {
 		return err
 	}
-	if !info.Mode().IsRegular() { // rename it: readers could not use it, and a folder can be neither linked nor replaced
+	if !info.Mode().IsRegular() { // no reader can use it, so rename it; a folder could neither be linked nor be replaced by a file
 		return os.Rename(path, second)
 	}
 	err = os.Link(path, second)
 	if there, serr := os.Lstat(second); serr == nil && os.SameFile(info, there) {
-		return nil // perhaps an earlier attempt made the link and failed later
+		return nil // the link exists, perhaps from an earlier Write that made the link and failed later
 	}
 	if disk.HasNoLinks(err) {
 		return disk.CopyFile(path, second)
@@ -71,8 +71,9 @@ func linkOrCopy(path, second string) error {
 	return err
 }
 
-// pruneQuarantined removes all but the newest damaged files of path. Their suffixes sort by time, but the clock may have been
-// set back, so the file that was quarantined just now, whose suffix is the parameter newest, stays in any case.
+// pruneQuarantined keeps the newest maxQuarantined damaged files of path, and removes the older ones. Their suffixes sort by
+// time, but the clock may have been set back. Therefore the file with the suffix newest always stays: it was quarantined
+// just now.
 func pruneQuarantined(path, newest string) {
 	entries, err := os.ReadDir(filepath.Dir(path))
 	if err != nil {

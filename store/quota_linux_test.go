@@ -17,16 +17,16 @@ import (
 
 func init() { children["quota"] = writeBeyondQuota }
 
-// TestQuota: a used-up quota counts as a full disk. Ordinary states make room for the write. The state before a loss stays, and
-// the error says how the user can free its space.
+// TestQuota checks that a Write treats a used-up quota like a full disk: it drops ordinary kept states and tries again. The
+// state before a loss stays. If the Write needs its space, too, the error says how the user can free this space.
 func TestQuota(t *testing.T) {
 	needStrace(t)
 	for name, c := range map[string]struct {
-		refused  string // numbers of the writes to the temporary file that the quota refuses, in strace's syntax
-		want     string // answer of the child
+		refused  string // writes to the temporary file that fail, in strace's syntax: "1" is the first write, "1+" is every write
+		want     string // what the child prints
 		ordinary int    // number of ordinary states that are left
 	}{
-		"room after dropping": {"1", "done", 1}, // the file that the child found, kept again as a second name after the drop
+		"room after dropping": {"1", "done", 1}, // the Write drops the compressed state, then keeps the old file under a second name
 		"never room":          {"1+", "waits", 0},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -69,7 +69,7 @@ func TestQuota(t *testing.T) {
 	}
 }
 
-// writeBeyondQuota writes the file at args[0], which grows.
+// writeBeyondQuota replaces the file at args[0] by a longer one, and prints how the Write ended.
 func writeBeyondQuota(args []string) error {
 	runtime.LockOSThread() // strace counts the calls of each thread separately
 	f, err := store.Open(args[0], owner)

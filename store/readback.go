@@ -14,13 +14,13 @@ import (
 	"capture/store/manifest"
 )
 
-// The manifest has the digest of the bytes that were intended to be written. A patch does not rewrite most of the file, so
-// damage in the unchanged ranges stays unnoticed until the file is read back.
+// The manifest has the digest of the bytes that capture intended to write, not of the bytes on disk. A patch does not
+// rewrite most of the file, so damage in the unchanged ranges stays unnoticed until capture reads the file back.
 
 // ReadBack reads the file and compares it with its manifest. It returns how they differ, or "" if they match or the file was
-// replaced in the meantime. After a difference, the next Write writes the whole file, even if no row has changed. Other
-// methods may run at the same time. ReadBack runs at the lowest priority and, if the file system supports it, reads past the
-// page cache.
+// replaced in the meantime. If they differ, the next Write writes the whole file, even if no row has changed. Other methods
+// may run at the same time. ReadBack runs at the lowest priority and, if the file system supports it, reads past the page
+// cache.
 func (f *File) ReadBack(ctx context.Context) (damage string, err error) {
 	file, m, err := f.openLast()
 	if file == nil {
@@ -48,8 +48,8 @@ func (f *File) ReadBack(ctx context.Context) (damage string, err error) {
 	return damage, nil
 }
 
-// openLast opens the file and returns the manifest of the last Write. The file is nil if f is closed, or if the last Write
-// failed or there was none. In these cases nothing needs to be read back.
+// openLast opens the file and returns the manifest of the last Write. The file is nil if f is closed, if the last Write
+// failed, or if there was no Write yet. In these cases there is nothing to read back.
 func (f *File) openLast() (*os.File, manifest.Manifest, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

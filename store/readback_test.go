@@ -40,8 +40,8 @@ func patchedFile(t *testing.T) (*store.File, *snapshot.Table, string) {
 // canPatch reports whether the file at path can be patched.
 func canPatch(t *testing.T, path string) bool { return store.CanPatch(t, filepath.Dir(path)) }
 
-// TestReadBack: a bit flips in a part of the file that no change rewrites. ReadBack finds it, and the next Write writes the
-// whole file.
+// TestReadBack checks that ReadBack finds a flipped bit in a part of the file that no change rewrites, and that the next
+// Write writes the whole file.
 func TestReadBack(t *testing.T) {
 	t.Parallel()
 	f, tab, path := patchedFile(t)
@@ -53,7 +53,8 @@ func TestReadBack(t *testing.T) {
 	}
 	readBack(false)
 	rot(t, path, len(read(t, path))-100)
-	// Patches do not touch the damaged range, and the manifest is completed from memory, so neither detects the damage.
+	// These Writes do not detect the damage: they do not touch the damaged range, and compute the digest from the rows in
+	// memory.
 	for i := range 4 {
 		write(t, f, commit(t, tab, func() { put(tab, i, "changed again") }), store.ReasonChange)
 	}
@@ -67,7 +68,7 @@ func TestReadBack(t *testing.T) {
 	readBack(false)
 }
 
-// TestForcedWriteIsProven: a forced Write that patches the file also reads the file back, and writes it whole if it is damaged.
+// TestForcedWriteIsProven checks that a forced Write reads a patched file back, and writes the whole file if it is damaged.
 func TestForcedWriteIsProven(t *testing.T) {
 	t.Parallel()
 	f, tab, path := patchedFile(t)
@@ -85,7 +86,7 @@ func TestForcedWriteIsProven(t *testing.T) {
 	}
 	checkPair(t, path)
 
-	// The same must happen if the damage is in the version that the forced Write patches.
+	// The forced Write must also find damage in the shadow file, which it patches.
 	write(t, f, commit(t, tab, func() { put(tab, 1, "and again") }), store.ReasonChange)
 	idleToEnd(t, f, tab.View())
 	rot(t, path+".tmp", len(read(t, path+".tmp"))-100)

@@ -47,7 +47,8 @@ func TestReaders(t *testing.T) {
 	}
 }
 
-// TestPatchReaders: a reader that has a version of the file open sees no later version in it, in whatever way it reads.
+// TestPatchReaders checks that a reader of one version never sees bytes of a later version. The reader keeps its version in
+// an open file, in a mapping, under a second name, or in a pipe.
 func TestPatchReaders(t *testing.T) {
 	if testing.Short() {
 		t.Skip("reads a file that is patched for seconds")
@@ -233,8 +234,8 @@ func stampEndlessly(args []string) error {
 	return patchEndlessly(args)
 }
 
-// readBound reads the file at args[0] through two bind mounts. The mount of its folder shows each new version. The mount of the
-// file alone stays with the version at the time of the mount, which must stay complete.
+// readBound reads the file at args[0] through two bind mounts. The mount of the folder shows each new version. The mount of
+// the file alone always shows the version that was current when it was mounted. This version must stay complete.
 func readBound(args []string) error {
 	folder, err := os.MkdirTemp("", "store-test-")
 	if err != nil {
@@ -276,7 +277,7 @@ func readBound(args []string) error {
 	return nil
 }
 
-// bindFile bind-mounts a file that is being replaced.
+// bindFile bind-mounts the file at path. If somebody replaces the file during the call, bindFile tries again.
 func bindFile(path, to string) (err error) {
 	for range 100 {
 		if err = unix.Mount(path, to, "", unix.MS_BIND, ""); err == nil || !errors.Is(err, syscall.ENOENT) {

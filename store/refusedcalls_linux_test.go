@@ -19,8 +19,8 @@ import (
 
 func init() { children["refused"] = writeWhileRefused }
 
-// refusals are the system calls of a Write that a device or volume can refuse. Each refusal has a word that the Write's error
-// must contain, and the possible errors of the call.
+// refusals lists, by name, the system calls of a Write that a device or volume can refuse. errors are the errors with which
+// the call can fail. If the call fails, the Write's error must contain the word.
 var refusals = map[string]struct {
 	word   string
 	errors []string
@@ -46,7 +46,7 @@ var advice = map[string]string{
 	"EACCES": "let user", "EMFILE": "ulimit -n",
 }
 
-// A refusal is a call that strace makes fail: the nth call of this name in the thread that writes.
+// A refusal is a call that strace makes fail with the error err: the nth call of its name in the thread that writes.
 type refusal struct {
 	call *call
 	nth  int
@@ -57,9 +57,9 @@ func (r refusal) String() string {
 	return fmt.Sprintf("%s:error=%s:when=%d", r.call.name, r.err, r.nth)
 }
 
-// steps returns the refusals of the calls of the nth Write. If nth is 0, it returns the refusals of the calls that keep a
-// state after the Write with the given number. If all is set, there is a refusal for each possible error of each call,
-// otherwise one refusal for each call.
+// steps lists calls that strace can refuse. Writes are numbered from 1. If nth is not 0, steps lists the calls that the
+// Write with the number nth makes. If nth is 0, steps lists the calls that keep a state after the Write with the given
+// number. If all is set, each call is listed once for each of its possible errors, otherwise only once.
 func (p *replay) steps(nth, number int, all bool) []refusal {
 	d, s := newDevice(p.root), &transcript{foreign: p.foreign, seen: p.seen}
 	made := map[string]int{} // number of calls so far, by name
@@ -70,7 +70,7 @@ func (p *replay) steps(nth, number int, all bool) []refusal {
 			continue // only one thread writes
 		}
 		made[c.name]++
-		c := *c // apply changes the names of some calls
+		c := *c // work on a copy, because apply changes the names of some calls
 		name, count := c.name, made[c.name]
 		concerns := d.concerns(&c)
 		d.apply(&c)
@@ -103,7 +103,7 @@ func (p *replay) steps(nth, number int, all bool) []refusal {
 	return steps
 }
 
-// mustFail reports whether a Write can't succeed without the call.
+// mustFail reports whether the Write must return an error if the call fails.
 func (r refusal) mustFail() bool {
 	switch r.call.name {
 	case "write", "pwrite64", "ftruncate", "fsync", "renameat", "renameat2":
@@ -114,10 +114,11 @@ func (r refusal) mustFail() bool {
 	return false
 }
 
-// TestCallsRefused makes each call of a writer fail once, as devices and volumes do (EIO, ENOSPC, EDQUOT, EROFS, …). The error
-// must name the step, the path and what to do. The folder must then have either the old or the new file, complete, and nothing
-// else. The next Write must work. In the power cuts that follow, pages that were dirty at a failed fsync count as lost, so the
-// writer must not trust them. STORE_TEST_ERRORS=all tries each call with each error.
+// TestCallsRefused makes each call of a writer fail once, as devices and volumes do (EIO, ENOSPC, EDQUOT, EROFS, …). The
+// Write's error must name the step, the path and what to do. The folder must then have either the complete old file or the
+// complete new file, and no needless temporary file. The next Write must work. TestCallsRefused also cuts the power after
+// the refused call and after each later call. Pages that were dirty at a failed fsync then count as lost, so the writer must
+// write them again. With STORE_TEST_ERRORS=all, each call fails with each of its possible errors.
 func TestCallsRefused(t *testing.T) {
 	if testing.Short() {
 		t.Skip("makes each system call fail")
@@ -127,7 +128,7 @@ func TestCallsRefused(t *testing.T) {
 	for name, c := range map[string]struct {
 		rows    int
 		foreign []byte
-		write   int    // number of the Write; 0 for the state that is kept after the third Write
+		write   int    // number of the Write whose calls are refused; 0 for the calls that keep a state after Write 3
 		calls   string // names of the calls to refuse; "" for all
 	}{
 		"changed":    {rows: 20, write: 2},
@@ -146,7 +147,7 @@ func TestCallsRefused(t *testing.T) {
 				t.Fatal(err)
 			}
 			clean.random = 1
-			if _, err := clean.run(t); err != nil { // covers the calls before the refused call
+			if _, err := clean.run(t); err != nil { // tests the power cuts that the loop below skips: those before the refused call
 				t.Fatal(err)
 			}
 			steps := clean.steps(c.write, 3, all)
@@ -172,8 +173,8 @@ func TestCallsRefused(t *testing.T) {
 	}
 }
 
-// refuse records a writer whose step is refused. Occasionally Go's runtime makes such a call in the same thread. Then the wrong
-// call is refused, and refuse tries again.
+// refuse records a writer while strace refuses the call step. Occasionally Go's runtime makes a call of the same name in the
+// same thread. strace then refuses the wrong call, and refuse tries again.
 func refuse(t *testing.T, step refusal, rows, writes int, foreign []byte) *replay {
 	t.Helper()
 	var p *replay
@@ -188,7 +189,7 @@ func refuse(t *testing.T, step refusal, rows, writes int, foreign []byte) *repla
 	return nil
 }
 
-// refused returns the refused call, or nil if that call did not concern the files.
+// refused returns the call that strace refused, or nil if strace refused a call that does not concern p's files.
 func (p *replay) refused() *call {
 	d := newDevice(p.root)
 	for _, c := range p.calls {
@@ -249,7 +250,7 @@ func (p *replay) recovers(step refusal) error {
 	return nil
 }
 
-// explains returns an error unless the failure names the step, the path and what to do.
+// explains returns an error unless the writer's last error names the step, the path and what to do.
 func (s *transcript) explains(step refusal, root string) error {
 	for _, word := range []string{refusals[step.call.name].word, root, advice[step.err]} {
 		if !strings.Contains(s.failed, word) {
@@ -259,7 +260,8 @@ func (s *transcript) explains(step refusal, root string) error {
 	return nil
 }
 
-// leftover returns temporary names that nobody needs. The pending manifest is needed once the file is renamed.
+// leftover returns the names of temporary files that capture does not need. If only the data file has been renamed, capture
+// still needs the temporary manifest.
 func (d *device) leftover(path string, renamed bool) []string {
 	var left []string
 	for _, name := range slices.Sorted(maps.Keys(d.names)) {
@@ -270,7 +272,8 @@ func (d *device) leftover(path string, renamed bool) []string {
 	return left
 }
 
-// writeWhileRefused writes once. Then it writes while the kernel refuses each system call with the number args[1].
+// writeWhileRefused writes the file at args[0] once. Then it makes the system call with the number args[1] fail, writes
+// twice more, and prints both errors.
 func writeWhileRefused(args []string) error {
 	f, err := store.Open(args[0], owner)
 	if err != nil {
@@ -295,10 +298,11 @@ func writeWhileRefused(args []string) error {
 
 const refuseRefused = "seccomp is refused"
 
-// filter makes a system call fail with EIO in all threads of this process, by a seccomp filter.
+// filter installs a seccomp filter that makes the system call with this number fail with EIO, in all threads of this
+// process.
 func filter(number uint32) error {
 	code := []unix.SockFilter{
-		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: 0}, // the call's number
+		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: 0}, // load the number of the call
 		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: number, Jf: 1},
 		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ERRNO | uint32(unix.EIO)},
 		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW},
@@ -314,8 +318,7 @@ func filter(number uint32) error {
 	return nil
 }
 
-// TestSyncRefused makes fsync, or rename, fail without strace. The test fails if a Write leaves out such a call or ignores its
-// error.
+// TestSyncRefused makes fsync or rename fail, without strace. It checks that a Write makes the call and returns its error.
 func TestSyncRefused(t *testing.T) {
 	t.Parallel()
 	for name, number := range map[string]int{"sync": unix.SYS_FSYNC, "rename": unix.SYS_RENAMEAT} {

@@ -13,7 +13,7 @@ import (
 
 func init() { children["compress"] = compressKept }
 
-// compressKept compresses the kept states of the file at args[0], and prints their number and the error.
+// compressKept compresses the kept states of the file at args[0], and prints how many it compressed, and the error.
 func compressKept(args []string) error {
 	f, err := store.Open(args[0], owner)
 	if err != nil {
@@ -25,8 +25,9 @@ func compressKept(args []string) error {
 	return nil
 }
 
-// TestCompressedStateThatCannotBeSeen: the file system returns an error for the compressed state, as a share does after a
-// change on another machine. The plain state is removed already, so the compressed state is the only copy. It must stay.
+// TestCompressedStateThatCannotBeSeen checks that Compress does not remove a compressed state whose stat fails. On a network
+// share, stat can fail after a change on another machine. The plain state is already removed, so the compressed state is the
+// only copy.
 func TestCompressedStateThatCannotBeSeen(t *testing.T) {
 	needStrace(t)
 	t.Parallel()

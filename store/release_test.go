@@ -10,7 +10,8 @@ import (
 	"capture/store"
 )
 
-// TestWriteReleasesRows: rows that the table no longer has are freed while Write writes them, not after it.
+// TestWriteReleasesRows checks that Write frees rows that the Table no longer has while it writes the file, not only at its
+// end.
 func TestWriteReleasesRows(t *testing.T) {
 	f := open(t, filepath.Join(t.TempDir(), "feedback.json"))
 	const rows, length = 5000, 4000

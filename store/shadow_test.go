@@ -13,7 +13,7 @@ import (
 
 func init() { store.SetShadowStep(1 << 20) }
 
-// largeFile writes a table of some MB. The file has no shadow yet.
+// largeFile writes a table of some MB. There is no shadow file yet.
 func largeFile(t *testing.T) (f *store.File, path string, tab *snapshot.Table) {
 	t.Helper()
 	path = filepath.Join(t.TempDir(), "feedback.json")
@@ -22,8 +22,8 @@ func largeFile(t *testing.T) (f *store.File, path string, tab *snapshot.Table) {
 	return f, path, tab
 }
 
-// copyShadow takes at most limit idle steps until there is a shadow file. It returns their number and whether there is more to
-// do. It passes no View, so Idle does not complete the manifest.
+// copyShadow calls Idle until the shadow file is complete, but at most limit times. It returns the number of calls, and
+// whether Idle has more to do. It passes no View, so Idle does not complete the manifest.
 func copyShadow(t *testing.T, f *store.File, limit int) (steps int, more bool) {
 	t.Helper()
 	for more = true; more && steps < limit; steps++ {
@@ -49,8 +49,8 @@ func changeRow(t *testing.T, f *store.File, path string, tab *snapshot.Table, fi
 	return float64(n) / float64(tab.View().Bytes())
 }
 
-// TestFirstChangeIsPatched: with a shadow file the first change is patched. A change that comes while the shadow file is being
-// copied rewrites the whole file.
+// TestFirstChangeIsPatched checks that the first change patches a complete shadow file. If the shadow file is still being
+// copied, the change rewrites the whole file.
 func TestFirstChangeIsPatched(t *testing.T) {
 	t.Parallel()
 	f, path, tab := largeFile(t)
@@ -83,7 +83,8 @@ func TestFirstChangeIsPatched(t *testing.T) {
 	}
 }
 
-// TestTemporaryNameHasOneUse: a shadow copy is removed when WriteAhead needs the temporary name, and when the file is closed.
+// TestTemporaryNameHasOneUse checks that capture removes an incomplete shadow file when WriteAhead needs the temporary name,
+// and when the File is closed.
 func TestTemporaryNameHasOneUse(t *testing.T) {
 	t.Parallel()
 	f, path, _ := largeFile(t)
@@ -108,7 +109,7 @@ func TestTemporaryNameHasOneUse(t *testing.T) {
 	}
 }
 
-// TestTouchedShadowIsNotPatched: a shadow file that another program has written to no longer matches its layout.
+// TestTouchedShadowIsNotPatched checks that a Write does not patch a shadow file that another program has changed.
 func TestTouchedShadowIsNotPatched(t *testing.T) {
 	t.Parallel()
 	f, path, tab := largeFile(t)
@@ -131,8 +132,8 @@ func TestTouchedShadowIsNotPatched(t *testing.T) {
 	}
 }
 
-// TestShadowOfDamagedFile: if the bytes of the file are not those that were written, the file gets no shadow. The next Write
-// replaces all of it, even if no row has changed.
+// TestShadowOfDamagedFile checks that a damaged feedback.json gets no shadow file, and that the next Write writes the whole
+// file, even if no row has changed.
 func TestShadowOfDamagedFile(t *testing.T) {
 	t.Parallel()
 	f, path, tab := largeFile(t)

@@ -14,8 +14,8 @@ import (
 	"testing"
 )
 
-// A call is a system call of a traced child. It has the times of its beginning and its end, since an fsync makes durable only
-// what was written before it began.
+// A call is a system call of a traced child. It has the times of its beginning and its end, because an fsync makes only
+// those bytes durable that were written before the fsync began.
 type call struct {
 	thread   string
 	name     string
@@ -27,7 +27,7 @@ type call struct {
 	injected bool
 }
 
-// arg returns an argument as a number, or -1 if it is not a number.
+// arg returns argument i as a number, or -1 if it is not a number.
 func (c *call) arg(i int) int64 {
 	if i >= len(c.args) {
 		return -1
@@ -39,7 +39,7 @@ func (c *call) arg(i int) int64 {
 	return n
 }
 
-// text returns an argument that is a string or a buffer.
+// text returns argument i, which is a string or a buffer.
 func (c *call) text(i int) []byte {
 	if i >= len(c.args) {
 		return nil
@@ -51,7 +51,8 @@ func (c *call) text(i int) []byte {
 	return s
 }
 
-// unhex decodes a string as strace prints it: "\x66\x65…". The race detector would slow its loop by a factor of ten.
+// unhex decodes a string as strace prints it: "\x66\x65…". The race detector is off here, because it would make the loop ten
+// times slower.
 //
 //go:norace
 func unhex(s string) ([]byte, error) {
@@ -86,7 +87,7 @@ func (c *call) String() string {
 	return fmt.Sprintf("%s(%s) = %d %s", c.name, strings.Join(args, ", "), c.ret, c.err)
 }
 
-// buffer returns what the call has written.
+// buffer returns the bytes that the call passes to the kernel to write.
 func (c *call) buffer() []byte {
 	if !strings.HasSuffix(strings.TrimSuffix(c.name, "2"), "v") {
 		return c.text(1)
@@ -106,9 +107,9 @@ func (c *call) buffer() []byte {
 	}
 }
 
-// traceError returns an error if this machine does not let a process trace its children, as in some containers. The tests that
-// need strace are then skipped, and TestSyncRefused, TestFullVolume, TestFileSizeLimit and TestCrashBetweenRenames cover part
-// of what they check.
+// traceError returns an error if this machine does not let a process trace its children, as in some containers. The tests
+// that need strace are then skipped. TestSyncRefused, TestFullVolume, TestFileSizeLimit and TestCrashBetweenRenames still
+// cover a part of their checks.
 var traceError = sync.OnceValue(func() error {
 	out, err := exec.Command("strace", "-f", "-o", "/dev/null", "true").CombinedOutput()
 	if err != nil {
@@ -117,7 +118,8 @@ var traceError = sync.OnceValue(func() error {
 	return nil
 })
 
-// needStrace skips the test on a machine that does not let this user trace. It fails the test if strace is not installed.
+// needStrace skips the test on a machine that does not let this user trace processes. It fails the test if strace is not
+// installed.
 func needStrace(t *testing.T) {
 	t.Helper()
 	err := traceError()
@@ -129,10 +131,11 @@ func needStrace(t *testing.T) {
 	}
 }
 
-// traced runs a child under strace, and returns its calls about files in order. The options are for strace.
+// traced runs a child under strace, and returns the child's system calls on files, in order. options are further options of
+// strace.
 func traced(file string, cmd *exec.Cmd, options ...string) ([]*call, error) {
-	// With --seccomp-bpf, only the traced calls stop the child. -s must not cut data short, so it is far above the length of one
-	// write.
+	// With --seccomp-bpf, only the traced calls stop the child. -s limits how many bytes of a string strace prints. The limit
+	// is far above the length of one write, so strace prints all data.
 	args := append([]string{"--seccomp-bpf", "-f", "-qq", "-xx", "-s", "8388608", "-e", "trace=%desc,%file", "-e", "signal=none", "-o", file}, options...)
 	strace := exec.Command("strace", append(append(args, cmd.Path), cmd.Args[1:]...)...)
 	strace.Env = cmd.Env
@@ -147,7 +150,7 @@ func traced(file string, cmd *exec.Cmd, options ...string) ([]*call, error) {
 }
 
 // parseTrace reads the output of strace -f. It returns the calls in the order in which they ended. Only a close is placed
-// where it began, because its descriptor is free from then on.
+// where it began, because from then on the kernel can give its descriptor to another file.
 func parseTrace(trace []byte) ([]*call, error) {
 	var calls []*call
 	type part struct {
@@ -193,7 +196,7 @@ func parseTrace(trace []byte) ([]*call, error) {
 	return calls, s.Err()
 }
 
-// parseCall reads name(args) = result.
+// parseCall parses a call of the form "name(args) = result".
 func parseCall(text string) (*call, error) {
 	at := strings.LastIndex(text, " = ")
 	name, rest, ok := strings.Cut(text, "(")
@@ -215,7 +218,8 @@ func parseCall(text string) (*call, error) {
 	return c, nil
 }
 
-// splitArgs splits at the commas outside of brackets. Strings contain no commas, because strace prints all their bytes in hex.
+// splitArgs splits s at the commas that are outside of brackets. Strings contain no commas, because strace prints all their
+// bytes in hex.
 func splitArgs(s string) []string {
 	var args []string
 	depth, from := 0, 0

@@ -48,9 +48,9 @@ func (t *tempFile) create() (*os.File, error) {
 	return file, nil
 }
 
-// publish renames the file to its final name; afterwards nothing has the temporary name. If retired is not nil and the file
-// system can exchange two names, publish exchanges them instead: the version that is replaced gets the temporary name, and
-// retired becomes the use of this name. info is the identity of that version.
+// publish renames the file to its final name. After that, no file has the temporary name. If retired is not nil and the file
+// system can exchange two names, publish exchanges the two names instead: the old version gets the temporary name, and
+// retired becomes the use of this name. info is the identity of the old version.
 func (t *tempFile) publish(retired *shadow, info os.FileInfo) error {
 	if retired != nil {
 		exchanged, err := renameExchange(t.path, t.target)
@@ -69,8 +69,8 @@ func (t *tempFile) publish(retired *shadow, info os.FileInfo) error {
 	return nil
 }
 
-// verify returns an error unless the temporary name still leads to our file. The folder may have been replaced since the lock
-// was checked. In this case another process may still be writing the file under the name.
+// verify returns an error unless the temporary name still leads to our file. The folder may have been replaced since the
+// lock was checked. In this case, the name may lead to a file that another process is still writing.
 func (t *tempFile) verify() error {
 	info, err := os.Lstat(t.path)
 	if err != nil {

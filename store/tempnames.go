@@ -32,10 +32,10 @@ func (p paths) dataTmp() string {
 // ownTmp returns a temporary path for the file at path. Only this process uses it.
 func (p paths) ownTmp(path string) string { return disk.Hidden(path) + "-" + p.tmpWord + ".tmp" }
 
-// adopted follows the name of the file in the temporary name of a state that is being adopted.
+// adopted is the suffix that adoptTmp adds to the name of the file.
 const adopted = ".adopted"
 
-// adoptTmp returns the temporary path of a state that is being adopted.
+// adoptTmp returns the temporary path to which File.Adopt writes a state.
 func (p paths) adoptTmp() string {
 	if p.tmpWord == "" {
 		return disk.Hidden(p.dataPath) + adopted + ".tmp"

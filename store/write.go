@@ -21,8 +21,8 @@ type Result struct {
 	BytesWritten int64             // bytes of feedback.json that were written to disk; for a large file usually only the changed ranges
 
 	// Damage describes how the file differed from its manifest when it was read back. It is "" if the file matched, or if it
-	// was not read back. If Write returns no error, the damaged file has already been replaced; after Idle, the next Write
-	// replaces it.
+	// was not read back. If Write returns Damage and no error, it has already replaced the damaged file. If Idle returns
+	// Damage, the next Write replaces the damaged file.
 	Damage string
 
 	// Kept is the state that was kept before the file was replaced, because of a loss or because an earlier run had left the
@@ -38,12 +38,12 @@ type Result struct {
 // new one. All Views that are written to one File must come from one [snapshot.Table]. If v has the same rows as the last Write
 // and nobody has touched the file since, Write replaces only the manifest.
 //
-// After an error, either the old file or the new one is in place and complete, and the next Write writes everything (invariants
-// 1 and 6, docs/design.md). The error names the step and the path and, for common disk errors, says what to do. The Result then
-// has only Damage, Kept and Warning. The error wraps a [*LockedError] if another process has taken the lock.
+// After an error, either the old file or the new one is in place and complete, and the next Write writes the whole file
+// (invariants 1 and 6, docs/design.md). The error names the step and the path and, for common disk errors, says what to do.
+// The Result then has only Damage, Kept and Warning. The error wraps a [*LockedError] if another process has taken the lock.
 //
-// Only after a Write with ReasonChange may the manifest of a large file lack the SHA-256 of the whole file, because hashing all
-// of it takes long. [File.Idle] adds it.
+// After a Write with ReasonChange, the manifest of a large file may lack the SHA-256 of the whole file, because hashing the
+// whole file takes long. [File.Idle] adds this SHA-256. After a Write with another reason, the manifest always has it.
 func (f *File) Write(v *snapshot.View, reason manifest.Reason) (Result, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -133,8 +133,8 @@ func (f *File) keepStanding(v *snapshot.View, last *written) (*kept.State, error
 	return &s, nil
 }
 
-// KeepCurrent keeps the file of the last Write as an ordinary state, unless the policy keeps none or the newest kept state is
-// equal. The state stays plain until [kept.States.Compress] compresses it.
+// KeepCurrent keeps the file of the last Write as an ordinary state, unless the policy keeps no states, or the newest kept
+// state is equal to the file. The new state stays uncompressed until [kept.States.Compress] runs.
 func (f *File) KeepCurrent() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -164,10 +164,10 @@ func (f *File) KeepCurrent() error {
 //	4  rename the manifest                                  the new pair
 //	5  fsync the folder                                     the new pair, durable
 //
-// If the file has more than 64 MB, the first Write, and not Open, inspects the pending manifest.
+// If the file has more than 64 MB, Open leaves the inspection of the pending manifest to the first Write.
 //
-// Until step 5, a power cut may undo both renames, or only the second one; the disk is then as after step 2 or 3. Each file is
-// synced before it is renamed.
+// Until step 5, a power cut may undo both renames, or only the second one. The disk is then as after step 2 or 3. Each file
+// is synced before it is renamed.
 //
 // A shadow file may be patched only after step 5 of the Write that retired it: until then, a power cut may undo the exchange
 // and turn the shadow into feedback.json again. Therefore replaceBoth keeps the shadow only if every step succeeds.
@@ -204,7 +204,7 @@ func (f *File) replaceBoth(p *pendingVersion, m *manifest.Manifest, last written
 	if err := f.temp.publish(retire(last, p, f.dataPath)); err != nil {
 		return err
 	}
-	f.renamed, f.hasWritten, f.existing.quarantine = true, true, "" // a damaged file that Open found has only its second name from now on
+	f.renamed, f.hasWritten, f.existing.quarantine = true, true, "" // the damaged file that Open found now has only its second name, so the next Write need not quarantine it
 	atRename()
 	if err := f.share.rename(f.manifestTmp(), f.manifestPath); err != nil {
 		return err

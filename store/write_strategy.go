@@ -92,8 +92,8 @@ func isPatchable(last written, p *pendingVersion, path string) bool {
 
 func (w *written) isLarge() bool { return w.layout != nil && w.layout.Bytes >= patchFrom }
 
-// isWorthPatching reports whether less than half of the version differs from a file with the layout old. If more differs, one
-// sequential write is faster. It also releases the rows while it writes.
+// isWorthPatching reports whether less than half of the version differs from a file with the layout old. If more differs,
+// one sequential write is faster, and it also releases the rows while it writes.
 func (p *pendingVersion) isWorthPatching(old *placement.Layout) bool {
 	changed := int64(0)
 	for _, s := range p.ChangedSpans(old, 1) {
@@ -102,8 +102,8 @@ func (p *pendingVersion) isWorthPatching(old *placement.Layout) bool {
 	return changed < p.Bytes/2
 }
 
-// retire is called before p replaces the file at path, which is the last version. It returns the shadow that this file becomes,
-// and the identity of the file. The shadow is nil if no version could be made by patching this file.
+// retire returns the shadow that the file at path becomes when p replaces it, and the identity of this file. It returns nil
+// if the file can't serve as a shadow, for example because it is small or is not the last version.
 func retire(last written, p *pendingVersion, path string) (*shadow, os.FileInfo) {
 	if !isPatchable(last, p, path) {
 		return nil, nil

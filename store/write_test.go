@@ -17,7 +17,7 @@ import (
 )
 
 func TestWrite(t *testing.T) {
-	for _, n := range []int{0, 1, 1000, 60_000} { // none, one chunk, several chunks, enough to start writeback
+	for _, n := range []int{0, 1, 1000, 60_000} { // no rows, one chunk, several chunks, enough bytes to start writeback
 		path := filepath.Join(t.TempDir(), "data", "fallback", "feedback.json")
 		v := votes(n, strings.Repeat("x", 200)).View()
 		f := open(t, path)
@@ -84,7 +84,7 @@ func TestManifest(t *testing.T) {
 	}
 }
 
-// TestUnchangedRows: if no row has changed, the file is rewritten only if another program touched it.
+// TestUnchangedRows checks that a Write without changed rows rewrites the file only if another program has touched it.
 func TestUnchangedRows(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "feedback.json")
 	f := open(t, path)

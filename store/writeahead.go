@@ -15,7 +15,7 @@ import (
 // empty, it removes what it has written and reports false.
 //
 // Readers see no change. After an error WriteAhead reports false. It does not return the error, because the next Write will
-// probably meet it, too.
+// probably fail with the same error.
 func (f *File) WriteAhead(ctx context.Context, parts []snapshot.Part) bool {
 	if len(parts) == 0 {
 		f.mu.Lock()
@@ -74,7 +74,7 @@ type prewrite struct {
 
 const (
 	prewriteStep   = 8 << 20 // number of bytes of a step; a Write may run after each step
-	rewrittenShare = 4       // divisor: the prewrite ends if it has rewritten more than a step plus 1/rewrittenShare of its length
+	rewrittenShare = 4       // divisor: the prewrite is discarded if it has rewritten more than a step plus 1/rewrittenShare of its length
 )
 
 var errRewritten = errors.New("the rows do not come in the order of their keys")
@@ -115,7 +115,7 @@ func (p *prewrite) finish(v *pendingVersion) error {
 	if err := p.sequentialWriter.finish(&v.content); err != nil {
 		return err
 	}
-	if err := p.file.Truncate(v.Bytes); err != nil { // the file may have been longer
+	if err := p.file.Truncate(v.Bytes); err != nil { // before the rewind, the file may have been longer
 		return err
 	}
 	return disk.SyncAndClose(p.file)
@@ -124,7 +124,7 @@ func (p *prewrite) finish(v *pendingVersion) error {
 // Close closes the file.
 func (p *prewrite) Close() error { return p.file.Close() }
 
-// commonPrefix returns the number of regions at the start that are equal in a and b.
+// commonPrefix returns how many regions at the start of a and b are equal.
 func commonPrefix(a, b []placement.Region) int {
 	n := 0
 	for n < min(len(a), len(b)) && a[n] == b[n] {

@@ -16,8 +16,9 @@ import (
 	"capture/store"
 )
 
-// TestWriteAheadAtRandom writes copies of a table ahead while they grow: mostly at their end, sometimes elsewhere. In between
-// it writes an older state, or drops what was written ahead. At the end of each copy, the file must equal the copy.
+// TestWriteAheadAtRandom calls WriteAhead while copies of a table grow. Most rows are added at the end, a few at other
+// places. In between, the test writes an older state, or drops what was written ahead. At the end of each copy, the file
+// must have exactly the rows of the copy.
 func TestWriteAheadAtRandom(t *testing.T) {
 	if testing.Short() {
 		t.Skip("writes many files ahead")
@@ -62,8 +63,8 @@ func TestWriteAheadAtRandom(t *testing.T) {
 	}
 }
 
-// TestWriteAheadIsUsed: rows that arrive in key order are on disk before the copy ends, in the same file that is then
-// published.
+// TestWriteAheadIsUsed checks that rows that arrive in key order are on disk before the copy ends, and that Write then
+// publishes the file that WriteAhead has begun.
 func TestWriteAheadIsUsed(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "feedback.json")
@@ -88,8 +89,8 @@ func TestWriteAheadIsUsed(t *testing.T) {
 	}
 }
 
-// TestWriteAheadIsDropped: what was written ahead is dropped when the file is closed, and when rows arrive in no order. The end
-// of a context does not drop it.
+// TestWriteAheadIsDropped checks that what was written ahead is dropped when the File is closed, and when rows arrive in
+// random order. The end of a context does not drop it.
 func TestWriteAheadIsDropped(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "feedback.json")

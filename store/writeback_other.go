@@ -4,5 +4,5 @@ package store
 
 import "os"
 
-// startWriteback does nothing, because other systems have no such hint.
+// startWriteback does nothing, because only Linux has this hint.
 func startWriteback(*os.File, int64, int64) {}

@@ -14,8 +14,8 @@ const (
 
 // sequentialWriter writes a file from start to end, in large chunks. Another goroutine hashes each chunk while the writer
 // writes it, so a large file takes only as long as the slower of hashing and writing. If the file system supports it, large
-// files are written with direct I/O, past the page cache. This leaves the cache to the database; the file's gigabytes will
-// hardly be read soon.
+// files are written with direct I/O, past the page cache. This leaves the page cache to the database, because hardly any
+// program reads gigabytes of the file soon.
 type sequentialWriter struct {
 	file             *os.File
 	direct           bool        // whether the file is written with direct I/O
@@ -26,8 +26,8 @@ type sequentialWriter struct {
 	recycled         chan []byte // chunks that the hasher has finished with; nil for a chunk that must be allocated
 }
 
-// newSequentialWriter returns a writer for an empty file. large is set for a file that is large; complete selects the digest as
-// in newDigest.
+// newSequentialWriter returns a writer for an empty file. large is set for a large file. complete selects the digest, as in
+// newDigest.
 func newSequentialWriter(file *os.File, large, complete bool) *sequentialWriter {
 	w := &sequentialWriter{file: file, direct: large && disk.SetDirectIO(file), recycled: make(chan []byte, chunks)}
 	w.digest = newDigest(complete)
