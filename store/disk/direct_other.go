@@ -7,10 +7,10 @@ import "os"
 // DirectAlign is the alignment that direct I/O would need, in bytes.
 const DirectAlign = 4096
 
-// SupportsDirectIO reports false: other systems have no direct I/O as on Linux.
+// SupportsDirectIO reports false, because capture uses direct I/O only on Linux.
 func SupportsDirectIO(string) bool { return false }
 
-// SetDirectIO reports false, because there is no direct I/O.
+// SetDirectIO reports false, because capture uses direct I/O only on Linux.
 func SetDirectIO(*os.File) bool { return false }
 
 // AlignedBuffer returns n bytes.

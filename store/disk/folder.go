@@ -8,8 +8,8 @@ import (
 )
 
 // CreateFolder creates the folder dir and its parents if they are missing, and syncs the parent of each new folder. Without
-// that, a power cut could remove the new folder with all synced files in it. If the sync fails, CreateFolder removes the new
-// folder again.
+// this sync, a power cut could remove the new folder with all synced files in it. If the sync fails, CreateFolder removes
+// the new folder again.
 func CreateFolder(dir string) error {
 	if info, err := os.Stat(dir); err == nil && info.IsDir() {
 		return nil
@@ -29,7 +29,7 @@ func CreateFolder(dir string) error {
 		return err
 	}
 	err := SyncFolder(parent)
-	if errors.Is(err, os.ErrPermission) { // the parent may be written but not read, so it can't be opened for the sync
+	if errors.Is(err, os.ErrPermission) { // capture may create files in the parent but not read it, so it can't open the parent to sync it
 		return nil
 	}
 	if err != nil {

@@ -8,9 +8,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// OpenRegular opens the regular file at path for reading. Somebody who may write to the folder can replace a file of ours while
-// capture runs. Therefore OpenRegular does not follow a symbolic link, because that person might not be allowed to read its
-// target, and does not wait for the writer of a named pipe.
+// OpenRegular opens the regular file at path for reading. Somebody who may write to the folder can replace a file of capture
+// by a symbolic link or a named pipe. OpenRegular does not follow a link, because this person might not be allowed to read
+// its target. It does not wait for the writer of a pipe.
 func OpenRegular(path string) (*os.File, error) {
 	return openRegular(path, os.O_RDONLY|unix.O_NOFOLLOW)
 }
@@ -26,8 +26,9 @@ const leaseWait = time.Minute
 
 func openRegular(path string, flags int) (*os.File, error) {
 	file, err := os.OpenFile(path, flags|unix.O_NONBLOCK, 0)
-	// While another program, such as a file server, has a lease on the file, O_NONBLOCK makes open fail. But without O_NONBLOCK,
-	// open would wait for the writer of a named pipe that somebody has put in the place of the file in the meantime.
+	// While another program, such as a file server, has a lease on the file, O_NONBLOCK makes open fail, so the loop tries
+	// again. Without O_NONBLOCK, open would wait for the end of the lease, but also for the writer of a named pipe that
+	// somebody has put in the place of the file.
 	for start := time.Now(); errors.Is(err, unix.EWOULDBLOCK) && time.Since(start) < leaseWait; {
 		time.Sleep(10 * time.Millisecond)
 		file, err = os.OpenFile(path, flags|unix.O_NONBLOCK, 0)

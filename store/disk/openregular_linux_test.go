@@ -13,7 +13,8 @@ import (
 	"capture/store/disk"
 )
 
-// OpenRegular and OpenLinked wait while another program has a lease on the file. Only OpenLinked follows a link.
+// TestOpenLeasedFile checks that OpenRegular and OpenLinked wait while another program has a lease on the file, and that
+// only OpenLinked follows a link.
 func TestOpenLeasedFile(t *testing.T) {
 	dir := t.TempDir()
 	path, link := filepath.Join(dir, "file"), filepath.Join(dir, "link")
@@ -48,8 +49,8 @@ func TestOpenLeasedFile(t *testing.T) {
 	}
 }
 
-// While OpenRegular waits for the end of a lease, somebody puts a named pipe in the place of the file. OpenRegular does not wait
-// for the writer of the pipe.
+// TestPipeReplacesLeasedFile puts a named pipe in the place of a file while OpenRegular waits for the end of a lease.
+// OpenRegular must not wait for the writer of the pipe.
 func TestPipeReplacesLeasedFile(t *testing.T) {
 	dir := t.TempDir()
 	path, pipe := filepath.Join(dir, "file"), filepath.Join(dir, "pipe")

@@ -7,8 +7,8 @@ import (
 	"path/filepath"
 )
 
-// FollowLink returns the target of path if path is a symbolic link, even if the target does not exist yet; otherwise it returns
-// path. It does not resolve links in the folder's path, because the folder may be replaced while capture runs.
+// FollowLink returns the target of path if path is a symbolic link, even if the target does not exist yet. Otherwise it
+// returns path. It does not resolve links in the folder's path, because somebody may replace the folder while capture runs.
 func FollowLink(path string) string {
 	for range 40 { // the same limit as in Linux
 		target, err := os.Readlink(path)

@@ -50,7 +50,7 @@ func ReadOnce(file *os.File, buf []byte, off int64) (int, error) {
 }
 
 // WithIdlePriority calls f on a thread that has the lowest priority. The thread ends when f returns, because only root may
-// raise a priority again. WithIdlePriority is a variable so that a test can make one thread do everything.
+// raise a priority again. WithIdlePriority is a variable so that a test can run all code on one thread.
 var WithIdlePriority = func(f func() error) error {
 	done := make(chan error, 1)
 	go func() {

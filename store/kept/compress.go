@@ -31,8 +31,8 @@ func (k *States) Compress(ctx context.Context) (compressed []State, err error) {
 		}
 		done, err := k.compress(ctx, s)
 		if errors.Is(err, errDropped) || err != nil && isGone(s.Path) && isGone(k.names.compressed(s.id)) {
-			// Another process has dropped the state, perhaps before compress opened it. Remove what compress has written since.
-			// (If the compressed data exist, compress itself may have removed the plain data before it failed.)
+			// Another process has dropped the state, perhaps before compress opened it. Remove what compress has written since. (The
+			// condition includes the compressed data, because compress itself may have removed the plain data before it failed.)
 			if err := k.drop(s.id); err != nil {
 				return compressed, err
 			}
@@ -46,7 +46,8 @@ func (k *States) Compress(ctx context.Context) (compressed []State, err error) {
 	return compressed, nil
 }
 
-// isGone reports whether there is no file at path. It reports false if there is a file, or if this can't be found out.
+// isGone reports whether there is no file at path. It reports false if there is a file, or if Lstat fails for another
+// reason.
 func isGone(path string) bool {
 	_, err := os.Lstat(path)
 	return disk.IsMissing(err)
@@ -62,8 +63,8 @@ const unreadable = "it can't be read"
 // isPlain reports whether the state is not compressed yet.
 func (s *State) isPlain() bool { return s.Path == s.names.plain(s.id) }
 
-// compress compresses a plain state. The compressed data are synced under a temporary name, then the manifest is written, then
-// the data are renamed, and only then is the plain state removed. Therefore a crash leaves at least one complete state.
+// compress compresses a plain state. It syncs the compressed data under a temporary name, writes the manifest, renames the
+// data, and removes the plain state last. Therefore a crash after any step leaves at least one complete state.
 func (k *States) compress(ctx context.Context, s State) (State, error) {
 	m, err := manifest.ReadAt(k.names.plainManifest(s.id))
 	if err != nil && !disk.IsMissing(err) {

@@ -10,7 +10,7 @@ import (
 func (k *States) EndLosses(newest func() *snapshot.View) (ended []State, err error) {
 	k.losses.Lock()
 	defer k.losses.Unlock()
-	v := newest() // under the lock, so that v is not older than a View for which Keep has kept a state
+	v := newest() // under the lock, so that v is not older than the View of any loss that Keep has recorded
 	if v == nil {
 		return nil, nil
 	}

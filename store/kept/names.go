@@ -87,8 +87,8 @@ func (n names) tmp(path string) string {
 	return path + ".tmp"
 }
 
-// all returns the paths of all files that a state may have. The data are first, because without data the other files are not a
-// state.
+// all returns the paths of all files that a state may have. The data come first, so that remove begins with them: without
+// data, the other files are not a state.
 func (n names) all(id stateID) []string {
 	return []string{n.plain(id), n.compressed(id), n.manifest(id), n.plainManifest(id), n.acknowledged(id)}
 }
@@ -103,8 +103,7 @@ type stateFile struct {
 	tmp    string // suffix of a temporary name: .tmp, or -WORD.tmp on a share; "" for other names
 }
 
-// parseName parses the name of a file in the folder. It reports false unless the name is exactly one that a kept state's file
-// may have.
+// parseName parses the name of a file in the folder. It reports false if a kept state has no file with this name.
 func (n names) parseName(name string) (stateFile, bool) {
 	name, isHidden := strings.CutPrefix(name, ".")
 	rest, ok := strings.CutPrefix(name, n.base)
@@ -119,8 +118,8 @@ func (n names) parseName(name string) (stateFile, bool) {
 	return f, true
 }
 
-// FindMoved returns the path of a kept state's data if they were at path and have been compressed since. It reports false if
-// there is a file at path, if path is not the name of plain (uncompressed) data of a kept state, or if the state is gone.
+// FindMoved returns the path of a kept state's compressed data, if the plain data were at path before. It reports false if
+// there is a file at path, if the plain (uncompressed) data of a kept state can't have this path, or if the state is gone.
 func FindMoved(path string) (compressed string, ok bool) {
 	match := plainName.FindStringSubmatch(filepath.Base(path))
 	if match == nil || !isGone(path) {
@@ -194,7 +193,8 @@ func (n names) remove(id stateID) error {
 	return failed
 }
 
-// removePlain removes the plain data of a state that has been compressed, and the manifest if only the plain state uses it.
+// removePlain removes the plain data of a state that has been compressed. It also removes the manifest of an ordinary plain
+// state, because the compressed state has another manifest.
 func (n names) removePlain(id stateID) {
 	os.Remove(n.plain(id)) // if this fails, tidy tries again
 	if !id.loss {

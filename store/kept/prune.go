@@ -46,7 +46,7 @@ func (k *States) prune(need int64) (dropped []State, left *State, err error) {
 	for i, s := range states {
 		list[i] = s.retention()
 		if slices.ContainsFunc(states[:i], func(other State) bool { return os.SameFile(other.inode, s.inode) }) {
-			list[i].Bytes = 0 // an equal state earlier in the list has the same data on disk
+			list[i].Bytes = 0 // a state earlier in the list is a hard link to the same data
 		}
 		if s.HasOpenLoss() {
 			budget.File = max(budget.File, s.Bytes)

@@ -8,8 +8,8 @@ import (
 	"capture/store/retention"
 )
 
-// A state that is kept later has a later time in its name. This is true even if earlier states were kept so quickly that their
-// names have later times than the states themselves, and even if some of them have been dropped.
+// TestTimeOfNext checks that a state that is kept later has a later time in its name. This must be true even if capture kept
+// the earlier states so quickly that their names are ahead of the clock, and even if it has dropped some of them.
 func TestTimeOfNext(t *testing.T) {
 	second := time.Date(2026, 11, 23, 16, 0, 0, 0, time.UTC)
 	written := second.Add(700 * time.Millisecond)
@@ -27,8 +27,8 @@ func TestTimeOfNext(t *testing.T) {
 	}
 }
 
-// A loss stays unacknowledged even if capture then follows another table. So the state before the loss is not dropped when space is
-// short.
+// TestLossOfAnotherTableIsNotAcknowledged checks that a loss stays unacknowledged if capture then follows another table.
+// Otherwise, capture would drop the state before the loss when space is short.
 func TestLossOfAnotherTableIsNotAcknowledged(t *testing.T) {
 	now := time.Now()
 	lost := State{Rows: 200, DiskBytes: 1000, Other: true, Time: now}

@@ -27,12 +27,12 @@ type State struct {
 	Loss         *manifest.Loss // loss before which it was kept; nil for an ordinary state
 	Acknowledged bool           // whether the loss is acknowledged or has ended
 	RowsBack     bool           // whether the loss has ended because its rows are back; nobody had to acknowledge the loss
-	Damaged      string         // description of how it differs from what was written; "" if it does not
-	Other        bool           // whether a state of another table, database or cluster replaced it
+	Damaged      string         // how the state differs from what was written; "" if it does not
+	Other        bool           // whether a state of another table, database or cluster has replaced this state in feedback.json
 
 	names names
 	id    stateID
-	inode os.FileInfo // file that has its data, to find states that share data
+	inode os.FileInfo // file with the data of the state; two states share data if they have the same file
 }
 
 // MaxShownLosses is the maximum number of open losses that an alert or a command describes.
@@ -41,8 +41,8 @@ const MaxShownLosses = 3
 // noManifest is the value of State.Damaged if the state has no manifest. `capture restore` reads such a state.
 const noManifest = "its manifest is missing"
 
-// List returns the kept states of the file at path, newest first. It needs no lock. A state that is being made or dropped at
-// the moment may be missing.
+// List returns the kept states of the file at path, newest first. It needs no lock. A state that a daemon is just keeping or
+// dropping may be missing.
 func List(path string) ([]State, error) {
 	states, err := newNames(disk.FollowLink(path)).states()
 	if err != nil {
@@ -84,9 +84,9 @@ func (s State) equalsFile(path string) bool {
 	return err == nil && m.SHA256 != "" && m.SHA256 == s.SHA256
 }
 
-// LossText returns a text for the operator about the loss after s: what is lost, where s is, how to restore the rows, and the
-// command that acknowledges the loss. The parameter place completes "The state before is". The paths in the commands are
-// followed by a space or the end of the text, so that they can be copied. s must be the state before a loss.
+// LossText returns a text for the operator about the loss after s: what is lost, where s is, how to restore the rows, and
+// the command that acknowledges the loss. place is the last part of the sentence "The state before is …". A space or the end
+// of the text follows each path in the commands, so that people can copy the path. s must be the state before a loss.
 func (s State) LossText(place, acknowledge string) string {
 	text := fmt.Sprintf("%s. The state before is %s. To bring rows back: %s – or, if it was meant: %s", s.Loss, place, s.RestoreHint(), acknowledge)
 	if s.Loss.Found.IsZero() { // the manifest cannot be read
@@ -126,14 +126,15 @@ func (s *State) manifestPath() string {
 // SharesData reports whether the state's data are the file that info describes.
 func (s State) SharesData(info os.FileInfo) bool { return os.SameFile(s.inode, info) }
 
-// Acknowledge creates a file that marks the loss after the state as intended or dealt with. It needs no lock and may be called
-// while a daemon runs. It does nothing if the state is not the state before a loss, or if the loss is already acknowledged.
+// Acknowledge creates a file that marks the loss after the state as acknowledged: somebody intended the loss, or has dealt
+// with it. It needs no lock and may be called while a daemon runs. It does nothing if the state is not the state before a
+// loss, or if the loss is already acknowledged.
 func (s State) Acknowledge() error { return s.endLoss("") }
 
 // rowsBackMark is the content of the file that marks a loss whose rows are back. The file of an acknowledged loss is empty.
 const rowsBackMark = "the rows are back\n"
 
-// endLoss creates the file that marks the loss after the state as over.
+// endLoss creates the file that marks the loss after the state as over. mark is the content of this file.
 func (s State) endLoss(mark string) error {
 	if !s.HasOpenLoss() {
 		return nil

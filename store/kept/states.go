@@ -16,8 +16,8 @@ import (
 	"capture/store/retention"
 )
 
-// States manages the kept states of a file for the owner of its lock. Its methods may be called from any goroutine, also while the
-// file is written.
+// States manages the kept states of a file for the owner of its lock. Any goroutine may call its methods, even during a
+// Write.
 type States struct {
 	names    names
 	dataPath string // path of the file, whose mode and owner new files get
@@ -30,15 +30,15 @@ type States struct {
 
 	compressing sync.Mutex // held while states are compressed
 
-	// losses is held while Keep keeps a state, and while EndLosses ends losses. Otherwise EndLosses could end a loss that has
-	// just recurred, and nothing would report the recurrence: Keep does not keep the state before a loss twice.
+	// losses is held while Keep keeps a state, and while EndLosses ends losses. Without this lock, EndLosses could end a loss
+	// that has just recurred. Nothing would report the recurrence, because Keep does not keep the state before a loss twice.
 	losses sync.Mutex
 }
 
-// Open returns the kept states of the file at dataPath, and removes what a crash has left of them. tmpWord is a word that only
-// this process uses, for temporary names on a network share; it is "" on a local file system. accepted is the time that was
-// accepted when the existing file was written, or zero; see [States.TimeBehind]. Ordinary states are kept according to
-// [retention.Default].
+// Open returns the kept states of the file at dataPath, and removes what a crash has left of them. tmpWord is a word that
+// only this process uses, for temporary names on a network share; it is "" on a local file system. accepted is the time that
+// the retention clock had accepted when the existing file was written, or zero (see [States.TimeBehind]). Until SetPolicy is
+// called, the policy is [retention.Default].
 func Open(dataPath, tmpWord string, accepted time.Time) *States {
 	k := &States{names: newNames(dataPath), dataPath: dataPath, policy: retention.Default, start: time.Now()}
 	k.names.tmpWord = tmpWord
@@ -111,9 +111,9 @@ func (k *States) IsOff() bool {
 }
 
 // Keep gives the current file, which m describes, a second name as a kept state, and writes the state's manifest. m.Kept has
-// the reason. Keep does nothing if an earlier attempt to replace the file has already kept the state, or if the state is
-// ordinary and equals the newest kept state. If the state before a loss has been kept as an ordinary state, Keep renames it.
-// If an older state is equal and compressed, the new state shares its data.
+// the reason. Keep does nothing if an earlier Write, which then failed, has already kept the state, or if the state is
+// ordinary and equals the newest kept state. If the state before a loss is already kept as an ordinary state, Keep renames
+// its files. If an older state is equal and compressed, the new state shares its data.
 func (k *States) Keep(m manifest.Manifest) (State, error) {
 	k.losses.Lock()
 	defer k.losses.Unlock()
@@ -127,7 +127,7 @@ func (k *States) Keep(m manifest.Manifest) (State, error) {
 func (k *States) keep(m manifest.Manifest) (State, error) {
 	m.Horizon, m.HigherCounts = nil, nil // a run that begins with a kept state copies the table
 	info, err := os.Lstat(k.dataPath)
-	if err == nil && !info.Mode().IsRegular() { // a link to a link would later be compressed as the state
+	if err == nil && !info.Mode().IsRegular() { // a hard link to a symbolic link would not keep the rows
 		err = errors.New(k.dataPath + " is not a regular file")
 	}
 	if err != nil {
@@ -146,7 +146,7 @@ func (k *States) keep(m manifest.Manifest) (State, error) {
 		case isLoss && s.Loss == nil && isLast:
 			return k.promote(s, m)
 		case isLoss && s.Loss != nil && (!s.Acknowledged || isSame && m.Kept.Loss.RowsLost <= s.Loss.RowsLost), !isLoss && isLast:
-			return s, nil // while the Write that causes a loss is repeated, somebody may already have acknowledged the loss
+			return s, nil // an acknowledged state with the same file counts, too: somebody may acknowledge the loss while capture repeats the failed Write
 		case equal == nil && !s.isPlain():
 			equal = &s
 		}
@@ -158,12 +158,12 @@ func (k *States) keep(m manifest.Manifest) (State, error) {
 	return k.add(id, m, k.dataPath, k.names.plain(id), k.names.plainManifest(id))
 }
 
-// nextTimes is the longest time by which the names of states are ahead of the clock if the states are kept in quick succession:
-// the name of each state takes a second of its own. If a state is further ahead, the clock was set back, or the state comes
-// from elsewhere.
+// nextTimes limits how far the names of states can be ahead of the clock. Each name takes a second of its own, so the names
+// are ahead if capture keeps several states within a second. If a name is ahead by more than nextTimes, the clock was set
+// back, or the state comes from elsewhere.
 const nextTimes = time.Minute
 
-// timeOfNext returns the time for the name of a new state whose rows were written at t. Usually this is t. But if the name of
+// timeOfNext returns the time for the name of a new state whose rows were written at t. Usually it returns t. If the name of
 // the newest existing state already has this second or one of the next seconds, timeOfNext returns the second after the time
 // of the newest state, so that the new state sorts after it.
 func timeOfNext(states []State, t time.Time) time.Time {
@@ -182,7 +182,7 @@ func (k *States) add(id stateID, m manifest.Manifest, from, path, manifestPath s
 		os.Remove(manifestPath)
 		return State{}, err
 	}
-	if id.loss { // such a state must be durable before the file is replaced
+	if id.loss { // the state before a loss must be durable before a Write replaces the file
 		if err := disk.SyncFolder(k.names.folder); err != nil {
 			return State{}, err
 		}

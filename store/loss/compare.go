@@ -13,8 +13,8 @@ import (
 	"capture/store/manifest"
 )
 
-// maxLostKeys is the maximum number of keys of lost rows in a manifest. It keeps the manifest within its size limit, although a
-// key may have up to 2.7 kB, the limit of an index entry.
+// maxLostKeys is the maximum number of keys of lost rows in a manifest. It keeps the manifest within its size limit, even if
+// each key has 2.7 kB, the limit of an index entry.
 const maxLostKeys = 1000
 
 // Comparison counts how the rows of a View differ from the rows of a file. Both are in key order, so one pass over both finds
@@ -23,8 +23,8 @@ type Comparison struct {
 	manifest                *manifest.Manifest // manifest of the file
 	err                     error              // reason why the comparison is incomplete; nil if it is complete
 	viewFailed              bool               // whether err is an error of the View and not of the file
-	removed, added, changed int                // numbers of rows
-	columnChanges           []int              // number of rows with another value, for each of the file's columns
+	removed, added, changed int                // row counts
+	columnChanges           []int              // for each of the file's columns, the number of rows in which its value changed
 	lost                    keySample          // keys of the removed rows
 
 	file    *rowjson.Encoder // encoder for the file's shape
@@ -36,7 +36,7 @@ type Comparison struct {
 	line   []byte      // current row of the file, without padding; nil if the next row must be read
 	key    rowjson.Key // key of line, if keyed is set
 	keyed  bool        // whether key has been parsed from line
-	values [][]byte    // text forms of the key's columns, indexed like the columns of the file; nil for all other columns
+	values [][]byte    // the current row's key values as text, indexed like the columns of the file; nil for columns outside the key
 	text   []byte      // buffer of parseKey
 	fields [2][][]byte // buffers of countChange
 }
@@ -44,7 +44,7 @@ type Comparison struct {
 // errKeysDiffer means that rows can't be matched by their keys, because the table's key has changed.
 var errKeysDiffer = errors.New("the table has another key")
 
-// NewComparison prepares the comparison of a file that m describes with rows of the given shape.
+// NewComparison returns a Comparison of the file that m describes with rows of the given shape.
 func NewComparison(m *manifest.Manifest, shape *rowjson.Shape) *Comparison {
 	c := &Comparison{manifest: m, shape: &rowjson.Shape{Schema: m.Table.Schema, Table: m.Table.Name}}
 	for _, column := range m.Columns {
@@ -79,7 +79,7 @@ func (c *Comparison) Fail(err error) {
 // IsEqual reports whether the comparison has shown that the rows are equal.
 func (c *Comparison) IsEqual() bool { return c.err == nil && c.removed+c.added+c.changed == 0 }
 
-// Damage describes why the file is not what its manifest describes. It is "" if nothing is known to be wrong.
+// Damage returns why the file is not what its manifest describes, or "" if the comparison has found no damage.
 func (c *Comparison) Damage() string {
 	if c.err == nil || c.err == errKeysDiffer || c.viewFailed {
 		return ""
@@ -119,7 +119,7 @@ func (c *Comparison) dropped() (names []string) {
 	return names
 }
 
-// Run compares the rows of the file, or of some of its regions, with rows of a View.
+// Run compares the rows of the file, or of some of its regions, with rows. Both must be in key order.
 func (c *Comparison) Run(file io.Reader, rows iter.Seq2[snapshot.Row, error]) {
 	if c.err == nil {
 		c.err = c.run(file, rows)
@@ -262,7 +262,8 @@ func (c *Comparison) mostChanged() (name string, rows int) {
 	return name, rows
 }
 
-// keySample is a random sample of up to maxLostKeys of the keys that are added. Each key has the same probability.
+// keySample is a random sample of the keys that are added. It holds up to maxLostKeys keys, and each key is in it with the
+// same probability.
 type keySample struct {
 	keys [][]byte
 	n    int // number of keys that were added

@@ -19,8 +19,8 @@ func MayLose(n, rows int) bool {
 }
 
 // Loss returns the loss that would occur if v replaced the file that is compared, or nil if there is none. highest is the
-// highest number of rows within the last hour. If the comparison has failed, only the numbers of rows and the columns decide.
-// If it failed because the file is damaged, the parameter replaced also decides: it is the number of the file's rows that v
+// highest row count within the last hour. If the comparison has failed, only the row counts and the columns decide. If it
+// failed because the file is damaged, the parameter replaced also decides: it is the number of the file's rows that v
 // replaces, and any of these rows may be lost or have other values.
 func (c *Comparison) Loss(v *snapshot.View, highest, replaced int) *manifest.Loss {
 	before := c.manifest.Rows

@@ -7,23 +7,23 @@ import (
 	"capture/store/manifest"
 )
 
-// Window is the period whose highest number of rows is compared with the new number.
+// Window is a period. A Write compares the new row count with the highest row count of this period.
 const Window = time.Hour
 
-// leastSpan is the minimum time between two entries of RowCounts; only the last entry may follow sooner. It limits how many
-// entries there are.
+// leastSpan is the minimum time between two entries of RowCounts. Only the last entry may follow sooner. leastSpan limits
+// the number of entries.
 const leastSpan = time.Minute
 
-// RowCounts holds numbers of rows within the last hour, oldest first. It holds only numbers that may become the highest of an
-// hour, so each number is lower than the number before it.
+// RowCounts holds row counts of the last hour, oldest first. It holds only counts that can still become the highest of an
+// hour. Therefore each count is lower than the count before it.
 type RowCounts []rowCount
 
 type rowCount struct {
-	at   time.Time // time at which a file with this number of rows was written
+	at   time.Time // time at which a file with this row count was written
 	rows int
 }
 
-// RowCountsOf returns the numbers of rows that the manifest m records. It returns nil unless m was written within Window of
+// RowCountsOf returns the row counts in the manifest m. It returns nil if m was written Window or longer before or after
 // now.
 func RowCountsOf(m *manifest.Manifest, now time.Time) (c RowCounts) {
 	if now.Sub(m.WrittenAt).Abs() >= Window {
@@ -36,7 +36,7 @@ func RowCountsOf(m *manifest.Manifest, now time.Time) (c RowCounts) {
 	return c
 }
 
-// Add adds the number of rows of a file. The parameter at is the time at which the file was written.
+// Add adds the row count of a file. The parameter at is the time at which the file was written.
 func (c *RowCounts) Add(at time.Time, rows int) {
 	list := *c
 	for len(list) > 0 && list[len(list)-1].rows <= rows {
@@ -46,13 +46,13 @@ func (c *RowCounts) Add(at time.Time, rows int) {
 		list = list[:n-1]
 	}
 	list = append(list, rowCount{at, rows})
-	for len(list) > 1 && at.Sub(list[1].at) >= Window { // the first number was valid until the file with the second number was written
+	for len(list) > 1 && at.Sub(list[1].at) >= Window { // the table had the first row count until the time of the second row count
 		list = list[1:]
 	}
 	*c = list
 }
 
-// Highest returns the highest number of rows within the hour before now, or 0 if none is known.
+// Highest returns the highest row count within the hour before now, or 0 if no row count is known.
 func (c RowCounts) Highest(now time.Time) int {
 	for i, count := range c {
 		if i == len(c)-1 || now.Sub(c[i+1].at) < Window {
@@ -62,8 +62,8 @@ func (c RowCounts) Highest(now time.Time) int {
 	return 0
 }
 
-// Higher returns the numbers within the hour before now that are higher than the parameter rows. They are for the manifest of a
-// file with that number of rows.
+// Higher returns the row counts of the hour before now that are higher than rows. The manifest of a file with this number of
+// rows contains them.
 func (c RowCounts) Higher(now time.Time, rows int) (higher []manifest.RowCount) {
 	c = slices.Clone(c)
 	c.Add(now, rows)

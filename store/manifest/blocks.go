@@ -7,8 +7,8 @@ import (
 	"slices"
 )
 
-// BlockHashes holds the SHA-256s of a file's blocks. Either Write hashes all blocks one after the other, or Set stores the hash
-// of one block.
+// BlockHashes holds the SHA-256s of a file's blocks. Write hashes a whole file from start to end. Set stores the hash of one
+// block.
 type BlockHashes struct {
 	bytes int64     // length of a block in bytes; the last block may be shorter
 	sums  []byte    // hashes of the complete blocks, one after the other
@@ -41,8 +41,8 @@ func (h *BlockHashes) EndBlock() {
 	}
 }
 
-// Resize makes room for exactly the hashes of a file of n bytes. The caller sets the hashes of all blocks that are new or
-// change their length.
+// Resize changes the number of hashes to that of a file of n bytes. The caller must then call Set for all blocks that are
+// new or whose length has changed.
 func (h *BlockHashes) Resize(n int64) {
 	h.EndBlock()
 	size := int((n + h.bytes - 1) / h.bytes * sha256.Size)

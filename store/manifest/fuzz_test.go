@@ -8,8 +8,8 @@ import (
 	"capture/internal/foreign"
 )
 
-// FuzzManifest reads manifests that anybody may have written. An accepted manifest is within the limits of a table, and stays
-// the same when it is encoded and read again.
+// FuzzManifest parses random and hostile manifests. Parse must accept only a manifest that a table in Postgres can have. It
+// must also accept this manifest after it has been encoded again.
 func FuzzManifest(f *testing.F) {
 	const honest = `{"format":1,"table":{"schema":"public","name":"votes"},"columns":[{"name":"id","type":"integer","not_null":true,"default":"nextval('x')"},
 		{"name":"g","type":"numeric(10,2)","generated":"s","identity":""}],"key":["id"],"rows":3,"bytes":40,

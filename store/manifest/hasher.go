@@ -10,11 +10,11 @@ import (
 	"capture/store/disk"
 )
 
-// Hasher computes the digests that a manifest has, so that a file can be compared with its manifest.
+// Hasher computes the digests of a file that can be in a manifest, so that the file can be compared with its manifest.
 type Hasher struct {
 	n      int64 // number of hashed bytes
 	whole  hash.Hash
-	blocks []*BlockHashes // hashes of the blocks, for each block length that a manifest has
+	blocks []*BlockHashes // one entry for each block length that occurs in the manifests
 }
 
 // NewHasher returns an empty Hasher. It computes the digests that are needed to compare a file with the manifests.

@@ -9,18 +9,18 @@ import (
 	"capture/snapshot/rowjson"
 )
 
-// Horizon is the horizon of the rows in a file: a run that loads the file reads from the database only the rows that have
-// changed since the horizon. A horizon is valid for exactly one state of the file. A horizon that is too high would hide
-// changes, so the manifest binds the horizon to the state by a digest. The digest detects mistakes, such as a manifest that
-// somebody edited or made from two other manifests. It does not detect forgery, because anybody can compute the digest.
+// Horizon is the horizon of the rows in a file. A run that loads the file reads from the database only the rows that have
+// changed since the horizon. If the horizon were too high for the rows, the run would miss changes. Therefore a digest in
+// the manifest binds the horizon to one state of the file. The digest detects mistakes, such as a manifest that somebody
+// edited or made from two other manifests. It does not detect forgery, because anybody can compute the digest.
 type Horizon struct {
 	snapshot.Horizon
 	RowFormat int    `json:"row_format"` // value of [rowjson.FormatVersion] when the file was written
-	Seal      string `json:"seal"`       // digest of the horizon and the other facts about the file, in hex
+	Seal      string `json:"seal"`       // digest of the horizon and of other fields of the manifest, in hex
 }
 
-// NewHorizon returns the horizon of the rows of v, or nil if nothing is known about their age. A file that lacks rows has no
-// horizon either, because a later run knows nothing about the missing rows.
+// NewHorizon returns the horizon of the rows of v, or nil if v has no horizon. It also returns nil if v lacks omitted rows,
+// because a later run knows nothing about these rows.
 func NewHorizon(v *snapshot.View) *Horizon {
 	h := v.Horizon()
 	if h == nil || v.OmittedRows() > 0 {

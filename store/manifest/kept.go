@@ -10,8 +10,8 @@ import (
 // Kept has the additional facts in the manifest of a kept state.
 type Kept struct {
 	Loss    *Loss  `json:"loss,omitempty"`    // loss before which the state was kept; nil for an ordinary state
-	Damaged string `json:"damaged,omitempty"` // description of how the state differs from what was written; "" if it does not
-	Other   bool   `json:"other,omitempty"`   // whether a state of another table, database or cluster replaced it
+	Damaged string `json:"damaged,omitempty"` // how the state differs from what was written; "" if it does not
+	Other   bool   `json:"other,omitempty"`   // whether a state of another table, database or cluster has replaced this state in feedback.json
 }
 
 // Loss describes the rows, values or columns that a Write was about to remove. The state before the loss is kept.
@@ -25,12 +25,12 @@ type Loss struct {
 	Dropped     []string  `json:"dropped,omitempty"`      // names of the dropped columns
 	HourHighest int       `json:"hour_highest,omitempty"` // highest number of rows in the hour before Found, if the loss came in steps; otherwise 0
 
-	// RowsNotCompared is the number of rows that the Write replaced and that could not be compared, because the file was damaged.
-	// Any of them may be lost or have other values.
+	// RowsNotCompared is the number of rows that the Write replaced and that could not be compared, because the file was
+	// damaged. Each of these rows may be lost or have other values.
 	RowsNotCompared int `json:"rows_not_compared,omitempty"`
 
 	// LostKeys are the keys of the lost rows, as [capture/snapshot/rowjson.Key]. If there are many, LostKeys is a random
-	// sample. The keys are used to find out whether the rows are back.
+	// sample. With these keys, capture finds out whether the rows are back.
 	LostKeys [][]byte `json:"lost_keys,omitempty"`
 }
 

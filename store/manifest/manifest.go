@@ -48,11 +48,11 @@ type Manifest struct {
 	WrittenAt     time.Time             `json:"written_at"`           // time of the write, by this machine's clock
 	AcceptedAt    time.Time             `json:"accepted_at,omitzero"` // time that [capture/store/retention.Clock] accepted at the write; zero if it was WrittenAt
 	Omitted       *Omitted              `json:"omitted,omitempty"`    // rows of the table that the file lacks; nil if there are none
-	Horizon       *Horizon              `json:"horizon,omitempty"`    // horizon with which a later run reads only what has changed; nil if there is none
+	Horizon       *Horizon              `json:"horizon,omitempty"`    // horizon, so that a later run reads only rows that have changed; nil if there is no horizon
 	Kept          *Kept                 `json:"kept,omitempty"`       // facts about a kept state; nil for feedback.json itself
 
-	// HigherCounts are the numbers of rows of the last hour that are higher than Rows, oldest first. With them, a later run
-	// also finds a loss that comes in small steps and began in this run.
+	// HigherCounts are the row counts of the last hour that are higher than Rows, oldest first. With them, a later run also
+	// finds a loss that comes in small steps and began in this run.
 	HigherCounts []RowCount `json:"higher_counts,omitempty"`
 }
 
@@ -62,8 +62,8 @@ type RowCount struct {
 	Rows int       `json:"rows"`
 }
 
-// Blocks is a digest that is cheap to update after a small change of the file. The file is divided into blocks; the digest is
-// the SHA-256 of the concatenated binary SHA-256s of the blocks.
+// Blocks is a digest that is cheap to update after a small change of the file. The file is divided into blocks. The digest
+// is the SHA-256 of the concatenated binary SHA-256s of the blocks.
 type Blocks struct {
 	Bytes  int64  `json:"bytes"`  // length of a block in bytes; the last block may be shorter
 	SHA256 string `json:"sha256"` // digest, in lower-case hex
@@ -107,7 +107,8 @@ type TableName struct {
 	Name   string `json:"name"`
 }
 
-// DescribeTable returns the name of the table and, if it is known, its OID. Two tables of one name differ by their OID.
+// DescribeTable returns the name of the table and, if it is known, its OID. The OID distinguishes two tables with the same
+// name.
 func (m *Manifest) DescribeTable() string {
 	name := m.Table.Schema + "." + m.Table.Name
 	if m.TableOID != 0 {
@@ -189,7 +190,7 @@ func (m *Manifest) SetPosition(p snapshot.Position) {
 func (m Manifest) Encode() ([]byte, error) {
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)
-	e.SetEscapeHTML(false) // people read the defaults and type names in the manifest
+	e.SetEscapeHTML(false) // so that people can read the defaults and type names in the manifest
 	e.SetIndent("", "  ")
 	err := e.Encode(m.jsonForm())
 	return b.Bytes(), err

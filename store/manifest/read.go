@@ -21,7 +21,7 @@ import (
 // manifest with 1,600 columns, the maximum in Postgres, and the longest names stays well below MaxBytes and maxCommas.
 const (
 	MaxBytes     = 8 << 20 // maximum length of a manifest in bytes
-	maxDataBytes = 1 << 56 // maximum length of the data; a greater length is a mistake, and sums with it might overflow
+	maxDataBytes = 1 << 56 // maximum value of Manifest.Bytes; a higher value is a mistake, and additions might overflow
 	maxCommas    = 100_000
 
 	minBlockBytes = 4 << 10
@@ -29,7 +29,7 @@ const (
 )
 
 // Read reads the manifest of the file at path. path is the path of feedback.json, not of the manifest. If there is no
-// manifest, the error is fs.ErrNotExist. Read does not check the file; a [Hasher] can.
+// manifest, the error is fs.ErrNotExist. Read does not compare the file with the manifest. Use a [Hasher] for that.
 func Read(path string) (Manifest, error) {
 	m, err := ReadAt(Path(path))
 	if err != nil {
@@ -38,9 +38,9 @@ func Read(path string) (Manifest, error) {
 	return m, nil
 }
 
-// OpenRead opens the file at path for reading, and returns the manifests that may describe it: none if there is no manifest,
-// two while a Write is replacing the file and its manifest. A [Hasher] shows which of the manifests matches the file. For a
-// path that ends in .gz or .zst, the manifests are those of the path without that ending.
+// OpenRead opens the file at path for reading, and returns the manifests that may describe it. There are two while a Write
+// is replacing the file and its manifest, and none if the file has no manifest. A [Hasher] finds the manifest that matches
+// the file. For a path that ends in .gz or .zst, the manifests are those of the path without that ending.
 func OpenRead(path string) (*os.File, []Manifest, error) {
 	for tries := 1; ; tries++ {
 		file, err := os.Open(path)
@@ -52,7 +52,7 @@ func OpenRead(path string) (*os.File, []Manifest, error) {
 			file.Close()
 			return nil, nil, err
 		}
-		// If the file has been replaced since it was opened, the manifests may describe the new file.
+		// If a Write has replaced the file since os.Open, the manifests may describe the new file, so try again.
 		opened, err := file.Stat()
 		there, terr := os.Stat(path)
 		if tries == 50 || err == nil && terr == nil && os.SameFile(opened, there) && opened.ModTime().Equal(there.ModTime()) {
@@ -128,7 +128,7 @@ func Parse(data []byte) (Manifest, error) {
 		return Manifest{}, errors.New("its rows, bytes or timeline are out of range")
 	}
 	if m.Horizon != nil && m.Horizon.Seal != m.seal() {
-		m.Horizon = nil // the manifest was edited, so the rows may be of any age
+		m.Horizon = nil // somebody edited the manifest, so the horizon may not belong to the rows
 	}
 	return m, checkTable(&m)
 }
@@ -166,7 +166,7 @@ func checkTable(m *Manifest) error {
 	return nil
 }
 
-// isName reports whether s is possible as a name in Postgres.
+// isName reports whether s can be a name in Postgres.
 func isName(s string) bool { return s != "" && !strings.Contains(s, "\x00") }
 
 // isSHA256 reports whether s is a SHA-256 in the form that manifests use.
@@ -175,7 +175,8 @@ func isSHA256(s string) bool {
 	return err == nil && len(sum) == sha256.Size && strings.ToLower(s) == s
 }
 
-// TruncateError returns err with a text that may be shown, because errors of encoding/json quote their input.
+// TruncateError returns an error whose text is safe to print. The errors of encoding/json quote their input, which may be
+// forged.
 func TruncateError(err error) error {
 	if text := foreign.Text(err.Error()); text != err.Error() {
 		return errors.New(text)

@@ -13,8 +13,8 @@ import (
 	"capture/store/manifest"
 )
 
-// A file server can have a lease on a manifest. The kernel then makes the reader wait until the file server gives up the lease.
-// The manifest's path may be a link.
+// TestReadLeasedManifest checks that Read waits while another program, such as a file server, has a lease on the manifest.
+// The manifest's path is a symbolic link.
 func TestReadLeasedManifest(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "feedback.json")
@@ -35,8 +35,8 @@ func TestReadLeasedManifest(t *testing.T) {
 	}
 }
 
-// Somebody puts a named pipe, or a link to a file that only capture may read, in the place of the file. HashFile neither waits
-// for the writer of the pipe nor follows the link.
+// TestHashFileOfPipeOrLink checks that HashFile does not wait for the writer of a named pipe, and does not follow a symbolic
+// link. Somebody could put a pipe, or a link to a file that only capture may read, in the place of the file.
 func TestHashFileOfPipeOrLink(t *testing.T) {
 	dir := t.TempDir()
 	pipe, link, target := filepath.Join(dir, "pipe"), filepath.Join(dir, "link"), filepath.Join(dir, "target")
