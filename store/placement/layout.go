@@ -13,8 +13,8 @@
 // The last region of a file has no padding, and its last row has no comma: an append changes the end of the file in any case.
 //
 // [New] places all Parts one after the other. [Layout.Next] places the next state of a table and keeps as many Parts as
-// possible in place: a Part that has grown uses its own padding, then the padding of its neighbours ([match.rewriteRun] has a
-// picture). [Layout.ChangedSpans] returns the ranges in which two files differ.
+// possible in place: a Part that has grown takes its own padding, then the padding of its neighbours ([match.rewriteRun] has
+// a picture). [Layout.ChangedSpans] returns the ranges in which two files differ.
 //
 //	state 1   │ Part 7   ␣␣│ Part 9   ␣␣│ Part 4 │
 //	              same         changed      same

@@ -87,7 +87,7 @@ func (m *match) regionOf(part int) (region int, ok bool) {
 	return region, ok && part != len(m.parts)-1 && region != len(m.regions)-1
 }
 
-// keepsRegion reports whether the part keeps the region. Both are given by their index.
+// keepsRegion reports whether the part keeps the region. region and part are indexes.
 func (m *match) keepsRegion(region, part int) bool {
 	if region == len(m.regions) || part == len(m.parts) {
 		return false
@@ -135,8 +135,7 @@ func (m *match) rewriteRun(region, part int, budget int64) (run, bool) {
 		case r.endPart > part && r.need+r.minPadding(region) <= r.room:
 			return r, true
 		}
-		// The parts do not fit, so add the next region and its part. The padding of this region is room for all parts of the
-		// run.
+		// The parts do not fit, so add the next region and its part. All parts of the run can take the padding of this region.
 		r.need += m.parts[r.endPart].Bytes
 		r.room += m.regions[r.endRegion].Size
 		r.endPart, r.endRegion = r.endPart+1, r.endRegion+1

@@ -15,7 +15,7 @@ import (
 
 const patchFrom = 1 << 10
 
-// table holds rows by Part, like a table in memory. A Part that changes gets a new ID.
+// table holds the rows of a table in Parts, as snapshot.Table does. A Part that changes gets a new ID.
 type table struct {
 	parts  [][]string
 	ids    []uint64
@@ -61,7 +61,7 @@ func rows(count, bytes int, fill string) []string {
 	return slices.Repeat([]string{row(bytes, fill)}, count)
 }
 
-// render returns the whole file.
+// render returns the bytes of the whole file with the layout l.
 func (t *table) render(l *placement.Layout) ([]byte, error) {
 	var file []byte
 	for i := range l.Pieces() {
@@ -153,8 +153,9 @@ func TestNew(t *testing.T) {
 	}
 }
 
-// TestNextAtRandom changes a table at random. Each state must be complete, must be reached by patching the previous state, and
-// must keep the regions of the Parts that did not change, unless a neighbour took their padding.
+// TestNextAtRandom changes a table at random. Each file must have all rows of its state. A patch of the changed spans must
+// turn the file of the previous state into this file. Parts that did not change must keep their regions, apart from a few
+// whose padding a neighbour takes.
 func TestNextAtRandom(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
@@ -258,13 +259,13 @@ func TestNext(t *testing.T) {
 	}
 }
 
-// TestPaddingIsLeft: a Part that had to take the padding of its neighbours keeps some padding. If it grows by one more byte,
-// only its own region changes.
+// TestPaddingIsLeft checks that a Part that had to take the padding of its neighbours has some padding left. If the Part
+// grows by one more byte, only its own region changes.
 func TestPaddingIsLeft(t *testing.T) {
 	tab := newTable(slices.Repeat([][]string{rows(4, 100, "x")}, 50)...)
 	l := placement.New(tab.placementParts(), placement.FillFactor97)
-	// Each region has 12 bytes of padding. A row that grows by 24 bytes takes all padding of two regions, so only a third
-	// region can leave padding to the Part.
+	// Each region has 12 bytes of padding. A row that grows by 24 bytes takes all padding of two regions. Therefore, Next must
+	// add a third region, so that the Part has padding left.
 	tab.change(7, append(rows(3, 100, "x"), row(124, "y")))
 	if l = l.Next(tab.placementParts(), patchFrom); l == nil {
 		t.Fatal("the file is to be written whole")
@@ -279,7 +280,8 @@ func TestPaddingIsLeft(t *testing.T) {
 	}
 }
 
-// TestNextRewrites: if much of a file changes, or if it would be mostly padding, all rows are placed again from the start.
+// TestNextRewrites checks that Next returns nil if much of the file changes, or if the file would have too much padding. The
+// caller then places all rows again.
 func TestNextRewrites(t *testing.T) {
 	const many = 200
 	build := func() *table { return newTable(slices.Repeat([][]string{rows(4, 100, "x")}, many)...) }
@@ -305,7 +307,7 @@ func TestNextRewrites(t *testing.T) {
 	}
 }
 
-// TestAppendPieceOfOtherRows: rows that do not fit their region are an error, never a file.
+// TestAppendPieceOfOtherRows checks that AppendPiece returns an error for rows that do not fit their region.
 func TestAppendPieceOfOtherRows(t *testing.T) {
 	tab := newTable(rows(2, 100, "x"), rows(2, 100, "x"))
 	l := placement.New(tab.placementParts(), placement.FillFactor97)

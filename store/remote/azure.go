@@ -24,7 +24,8 @@ import (
 // azureService is a container of Azure Blob Storage.
 type azureService struct{ container *container.Client }
 
-// openAzure returns the service for a container. The credentials come from the variables that Azure's own tools read.
+// openAzure returns the service for a container. The credentials come from the environment variables that Azure's own tools
+// read.
 func openAzure(name, endpoint string, getenv func(string) string, transport http.RoundTripper) (service, error) {
 	options := &container.ClientOptions{ClientOptions: azcore.ClientOptions{
 		Transport: &http.Client{Transport: transport},
@@ -33,7 +34,7 @@ func openAzure(name, endpoint string, getenv func(string) string, transport http
 	}}
 	if text := getenv("AZURE_STORAGE_CONNECTION_STRING"); text != "" {
 		client, err := container.NewClientFromConnectionString(text, name, options)
-		if err != nil { // the error might quote the string, which has the key
+		if err != nil { // don't wrap the error: it might quote the string, which contains the key
 			return nil, fmt.Errorf("AZURE_STORAGE_CONNECTION_STRING is not a connection string of a storage account")
 		}
 		return azureService{client}, nil

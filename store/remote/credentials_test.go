@@ -35,7 +35,8 @@ func TestWrongKey(t *testing.T) {
 	}
 }
 
-// A service refuses requests whose time is wrong by more than 15 minutes. The error says what is wrong.
+// TestWrongClock checks the error if a service refuses a request because this machine's clock is wrong by more than 15
+// minutes. The error must say how wrong the clock is.
 func TestWrongClock(t *testing.T) {
 	t.Parallel()
 	for kind, handler := range map[string]func(*objectserver.Bucket) http.Handler{"s3": anHourAhead, "azblob": azureAnHourAhead} {
@@ -55,7 +56,7 @@ func TestWrongClock(t *testing.T) {
 	}
 }
 
-// If a SAS token has expired, the error says that, but does not contain the token.
+// TestExpiredToken checks that the error says when the SAS token has expired, and does not contain the token.
 func TestExpiredToken(t *testing.T) {
 	t.Parallel()
 	b := objectserver.NewBucket(t, "azblob")
@@ -76,8 +77,8 @@ func TestExpiredToken(t *testing.T) {
 	}
 }
 
-// anHourAhead forwards requests to versitygw as if versitygw's clock were an hour ahead. Since versitygw compares the time of
-// each request with its clock, anHourAhead sets the time of each request back by an hour.
+// anHourAhead forwards requests to versitygw as if versitygw's clock were an hour ahead. versitygw compares the time of each
+// request with its clock. Therefore anHourAhead sets the time of each request back by an hour.
 func anHourAhead(b *objectserver.Bucket) http.Handler {
 	return &httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) {

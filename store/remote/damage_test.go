@@ -14,7 +14,8 @@ import (
 	"capture/store/remote"
 )
 
-// TestDamagedCopy damages copies and their manifests. Readers get an error, and never much more data than the manifest says.
+// TestDamagedCopy damages copies and their manifests. Readers must get an error, and at most one byte more than the manifest
+// says.
 func TestDamagedCopy(t *testing.T) {
 	t.Parallel()
 	places(t, func(t *testing.T, place string, env map[string]string) {
@@ -59,8 +60,9 @@ func TestDamagedCopy(t *testing.T) {
 	})
 }
 
-// TestStateDamagedWhenKept: a state was damaged when it was kept on the machine. The state is uploaded as it is. Whoever reads
-// the copy gets an error. Prove only checks that the copy is still valid gzip.
+// TestStateDamagedWhenKept uploads a state that was already damaged when it was kept. If its manifest says so, Upload must
+// upload the state as it is, otherwise it must refuse the state. A reader of the copy must get an error. Prove must only
+// check that the copy is valid gzip.
 func TestStateDamagedWhenKept(t *testing.T) {
 	t.Parallel()
 	places(t, func(t *testing.T, place string, env map[string]string) {

@@ -13,10 +13,10 @@ import (
 	"capture/store/manifest"
 )
 
-// Prove reads a state back whole and compares it with its manifest. If they differ, or if the data or the manifest are missing
-// or not valid, the error wraps a [*DamagedError]. The error for a failed request does not. A state that was already damaged
-// when it was kept may differ from its manifest, which describes the damage. For such a state, Prove only checks that its data
-// are valid gzip.
+// Prove reads a state back whole and compares it with its manifest. If they differ, or if the data or the manifest are
+// missing or not valid, the error wraps a [*DamagedError]. The error for a failed request does not wrap a DamagedError. A
+// state that was already damaged when it was kept may differ from its manifest, which describes the damage. For such a
+// state, Prove only checks that its data are valid gzip.
 func (l *Location) Prove(ctx context.Context, s State) error {
 	m, err := l.Manifest(ctx, s)
 	if err == nil {
@@ -42,7 +42,7 @@ func (l *Location) prove(ctx context.Context, s State, m manifest.Manifest) erro
 	if !r.differs || !isKnownDamaged(m) {
 		return err
 	}
-	if _, err = io.Copy(io.Discard, r.gzip); err != nil { // r reads no further than the manifest says
+	if _, err = io.Copy(io.Discard, r.gzip); err != nil { // r stops at the length in the manifest, so read the rest
 		return r.explain(err)
 	}
 	return nil

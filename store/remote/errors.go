@@ -73,7 +73,7 @@ func isUnsupported(err error) bool {
 // isTransient reports whether the same request may succeed later, and is therefore worth repeating.
 func isTransient(err error) bool {
 	if errors.As(err, new(*cleanError)) {
-		return false // classify has already found the cause
+		return false // a clean error is final: it is errEnd, or another retry has given up
 	}
 	switch classify(err) {
 	case errMissing, errChanged, errDenied, errTooLarge:
@@ -132,7 +132,7 @@ func aheadText(d time.Duration) string {
 	return d.String() + " ahead"
 }
 
-// cleanError is an error whose text may be shown.
+// cleanError is an error whose text is safe to print, because it contains neither URLs nor secrets.
 type cleanError struct {
 	text        string
 	kind        error // errMissing, errChanged, errDenied, errTooLarge or another error

@@ -124,7 +124,7 @@ func objectPutter(t *testing.T, place *url.URL, env map[string]string) func(ctx 
 	}
 }
 
-// loss returns a state before a loss.
+// loss returns the state before a loss. The state has n rows.
 func loss(n int, at time.Time) remote.Source {
 	src := source(n, "0/100", 1, at)
 	src.Manifest.Kept = &manifest.Kept{Loss: &manifest.Loss{Found: at, RowsBefore: n}}

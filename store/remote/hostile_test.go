@@ -27,7 +27,7 @@ import (
 	"capture/store/retention"
 )
 
-// Whatever is in latest.json, states are uploaded, found and pruned.
+// TestHostileLatest checks that states can be uploaded, found and pruned whatever latest.json contains.
 func TestHostileLatest(t *testing.T) {
 	t.Parallel()
 	places(t, func(t *testing.T, place string, env map[string]string) {
@@ -69,8 +69,8 @@ func TestHostileLatest(t *testing.T) {
 	})
 }
 
-// A manifest that does not describe its state is damage, which Prove finds. It never makes a reader use more memory than the
-// limits permit.
+// TestHostileManifest checks that Prove reports damage if a manifest does not describe its state. Prove must not read a
+// manifest that is larger than the limit, and its error must be short.
 func TestHostileManifest(t *testing.T) {
 	t.Parallel()
 	places(t, func(t *testing.T, place string, env map[string]string) {
@@ -119,7 +119,7 @@ func TestHostileManifest(t *testing.T) {
 	})
 }
 
-// TestReadLimited: if an object is too large, only one byte more than the limit is read.
+// TestReadLimited checks that ReadLimited reads at most one byte more than the limit.
 func TestReadLimited(t *testing.T) {
 	for _, size := range []int64{0, 999, 1000, 1001, 1 << 20} {
 		r := strings.NewReader(strings.Repeat("x", int(size)))
@@ -130,7 +130,7 @@ func TestReadLimited(t *testing.T) {
 	}
 }
 
-// Data that are longer than the manifest allows are not downloaded whole.
+// TestDownloadIsBounded checks that Download returns an error if the data are longer than the manifest allows.
 func TestDownloadIsBounded(t *testing.T) {
 	t.Parallel()
 	place := "file://" + t.TempDir()
@@ -146,8 +146,8 @@ func TestDownloadIsBounded(t *testing.T) {
 	}
 }
 
-// Foreign objects are at the prefix, in folders that look like folders of clusters, and, in large number, in the folder of the
-// cluster. They do not count as states, and Prune does not remove them.
+// TestForeignObjects puts foreign objects at the prefix, into folders that look like folders of clusters, and, in large
+// number, into the folder of the cluster. These objects must not count as states, and Prune must not remove them.
 func TestForeignObjects(t *testing.T) {
 	if testing.Short() {
 		t.Skip("writes a thousand objects")
@@ -164,7 +164,7 @@ func TestForeignObjects(t *testing.T) {
 			put := objectPutter(t, u, b.Env)
 			var writers errgroup.Group
 			writers.SetLimit(8)
-			for i := range 1010 { // more than a page of a list
+			for i := range 1010 { // more than one page of a listing
 				writers.Go(func() error {
 					return put(t.Context(), fmt.Sprintf("%s/feedback-%d.json.gz", cluster, i), nil)
 				})
@@ -194,8 +194,8 @@ func TestForeignObjects(t *testing.T) {
 	}
 }
 
-// A policy forbids that objects are replaced. MoveLatest gives up after some attempts, and its error names the probable
-// reason.
+// TestLatestIsImmutable checks that MoveLatest gives up after some attempts if a policy of the service forbids that objects
+// are replaced. The error must name this probable reason.
 func TestLatestIsImmutable(t *testing.T) {
 	if testing.Short() {
 		t.Skip("waits while latest.json can't be replaced")
@@ -230,8 +230,8 @@ func TestLatestIsImmutable(t *testing.T) {
 	}
 }
 
-// Somebody who may write to the folder of the copies puts a pipe in the place of latest.json. Nothing waits for the pipe's writer,
-// and each error names the pipe.
+// TestPipesInFolder puts a named pipe in the place of latest.json, as somebody who may write to the folder could do. No
+// function must wait for the pipe's writer, and each error must name the pipe.
 func TestPipesInFolder(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -271,7 +271,8 @@ func TestPipesInFolder(t *testing.T) {
 	}
 }
 
-// A tool such as the console of S3 has made an object for the folder of a cluster.
+// TestObjectForFolder checks that Clusters ignores an object with the name of a cluster's folder. Tools such as the console
+// of S3 create such objects.
 func TestObjectForFolder(t *testing.T) {
 	t.Parallel()
 	for _, kind := range objectserver.Kinds {

@@ -57,11 +57,11 @@ func TestLatestNeverGoesBack(t *testing.T) {
 		}{
 			{"0/100", 1, 0, true},
 			{"0/200", 1, 1, true},
-			{"0/1FF", 1, 2, false}, // a capture that was paused
-			{"0/200", 1, 3, true},  // a regular write, nothing has changed
-			{"0/50", 2, 4, true},   // restored to an earlier point in time
+			{"0/1FF", 1, 2, false}, // the state of a capture that was paused
+			{"0/200", 1, 3, true},  // a regular upload without a change
+			{"0/50", 2, 4, true},   // the database was restored to an earlier point in time
 			{"0/300", 1, 5, false}, // a capture that still follows the old primary
-			{"0/60", 0, 6, true},   // a role that may not see the timeline
+			{"0/60", 0, 6, true},   // the database role may not read the timeline
 			{"0/5F", 0, 7, false},
 		} {
 			s, m, err := f.Upload(t.Context(), source(i, step.lsn, step.timeline, noon.Add(time.Duration(step.minute)*time.Minute)))
@@ -79,7 +79,8 @@ func TestLatestNeverGoesBack(t *testing.T) {
 	})
 }
 
-// Two captures move latest.json at the same time. In the end it names the state with the highest position.
+// TestLatestRace lets two captures move latest.json at the same time. In the end, latest.json must name the state with the
+// highest position.
 func TestLatestRace(t *testing.T) {
 	t.Parallel()
 	places(t, func(t *testing.T, place string, env map[string]string) {
@@ -172,12 +173,13 @@ func TestEqualNames(t *testing.T) {
 	})
 }
 
-// TestFindUpload: a state is found under each name that Upload may have given it, and no other state is taken for it.
+// TestFindUpload checks that FindUpload finds a state under each name that Upload can give it, and never returns another
+// state.
 func TestFindUpload(t *testing.T) {
 	t.Parallel()
 	f := probed(t, open(t, "file://"+t.TempDir(), nil))
 	const names = 20
-	for i := range names { // the same second and position, so that each state takes another second
+	for i := range names { // all states have the same second and position, so Upload gives each of them another second
 		src := loss(2, noon)
 		src.Data = strings.NewReader(fmt.Sprintf("[\n{%d},\n{}\n]\n", i))
 		s := upload(t, f, src)
@@ -266,8 +268,8 @@ func TestAcknowledge(t *testing.T) {
 	}
 }
 
-// TestLockedFolder: while another process has the lock of a folder, a write waits for the lock, but at most until its context
-// ends. If the other process keeps the lock, the error names the lock file.
+// TestLockedFolder checks that a write waits while another process has the lock of the folder, but at most until its context
+// ends. If the other process keeps the lock, the error must name the lock file.
 func TestLockedFolder(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

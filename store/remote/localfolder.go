@@ -117,16 +117,16 @@ func (s folderService) put(ctx context.Context, name string, data []byte, c cond
 	return hex.EncodeToString(sum[:]), u.(*folderUpload).publish(c.absent)
 }
 
-// lockPatience is the time for which lock waits for another process, which needs the lock only to replace one small file.
+// lockPatience is how long lock waits for another process. A process needs the lock only to replace one small file.
 // lockPause is the time between two attempts.
 const (
 	lockPatience = time.Second
 	lockPause    = 10 * time.Millisecond
 )
 
-// lock locks the folder that contains name, so that no other capture replaces a file in it, and returns a function that unlocks
-// it. If another process keeps the lock, lock fails after lockPatience, and [Location.retry] tries again. When retry gives up,
-// its error tells a person what is wrong.
+// lock locks the folder that contains name, so that no other capture replaces a file in it, and returns a function that
+// unlocks it. If another process keeps the lock, lock fails after lockPatience, and [Location.retry] tries again. When retry
+// gives up, the error says which process to look for.
 func (s folderService) lock(ctx context.Context, name string) (unlock func(), err error) {
 	file, err := os.OpenFile(filepath.Join(filepath.Dir(s.path(name)), ".lock"), os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW, 0o640)
 	if err != nil {

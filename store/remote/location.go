@@ -175,7 +175,8 @@ func secretsOf(getenv func(string) string) []string {
 		"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"} {
 		text := getenv(name)
 		add(text)
-		// A connection string and a SAS token consist of pairs. Of these, only the key and the signature are secret.
+		// A connection string and a SAS token consist of pairs NAME=VALUE. Only the pairs with the key and with the signature are
+		// secret.
 		for _, pair := range strings.FieldsFunc(text, func(r rune) bool { return r == ';' || r == '&' || r == '?' }) {
 			if key, value, ok := strings.Cut(pair, "="); ok {
 				switch strings.ToLower(key) {
@@ -197,9 +198,9 @@ func (l *Location) HasClock() bool {
 // String returns the URL without secrets.
 func (l *Location) String() string { return l.url }
 
-// Waited returns the total waiting time so far: the pauses after failed requests, and, for each failed request, the time since
-// its last byte was sent or received. A failed operation on a local folder counts in full. Waiting uses no resources of this
-// machine or of the service.
+// Waited returns the total waiting time so far: the pauses after failed requests, and, for each failed request, the time
+// since its last byte was sent or received. The whole duration of a failed operation on a local folder counts as waiting.
+// Waiting uses no resources of this machine or of the service.
 func (l *Location) Waited() time.Duration { return time.Duration(l.waited.Load()) }
 
 // Checksum returns the name of the checksum that is sent along with the data.
@@ -238,8 +239,8 @@ func (l *Location) retry(ctx context.Context, f func() error) error {
 	}
 }
 
-// put is service.put with retries. A second attempt may find that the first one has succeeded although its response was lost.
-// To find out, put compares the existing object with the data.
+// put is service.put with retries. If the first attempt succeeds but its response is lost, the second attempt fails with
+// errChanged. Therefore put then compares the existing object with the data.
 func (l *Location) put(ctx context.Context, name string, data []byte, c condition) (version string, err error) {
 	failed := false
 	err = l.retry(ctx, func() (err error) {

@@ -44,7 +44,7 @@ func places(t *testing.T, f func(t *testing.T, url string, env map[string]string
 	})
 }
 
-// open opens a location. A variable "endpoint" becomes a parameter of the URL.
+// open opens a location. If env has a variable "endpoint", it becomes a parameter of the URL.
 func open(t *testing.T, text string, env map[string]string) *remote.Location {
 	t.Helper()
 	if endpoint := env["endpoint"]; endpoint != "" {
@@ -59,7 +59,7 @@ func open(t *testing.T, text string, env map[string]string) *remote.Location {
 
 const cluster = "7412345678901234567"
 
-// probed returns the folder of the cluster, after it has been probed.
+// probed calls Probe for the folder of the cluster, and returns the folder.
 func probed(t *testing.T, l *remote.Location) *remote.Folder {
 	t.Helper()
 	f := l.Folder(cluster)
@@ -69,7 +69,7 @@ func probed(t *testing.T, l *remote.Location) *remote.Folder {
 	return f
 }
 
-// rows is a state with that number of rows, of about 60 bytes each.
+// rows is a state. Its value is the number of rows. Each row has about 60 bytes.
 type rows int
 
 func (r rows) WriteTo(w io.Writer) (int64, error) {
@@ -84,13 +84,13 @@ func (r rows) WriteTo(w io.Writer) (int64, error) {
 	return b.WriteTo(w)
 }
 
-// bulk is a state with that number of rows, of 64 kB each. gzip can make them only a quarter shorter.
+// bulk is a state. Its value is the number of rows. Each row has 64 kB, and gzip can make it only a quarter shorter.
 type bulk int
 
 // largeState is the number of rows of a bulk that is uploaded in three parts.
 const largeState = 225
 
-// noise is random text.
+// noise returns random text.
 var noise = sync.OnceValue(func() []byte {
 	random := make([]byte, 512<<10) // far longer than the distance at which gzip finds repetitions
 	rand.NewChaCha8([32]byte{}).Read(random)
@@ -206,8 +206,8 @@ func TestUploadAndDownload(t *testing.T) {
 	})
 }
 
-// TestServiceWithoutConditions uploads a small state, and a state in several parts, to services that implement no conditional
-// writes, or none at the end of an upload in parts.
+// TestServiceWithoutConditions uploads a small state, and a state in several parts, to a service that implements no
+// conditional writes. It does the same with a service that lacks conditional writes only at the end of an upload in parts.
 func TestServiceWithoutConditions(t *testing.T) {
 	t.Parallel()
 	for _, kind := range objectserver.Kinds {

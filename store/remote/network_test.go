@@ -64,7 +64,7 @@ func TestUploadSurvivesRefusal(t *testing.T) {
 		if err := f.Prove(t.Context(), upload(t, f, bulkSource(largeState, breaks))); err != nil {
 			t.Error(err)
 		}
-		if breaks.done < 2 { // a refusal follows each 5 MiB of rows, and the upload continues after it
+		if breaks.done < 2 { // the proxy refuses connections after each 5 MiB of rows, and the upload continues later
 			t.Errorf("only %d refusals", breaks.done)
 		}
 	})

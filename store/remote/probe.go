@@ -14,9 +14,9 @@ type Limits struct {
 	Checksums   bool // whether the service refuses data that do not match their checksum; false if no checksum is sent
 }
 
-// Probe finds out what the service can do and permits. It writes an object, tries writes that the service should refuse because
-// of their condition or checksum, and removes the object. It fails if nothing can be written. Later calls of the other methods
-// depend on what Probe finds.
+// Probe finds out what the service can do, and what the credentials permit. It writes an object, tries writes that the
+// service should refuse because of their condition or checksum, and removes the object. It fails if nothing can be written.
+// Later calls of the other methods depend on what Probe finds.
 func (f *Folder) Probe(ctx context.Context) (Limits, error) {
 	l, err := f.probe(ctx)
 	if err != nil {
@@ -32,7 +32,7 @@ func (f *Folder) probe(ctx context.Context) (l Limits, err error) {
 		return f.put(ctx, name, fmt.Appendf(nil, "capture has asked what this service does: %s %s\n", time.Now().UTC().Format(time.RFC3339), randomWord()), c)
 	}
 	// isRefused reports whether the service refuses a write because of the condition. A service that does not know the
-	// condition ignores it, or refuses the write as unsupported; then isRefused reports false.
+	// condition ignores it, or refuses the write as unsupported. In both cases isRefused reports false.
 	isRefused := func(c condition) (bool, error) {
 		var clean *cleanError
 		switch _, err := write(c); {

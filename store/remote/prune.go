@@ -40,7 +40,7 @@ func (f *Folder) Prune(ctx context.Context, policy retention.Policy, now time.Ti
 		uploaded[o.name] = o.modified
 	}
 	serviceNow := f.transport.serviceNow()
-	now = now.Add(f.transport.clockError()) // a wrong clock must not expire the states of other captures
+	now = now.Add(f.transport.clockError()) // if this machine's clock is wrong, the states of other captures must not expire
 	list := make([]retention.State, len(states))
 	for i, s := range states {
 		list[i] = retention.State{Time: s.Time, Rows: s.Rows, Bytes: s.Bytes, Loss: s.Loss, Acknowledged: s.Acknowledged}

@@ -39,12 +39,13 @@ func TestPrune(t *testing.T) {
 			if kind == "file" {
 				age(t, filepath.Join(dir, cluster), time.Hour)
 			}
-			// The service's clock decides, not the time that this machine's clock shows.
+			// The time that Prune gets is behind the service's clock by ahead. Prune must go by the service's clock.
 			removed, err := f.Prune(t.Context(), retention.Policy{Hours: 1}, now.Add(-ahead).Add(time.Minute))
 			if err != nil {
 				t.Fatal(err)
 			}
-			// Of the states of this hour, only the newest stays. The policy does not cover the hours before.
+			// The policy covers only the hour that began at now. Only the newest of the six states belongs to this hour, so Prune
+			// removes the other five. The state that latest.json names and the state before a loss stay, too.
 			if len(removed) != 5 {
 				t.Errorf("removed %s", names(removed))
 			}
@@ -56,7 +57,8 @@ func TestPrune(t *testing.T) {
 	}
 }
 
-// datesAnHourAhead forwards requests. The Date of the responses is an hour ahead, so all objects are an hour old by that clock.
+// datesAnHourAhead forwards requests, and sets the Date of each response an hour ahead. By this clock, all objects are an
+// hour old, so Prune may remove them.
 func datesAnHourAhead(b *objectserver.Bucket) http.Handler {
 	return &httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) {
@@ -70,7 +72,7 @@ func datesAnHourAhead(b *objectserver.Bucket) http.Handler {
 	}
 }
 
-// age sets the times of all files in a folder to a time that is earlier than the present by the given duration.
+// age sets the modification times of all files in a folder to the present minus by.
 func age(t *testing.T, dir string, by time.Duration) {
 	t.Helper()
 	entries, err := os.ReadDir(dir)
@@ -85,8 +87,8 @@ func age(t *testing.T, dir string, by time.Duration) {
 	}
 }
 
-// The clock of a capture is a day ahead. This capture does not remove a state that another capture has just uploaded, even if
-// latest.json does not name the state yet.
+// TestPruneWithWrongClock checks that a capture whose clock is a day ahead does not remove a state that another capture has
+// just uploaded, even if latest.json does not name this state yet.
 func TestPruneWithWrongClock(t *testing.T) {
 	t.Parallel()
 	places(t, func(t *testing.T, place string, env map[string]string) {
@@ -100,7 +102,7 @@ func TestPruneWithWrongClock(t *testing.T) {
 		if err != nil || len(removed) != 0 {
 			t.Errorf("removed %s (%v)", names(removed), err)
 		}
-		// The state with the wrong time is not the newest either: its position is lower.
+		// Although the state with the wrong time has the latest time, it is not the newest, because its position is lower.
 		if s, _, err := f.Newest(t.Context(), states(t, f)); err != nil || s.URL == ahead.URL {
 			t.Errorf("the newest is %s (%v)", s.URL, err)
 		}
@@ -121,7 +123,7 @@ func TestLeftoversAreRemoved(t *testing.T) {
 		if err := os.WriteFile(path, nil, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if !strings.Contains(name, "T15") { // this object is still being uploaded
+		if !strings.Contains(name, "T15") { // the object of 15:00 is new, because its upload still runs
 			if err := os.Chtimes(path, old, old); err != nil {
 				t.Fatal(err)
 			}

@@ -25,7 +25,7 @@ type s3Service struct {
 	bucket string
 }
 
-// openS3 returns the service for a bucket. The credentials come from the variables that AWS' own tools read.
+// openS3 returns the service for a bucket. The credentials come from the environment variables that AWS' own tools read.
 func openS3(bucket, endpoint, region string, getenv func(string) string, transport http.RoundTripper) (service, error) {
 	options := &minio.Options{
 		Region: cmp.Or(region, getenv("AWS_REGION"), getenv("AWS_DEFAULT_REGION")), Secure: true, Transport: transport, MaxRetries: 1,
@@ -90,8 +90,7 @@ func (s s3Service) get(ctx context.Context, name, version string, offset int64) 
 }
 
 func (s s3Service) put(ctx context.Context, name string, data []byte, c condition) (string, error) {
-	// Without this option, the library would sign each chunk on a connection without TLS, and none of the data on a connection
-	// with TLS.
+	// Without this option, the library would sign each chunk on a connection without TLS, and would not send sum.
 	options := minio.PutObjectOptions{DisableContentSha256: true}
 	if c.absent {
 		options.SetMatchETagExcept("*")
@@ -107,8 +106,8 @@ func (s s3Service) put(ctx context.Context, name string, data []byte, c conditio
 	return info.ETag, err
 }
 
-// checksums returns the MD5 of the data in base64, and the SHA-256 in hexadecimal digits. The service compares both with what
-// it receives; the SHA-256 is part of the signature.
+// checksums returns the MD5 of the data in base64, and the SHA-256 in hexadecimal digits. The service compares both with the
+// data that it receives. The SHA-256 is part of the signature.
 func checksums(data []byte) (md5Base64, sha256Hex string) {
 	m, s := md5.Sum(data), sha256.Sum256(data)
 	return base64.StdEncoding.EncodeToString(m[:]), hex.EncodeToString(s[:])

@@ -32,7 +32,8 @@ type State struct {
 	folder string // folder of its objects; "" or a path that ends with "/"
 }
 
-// stateTime is the layout of the time, in UTC, in names. The names of kept states beside feedback.json use the same layout.
+// stateTime is the layout of the time in the name of a state. The time is in UTC. The files of kept states beside
+// feedback.json have the time in their names in the same layout.
 const stateTime = "20060102T150405Z"
 
 // stem returns the beginning of the names of the state's objects.
@@ -50,7 +51,7 @@ func (s *State) acknowledged() string { return s.stem() + ".acknowledged" }
 
 var stateName = regexp.MustCompile(`^feedback-(\d{8}T\d{6}Z)-([0-9A-F]{16})-(\d{1,18})(-loss)?\.(json\.gz|manifest\.json|acknowledged)$`)
 
-// parseName parses the name of an object in a folder. It reports false unless the name is one that a state's object has.
+// parseName parses the name of an object in a folder. It reports false if no object of a state can have this name.
 func parseName(folder, name string) (s State, suffix string, ok bool) {
 	match := stateName.FindStringSubmatch(strings.TrimPrefix(name, folder))
 	if match == nil {
@@ -73,12 +74,13 @@ type Cluster struct {
 	States   []State // newest first, by time
 }
 
-// UnknownCluster is the folder of states of a cluster whose system identifier the role may not read.
+// UnknownCluster is the name of the folder for a cluster whose system identifier the database role may not read.
 const UnknownCluster = "unknown"
 
 var clusterName = regexp.MustCompile(`^(\d{1,20}|unknown)$`)
 
-// Clusters lists the states at the location by cluster. The location's URL may also name the folder of one cluster.
+// Clusters returns the clusters at the location, with their states. The location's URL may also name the folder of one
+// cluster.
 func (l *Location) Clusters(ctx context.Context) ([]Cluster, error) {
 	objects, folders, err := l.list(ctx, l.prefix)
 	if err != nil {
@@ -91,7 +93,7 @@ func (l *Location) Clusters(ctx context.Context) ([]Cluster, error) {
 	}
 	for _, folder := range folders {
 		id := path.Base(folder)
-		if !clusterName.MatchString(id) || folder == l.prefix { // some tools make an object that stands for a folder
+		if !clusterName.MatchString(id) || folder == l.prefix { // some tools create an object whose name is that of the folder
 			continue
 		}
 		objects, _, err := l.list(ctx, folder)
@@ -149,7 +151,7 @@ func (l *Location) Folder(systemID string) *Folder {
 	return &Folder{Location: l, cluster: systemID, name: l.prefix + systemID + "/"}
 }
 
-// Folder is the folder of one cluster. Its methods are for one goroutine.
+// Folder is the folder of one cluster. Only one goroutine at a time may call its methods.
 type Folder struct {
 	*Location
 	cluster string
@@ -168,10 +170,10 @@ func (f *Folder) States(ctx context.Context) ([]State, error) {
 
 // Newest returns the newest of the states of one cluster, and its manifest. The latest time alone does not decide: a capture
 // that was paused for hours may upload its old state once more when it continues, and clocks may differ. So of two states of
-// the same timeline, the state with the higher position in the WAL is newer. After a restore from a backup, the states of the
-// later timeline may have lower positions. If a capture of the old server still uploads, both the latest time and the highest
-// position may belong to the old timeline. Then only latest.json names a state of the later timeline, because a state of an
-// earlier timeline never replaces it there.
+// the same timeline, the state with the higher position in the WAL is newer. After a restore from a backup, the states of
+// the later timeline may have lower positions. If a capture of the old server still uploads, both the latest time and the
+// highest position may belong to the old timeline. In this case only latest.json names a state of the later timeline,
+// because MoveLatest never replaces a later timeline by an earlier one.
 //
 // If there is no state, IsMissing reports true for the error. If a manifest is damaged, the error wraps a [*DamagedError], and
 // Newest returns the state to which this manifest belongs.
@@ -256,7 +258,7 @@ func (l *Location) Manifest(ctx context.Context, s State) (manifest.Manifest, er
 	return m, nil
 }
 
-// Acknowledge marks the loss after a state as intended or dealt with.
+// Acknowledge marks the loss after a state as acknowledged: somebody intended the loss, or has dealt with it.
 func (l *Location) Acknowledge(ctx context.Context, s State) error {
 	if _, err := l.put(ctx, s.acknowledged(), []byte("acknowledged\n"), condition{}); err != nil {
 		return fmt.Errorf("acknowledge the loss after %s: %w", s.URL, err)

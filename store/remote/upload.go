@@ -15,8 +15,9 @@ import (
 
 // Source is a state to upload.
 type Source struct {
-	// Manifest describes the state. If it has a digest, the data must match it. If it has no SHA256, SHA256 and Bytes come from
-	// the data. If the state was already damaged when it was kept, the data need not match, and Bytes does not change.
+	// Manifest describes the state. If it has a digest, the data must match it. If it has no SHA256, Upload computes SHA256 and
+	// Bytes from the data. If the state was already damaged when it was kept, the data need not match, and Bytes does not
+	// change.
 	Manifest manifest.Manifest
 
 	// Time is the time in the state's name.
@@ -34,7 +35,7 @@ var partBytes = 8 << 20
 // FindUpload looks for the same names.
 const uploadNames = 20
 
-// compressionLevel favors speed: compressing must not compete with following the table.
+// compressionLevel favors speed, so that compression leaves processor time to follow the table.
 const compressionLevel = 3
 
 // Upload compresses a state and uploads it. A state of more than partBytes is uploaded in parts, so a break of the network
@@ -74,7 +75,8 @@ func (f *Folder) Upload(ctx context.Context, src Source) (State, manifest.Manife
 	return State{}, m, fmt.Errorf("upload %s: the service says of %d names in a row that they are taken", s.URL, uploadNames)
 }
 
-// newState returns the state that m describes, with the facts that its name has. t is the time in the name.
+// newState returns the state that m describes. It sets only the fields that are in the state's name. t is the time in the
+// name.
 func newState(m manifest.Manifest, t time.Time) State {
 	s := State{Time: t.UTC().Truncate(time.Second), Rows: m.Rows, Loss: m.Kept != nil && m.Kept.Loss != nil}
 	s.LSN, _ = pglogrepl.ParseLSN(m.LSN) // 0 if it is not known
@@ -103,7 +105,7 @@ func isKnownDamaged(m manifest.Manifest) bool { return m.Kept != nil && m.Kept.D
 
 // uploadManifest writes the manifest of a state. From then on, the state exists.
 func (f *Folder) uploadManifest(ctx context.Context, s *State, m manifest.Manifest) error {
-	m.Horizon = nil // if the file's horizon is dropped later, nobody could drop it here
+	m.Horizon = nil // DropHorizon could later remove the horizon from the file's manifest, but not from this copy
 	data, err := m.Encode()
 	if err == nil {
 		_, err = f.put(ctx, s.manifest(), data, f.ifAbsent())
@@ -111,7 +113,7 @@ func (f *Folder) uploadManifest(ctx context.Context, s *State, m manifest.Manife
 	return err
 }
 
-// ifAbsent returns the condition that a name is free, unless the service does not know conditions.
+// ifAbsent returns the condition that a name is free, or no condition if the service does not support conditions.
 func (f *Folder) ifAbsent() condition { return condition{absent: f.limits.Conditional} }
 
 // uploadData writes the data of a state. It returns their compressed length, and the digest of the JSON.
@@ -206,7 +208,8 @@ func (w *partWriter) finish() error {
 	c := w.folder.ifAbsent()
 	err := w.commit(c)
 	if clean := (*cleanError)(nil); c.absent && errors.As(err, &clean) && clean.unsupported {
-		// The service knows conditions, but not at the end of an upload in parts.
+		// The service supports conditions, but not at the end of an upload in parts. So check whether the name is free, then
+		// commit without a condition.
 		_, _, err = w.folder.read(w.ctx, w.name, 0)
 		switch {
 		case errors.Is(err, errMissing):

@@ -14,8 +14,8 @@ import (
 	"capture/internal/objectserver"
 )
 
-// TestTransfersAreNoWaiting: a service receives data slowly, and then refuses them. Only the pauses between the transfers, and
-// the time in which nothing moves, count as waiting.
+// TestTransfersAreNoWaiting uploads to a service that receives data slowly, and then refuses them. Only the pauses between
+// the transfers, and the time in which no bytes move, must count as waiting.
 func TestTransfersAreNoWaiting(t *testing.T) {
 	if testing.Short() {
 		t.Skip("waits while a service refuses")

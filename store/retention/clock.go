@@ -48,7 +48,8 @@ func (c *Clock) Now(wall time.Time, elapsed time.Duration) time.Time {
 }
 
 // Behind returns the accepted time if it is behind the wall clock's time, and otherwise zero. A run stores the accepted time
-// with what it writes: the wall clock may be wrong, and the next run must not treat a wrong time as the last accepted time.
+// in the manifests that it writes. Otherwise the next run would take the time of a wrong wall clock for the last accepted
+// time.
 func (c *Clock) Behind(wall time.Time, elapsed time.Duration) time.Time {
 	if now := c.Now(wall, elapsed); now.Before(wall) {
 		return now

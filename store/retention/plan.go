@@ -54,8 +54,8 @@ func Plan(states []State, policy Policy, now time.Time, excess int64) (drop []in
 func classify(states []State, policy Policy, now time.Time) []class {
 	classes := make([]class, len(states))
 	keep := func(i int, c class) { classes[i] = max(classes[i], c) }
-	// After a clock was set back, some states are in the future. They have separate hours, days and weeks: otherwise, as the
-	// newest states, they would take the place of the states that are written now.
+	// After a clock was set back, some states are in the future. They count in separate hours, days and weeks. Otherwise, as
+	// the newest states, they would take the place of the states that are written now.
 	newest := now
 	for _, s := range states {
 		if s.Time.After(newest) {
@@ -102,9 +102,9 @@ const lossDays = 30
 func classifyLosses(states []State, now time.Time, keep func(int, class)) {
 	largest, largestOfDay := -1, map[int64]int{}
 	// outranks reports whether i has more rows than j. Of two states with the same number of rows, a state whose loss is
-	// unacknowledged outranks one whose loss is acknowledged. Otherwise the earlier state outranks the later state: an UPDATE
-	// that ruins values leaves the number of rows as it is, so if a TRUNCATE follows, only the earlier state has the good
-	// values.
+	// unacknowledged outranks one whose loss is acknowledged. Otherwise the earlier state outranks the later state. For
+	// example, an UPDATE ruins values, and a TRUNCATE follows. The states before both statements have the same number of rows,
+	// but only the earlier state has the good values.
 	outranks := func(i, j int) bool {
 		a, b := states[i], states[j]
 		switch {

@@ -12,8 +12,8 @@
 // drops the states that are kept only for their hour, then the states that are kept for their day, their week, an acknowledged
 // loss and an unacknowledged loss, in this order. Of the states in one of these groups, it drops the oldest first.
 //
-// The time comes from a [Clock], which does not immediately follow a wall clock that was set forward: a clock that is wrong by
-// a year must not remove the states of a month.
+// The time comes from a [Clock], which does not immediately follow a wall clock that was set forward: if the clock is a year
+// ahead by mistake, the states of the last month must stay.
 package retention
 
 import (

@@ -37,7 +37,7 @@ func TestParse(t *testing.T) {
 	}
 }
 
-// drop removes the states that the plan drops.
+// drop returns the states that Plan does not drop, and the number of bytes that can't be freed.
 func drop(states []retention.State, p retention.Policy, now time.Time, excess int64) ([]retention.State, int64) {
 	dropped, short := retention.Plan(states, p, now, excess)
 	var left []retention.State
@@ -87,7 +87,8 @@ func TestYear(t *testing.T) {
 	}
 }
 
-// TestClockJumps: if the clock jumps and is right again within half a day, no state is dropped that would otherwise stay.
+// TestClockJumps checks that no state is lost if the clock jumps and is right again after half a day: each state that would
+// stay without the jump must stay.
 func TestClockJumps(t *testing.T) {
 	for _, jump := range []time.Duration{-400 * 24 * time.Hour, -3 * time.Hour, 3 * time.Hour, 400 * 24 * time.Hour} {
 		var states, steady []retention.State
@@ -113,7 +114,9 @@ func TestClockJumps(t *testing.T) {
 				t.Fatalf("jump of %s: %d states", jump, len(states))
 			}
 			for _, want := range steady {
-				// After a short jump back, the same hours occur twice, and one state of each of these hours is kept.
+				// After a jump of three hours, two states can belong to the same hour, and Plan keeps only one of them. Therefore only
+				// the states from before such a jump are checked. After a longer jump, the later states are also checked, once the clock
+				// is right again.
 				isJudged := want.Rows < 24*40 || wrong == 0 && jump.Abs() > 24*time.Hour
 				if isJudged && !slices.Contains(states, want) {
 					t.Fatalf("jump of %s, hour %d: the state of %s is gone", jump, hour, want.Time)
@@ -123,8 +126,8 @@ func TestClockJumps(t *testing.T) {
 	}
 }
 
-// TestPause: after a stop of a year the states stay for a day, in case the clock is wrong. After this day they are dropped. If
-// capture starts again within this day, the day begins again.
+// TestPause checks that the states stay for a day if capture starts after a stop of a year, because the clock could be
+// wrong. After this day, Plan drops them. If capture starts again within this day, the day begins again.
 func TestPause(t *testing.T) {
 	last := at("2026-03-01T00:00:30Z")
 	start := last.Add(365 * 24 * time.Hour)
@@ -154,7 +157,7 @@ func TestLosses(t *testing.T) {
 		{Time: hour(1), Rows: 900, Loss: true, Acknowledged: true},
 		{Time: hour(2), Rows: 1000, Loss: true, Acknowledged: true}, // the earlier of the two largest states of the day
 		{Time: hour(3), Rows: 800, Loss: true},                      // the earlier of two states before unacknowledged losses
-		{Time: hour(4), Rows: 800, Loss: true},                      // has as many rows, but an UPDATE may have ruined their values
+		{Time: hour(4), Rows: 800, Loss: true},                      // the later of the two: an UPDATE may have ruined its values
 		{Time: hour(4).Add(time.Minute), Rows: 1000, Loss: true, Acknowledged: true},
 		{Time: hour(5), Rows: 1000},
 	}
@@ -178,14 +181,15 @@ func TestLosses(t *testing.T) {
 
 	states = []retention.State{
 		{Time: hour(1), Rows: 1000, Loss: true, Acknowledged: true},
-		{Time: hour(2), Rows: 1000, Loss: true}, // has as many rows, but nobody has acknowledged its loss
+		{Time: hour(2), Rows: 1000, Loss: true}, // stays instead of the state of hour 1, because nobody has acknowledged its loss
 		{Time: hour(-1), Rows: 2000, Loss: true},
 	}
 	check(retention.Policy{}, hour(6), 2, 23)
 }
 
-// TestSpace: states that stay only for their hour are dropped first, then those for days, for weeks and for acknowledged
-// losses, always the oldest first. The state before the largest unacknowledged loss is never dropped.
+// TestSpace checks in which order Plan drops states if space is short: first those that stay only for their hour, then those
+// for days, for weeks and for acknowledged losses, always the oldest first. Plan never drops the state before the largest
+// unacknowledged loss.
 func TestSpace(t *testing.T) {
 	now := at("2026-03-11T12:30:00Z") // a Wednesday
 	const mb = 1 << 20
@@ -198,7 +202,7 @@ func TestSpace(t *testing.T) {
 		{Time: ago(24 * 8), Bytes: mb},                                           // 4: newest of its week
 		{Time: ago(24 * 20), Bytes: mb, Loss: true, Acknowledged: true},          // 5
 		{Time: ago(24 * 21), Bytes: mb, Loss: true, Rows: 10},                    // 6
-		{Time: ago(24 * 22), Bytes: mb, Loss: true, Rows: 20},                    // 7: the largest
+		{Time: ago(24 * 22), Bytes: mb, Loss: true, Rows: 20},                    // 7: before the largest unacknowledged loss
 		{Time: ago(24 * 90), Bytes: mb, Loss: true, Rows: 15},                    // 8: too old
 		{Time: ago(24 * 40), Bytes: mb, Loss: true, Acknowledged: true, Rows: 9}, // 9: too old
 	}
@@ -228,9 +232,9 @@ func TestSpace(t *testing.T) {
 	}
 }
 
-// TestManyLosses makes 10,000 losses and reloads at random times. The number of states and their bytes stay bounded, and the
-// state before the largest unacknowledged loss is never dropped. If there is space, the largest of the states before the losses
-// of a day stays for 30 days.
+// TestManyLosses adds 10,000 states at random times, about half of them before a loss. The number of states and their bytes
+// must stay bounded, and the state before the largest unacknowledged loss must never be dropped. If there is space, the
+// largest of the states before the losses of a day must stay for 30 days.
 func TestManyLosses(t *testing.T) {
 	const day = "2006-01-02"
 	for _, c := range []struct{ rowBytes, free int64 }{
