@@ -16,7 +16,7 @@ import (
 // A Write makes the next version by writing the spans that differ into the shadow file.
 type shadow struct {
 	layout *placement.Layout // layout of the file
-	file   *os.File          // the open file while a Write patches it, otherwise nil; until all bytes are written, capture has a lease for it
+	file   *os.File          // the open file while a Write patches it, otherwise nil; has a lease until all bytes are written
 }
 
 // Close closes the file, which ends the lease.

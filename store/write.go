@@ -204,7 +204,7 @@ func (f *File) replaceBoth(p *pendingVersion, m *manifest.Manifest, last written
 	if err := f.temp.publish(retire(last, p, f.dataPath)); err != nil {
 		return err
 	}
-	f.renamed, f.hasWritten, f.existing.quarantine = true, true, "" // the damaged file that Open found now has only its second name, so the next Write need not quarantine it
+	f.renamed, f.hasWritten, f.existing.quarantine = true, true, "" // the damaged file that Open found now has only its second name
 	atRename()
 	if err := f.share.rename(f.manifestTmp(), f.manifestPath); err != nil {
 		return err

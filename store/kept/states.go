@@ -146,7 +146,7 @@ func (k *States) keep(m manifest.Manifest) (State, error) {
 		case isLoss && s.Loss == nil && isLast:
 			return k.promote(s, m)
 		case isLoss && s.Loss != nil && (!s.Acknowledged || isSame && m.Kept.Loss.RowsLost <= s.Loss.RowsLost), !isLoss && isLast:
-			return s, nil // an acknowledged state with the same file counts, too: somebody may acknowledge the loss while capture repeats the failed Write
+			return s, nil // somebody may have acknowledged the loss while capture repeated the failed Write
 		case equal == nil && !s.isPlain():
 			equal = &s
 		}

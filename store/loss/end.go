@@ -19,7 +19,7 @@ func IsBack(l *manifest.Loss, v *snapshot.View) (bool, error) {
 	switch {
 	case l.RowsChanged > 0 || l.RowsNotCompared > 0 || len(l.Dropped) > 0:
 		return false, nil
-	case l.HourHighest > 0 || len(l.LostKeys) == 0: // some lost keys are not known, for example those of earlier steps, so compare row counts
+	case l.HourHighest > 0 || len(l.LostKeys) == 0: // not all lost keys are known, so compare row counts
 		lost := max(l.HourHighest, l.RowsBefore) - l.RowsAfter
 		return lost > 0 && enough(v.Rows()-l.RowsAfter, lost), nil
 	}

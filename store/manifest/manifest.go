@@ -48,7 +48,7 @@ type Manifest struct {
 	WrittenAt     time.Time             `json:"written_at"`           // time of the write, by this machine's clock
 	AcceptedAt    time.Time             `json:"accepted_at,omitzero"` // time that [capture/store/retention.Clock] accepted at the write; zero if it was WrittenAt
 	Omitted       *Omitted              `json:"omitted,omitempty"`    // rows of the table that the file lacks; nil if there are none
-	Horizon       *Horizon              `json:"horizon,omitempty"`    // horizon, so that a later run reads only rows that have changed; nil if there is no horizon
+	Horizon       *Horizon              `json:"horizon,omitempty"`    // horizon, so that a later run reads only rows that have changed; nil if there is none
 	Kept          *Kept                 `json:"kept,omitempty"`       // facts about a kept state; nil for feedback.json itself
 
 	// HigherCounts are the row counts of the last hour that are higher than Rows, oldest first. With them, a later run also
