@@ -49,7 +49,7 @@ func (t *tempFile) create() (*os.File, error) {
 }
 
 // publish renames the file to its final name. After that, no file has the temporary name. If retired is not nil and the file
-// system can exchange two names, publish exchanges the two names instead: the old version gets the temporary name, and
+// system can exchange two names, publish exchanges the two names instead. The old version then has the temporary name, and
 // retired becomes the use of this name. info is the identity of the old version.
 func (t *tempFile) publish(retired *shadow, info os.FileInfo) error {
 	if retired != nil {

@@ -29,8 +29,8 @@ type Result struct {
 	// file. Kept is nil if no state was kept. It may be set even if Write returns an error.
 	Kept *kept.State
 
-	// Warning is a message for the log, such as that a damaged file was kept, that a Write interrupted by a crash was
-	// completed, or that the next Write will take longer. It is "" if there is nothing to report.
+	// Warning is a message for the log. For example, it says that a damaged file was kept, that a Write interrupted by a crash
+	// was completed, or that the next Write will take longer. It is "" if there is nothing to report.
 	Warning string
 }
 
@@ -169,7 +169,7 @@ func (f *File) KeepCurrent() error {
 // Until step 5, a power cut may undo both renames, or only the second one. The disk is then as after step 2 or 3. Each file
 // is synced before it is renamed.
 //
-// A shadow file may be patched only after step 5 of the Write that retired it: until then, a power cut may undo the exchange
+// A shadow file may be patched only after step 5 of the Write that retired it. Until then, a power cut may undo the exchange
 // and turn the shadow into feedback.json again. Therefore replaceBoth keeps the shadow only if every step succeeds.
 func (f *File) replaceBoth(p *pendingVersion, m *manifest.Manifest, last written) (err error) {
 	defer func() {

@@ -10,9 +10,9 @@ import (
 // DirectAlign is the alignment of offsets, lengths and buffers for direct I/O, in bytes. It is the size of a page.
 const DirectAlign = 4096
 
-// SupportsDirectIO reports whether the file at path can be patched by direct I/O. The file system must be ext4 (ext2 and ext3
-// have the same magic number) or XFS, where leases and direct I/O are known to hide a patch from readers; see
-// patchinplace_linux.go in package store. The alignment that direct I/O needs must be at most DirectAlign.
+// SupportsDirectIO reports whether the file at path can be patched by direct I/O. The file system must be ext4 (ext2 and
+// ext3 have the same magic number) or XFS. On these file systems, leases and direct I/O are known to hide a patch from
+// readers (see patchinplace_linux.go in package store). The alignment that direct I/O needs must be at most DirectAlign.
 func SupportsDirectIO(path string) bool {
 	var fs unix.Statfs_t
 	if err := unix.Statfs(path, &fs); err != nil || int64(fs.Type) != unix.EXT4_SUPER_MAGIC && int64(fs.Type) != unix.XFS_SUPER_MAGIC {

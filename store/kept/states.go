@@ -35,10 +35,10 @@ type States struct {
 	losses sync.Mutex
 }
 
-// Open returns the kept states of the file at dataPath, and removes what a crash has left of them. tmpWord is a word that
-// only this process uses, for temporary names on a network share; it is "" on a local file system. accepted is the time that
-// the retention clock had accepted when the existing file was written, or zero (see [States.TimeBehind]). Until SetPolicy is
-// called, the policy is [retention.Default].
+// Open returns the kept states of the file at dataPath, and removes what a crash has left of them. On a network share,
+// tmpWord is a word for temporary names that only this process uses. On a local file system it is "". accepted is the time
+// that the retention clock had accepted when the existing file was written, or zero (see [States.TimeBehind]). Until
+// SetPolicy is called, the policy is [retention.Default].
 func Open(dataPath, tmpWord string, accepted time.Time) *States {
 	k := &States{names: newNames(dataPath), dataPath: dataPath, policy: retention.Default, start: time.Now()}
 	k.names.tmpWord = tmpWord
@@ -164,8 +164,8 @@ func (k *States) keep(m manifest.Manifest) (State, error) {
 const nextTimes = time.Minute
 
 // timeOfNext returns the time for the name of a new state whose rows were written at t. Usually it returns t. If the name of
-// the newest existing state already has this second or one of the next seconds, timeOfNext returns the second after the time
-// of the newest state, so that the new state sorts after it.
+// the newest existing state already has this second or one of the next seconds, timeOfNext returns the second after it. So
+// the new state sorts after the newest existing state.
 func timeOfNext(states []State, t time.Time) time.Time {
 	if len(states) > 0 && !states[0].Time.Before(t.Truncate(time.Second)) && states[0].Time.Sub(t) < nextTimes {
 		return states[0].Time.Add(time.Second)

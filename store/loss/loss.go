@@ -20,8 +20,8 @@ func MayLose(n, rows int) bool {
 
 // Loss returns the loss that would occur if v replaced the file that is compared, or nil if there is none. highest is the
 // highest row count within the last hour. If the comparison has failed, only the row counts and the columns decide. If it
-// failed because the file is damaged, the parameter replaced also decides: it is the number of the file's rows that v
-// replaces, and any of these rows may be lost or have other values.
+// failed because the file is damaged, the parameter replaced also decides. It is the number of the file's rows that v
+// replaces. Each of these rows may be lost or have other values.
 func (c *Comparison) Loss(v *snapshot.View, highest, replaced int) *manifest.Loss {
 	before := c.manifest.Rows
 	fell := max(before-v.Rows(), 0)

@@ -1,9 +1,9 @@
 // Package manifest describes feedback.json and its kept states: which state of which table a file has, and the digest that
 // distinguishes a complete file from a damaged one.
 //
-// A [Manifest] is a JSON file next to the file that it describes; [Path] is its name. [Read] reads a manifest, [OpenRead]
-// opens a file and reads its manifest, and a [Hasher] compares the two. Anybody may have written a manifest, so Read checks
-// its content and limits its size.
+// A [Manifest] is a JSON file next to the file that it describes. [Path] returns its path. [Read] reads a manifest,
+// [OpenRead] opens a file and reads its manifest, and a [Hasher] compares the two. Anybody may have written a manifest, so
+// Read checks its content and limits its size.
 package manifest
 
 import (

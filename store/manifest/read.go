@@ -67,9 +67,9 @@ func withoutCompression(path string) string {
 	return strings.TrimSuffix(strings.TrimSuffix(path, ".gz"), ".zst")
 }
 
-// ReadAll returns the manifests that may describe the file at path, the final manifest first. It reads the pending manifest
-// before the final manifest: a Write renames the pending manifest to the final name, so in this order ReadAll cannot miss the
-// current file's manifest.
+// ReadAll returns the manifests that may describe the file at path, the final manifest first. A Write renames the pending
+// manifest to the final name. Therefore ReadAll reads the pending manifest first: in this order, it cannot miss the manifest
+// of the current file.
 func ReadAll(path string) (all []Manifest, err error) {
 	pending, perr := ReadAt(Path(path) + ".tmp")
 	m, err := Read(path)

@@ -10,10 +10,11 @@
 //	            └────── region 0 ──────┘└─── region 1 ───┘└── region 2 ──┘
 //	                    Part 7, padded      Part 9, padded    Part 4, the last
 //
-// The last region of a file has no padding, and its last row has no comma: an append changes the end of the file in any case.
+// The last region of a file has no padding, and its last row has no comma. Padding there would save nothing, because an
+// append always changes the end of the file.
 //
 // [New] places all Parts one after the other. [Layout.Next] places the next state of a table and keeps as many Parts as
-// possible in place: a Part that has grown takes its own padding, then the padding of its neighbours ([match.rewriteRun] has
+// possible in place. A Part that has grown takes its own padding, then the padding of its neighbours ([match.rewriteRun] has
 // a picture). [Layout.ChangedSpans] returns the ranges in which two files differ.
 //
 //	state 1   │ Part 7   ␣␣│ Part 9   ␣␣│ Part 4 │
@@ -142,7 +143,7 @@ func (l *Layout) placeWithin(parts []Part, size int64) {
 	}
 }
 
-// A file consists of pieces. Each piece is a region; the first piece also has the opening bracket, and the last piece the
+// A file consists of pieces. Each piece is a region. The first piece also has the opening bracket, and the last piece the
 // closing bracket. The file of an empty table is one piece without a region.
 
 // Pieces returns the number of pieces.

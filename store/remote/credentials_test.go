@@ -93,9 +93,9 @@ func anHourAhead(b *objectserver.Bucket) http.Handler {
 	}
 }
 
-// azureAnHourAhead forwards requests to Azurite. Azurite does not compare their time with its clock, so azureAnHourAhead does,
-// and responds as Azure Storage does to a request that is older than 15 minutes ("Authorize with Shared Key" in its REST
-// reference).
+// azureAnHourAhead forwards requests to Azurite. Azurite does not compare the time of a request with its clock, so
+// azureAnHourAhead does. It responds as Azure Storage does to a request that is older than 15 minutes ("Authorize with
+// Shared Key" in its REST reference).
 func azureAnHourAhead(b *objectserver.Bucket) http.Handler {
 	proxy := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: b.Addr})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -54,8 +54,8 @@ func classify(err error) error {
 	return err
 }
 
-// isConflict reports whether the code of a response with the status 409 means that the name is taken or the object has changed:
-// another request was faster, or a policy forbids that the object is replaced.
+// isConflict reports whether the code of a response with the status 409 means that the name is taken or the object has
+// changed. The reason is another request that was faster, or a policy that forbids replacing the object.
 func isConflict(code string) bool {
 	switch code {
 	case "BlobAlreadyExists", "UnauthorizedBlobOverwrite", "ConditionalRequestConflict", "BlobImmutableDueToPolicy":

@@ -35,7 +35,7 @@ type service interface {
 
 // upload is an object that is being uploaded in parts.
 type upload interface {
-	// part uploads the part with the given number; the first part has the number 1. After an error, the same part may be sent
+	// part uploads the part with the given number. The first part has the number 1. After an error, the same part may be sent
 	// again.
 	part(ctx context.Context, number int, data []byte) error
 

@@ -92,5 +92,5 @@ func (c *progressConn) recordProgress() {
 	c.extend()
 }
 
-// extend moves the deadline of both directions: while one direction makes progress, the other one may be silent.
+// extend moves the deadline of reads and of writes, because progress in one direction is enough.
 func (c *progressConn) extend() { _ = c.Conn.SetDeadline(time.Now().Add(stallTimeout)) }

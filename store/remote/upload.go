@@ -145,7 +145,7 @@ type DamagedError struct{ reason string }
 
 func (e *DamagedError) Error() string { return "the state is damaged: " + e.reason }
 
-// partWriter uploads what is written to it. Up to partBytes are kept in memory; only an object with more is uploaded in parts.
+// partWriter uploads what is written to it. It keeps up to partBytes in memory, and uploads only a longer object in parts.
 type partWriter struct {
 	ctx    context.Context
 	folder *Folder

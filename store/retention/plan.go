@@ -28,9 +28,9 @@ const (
 	largestLoss // the earliest state with the most rows among those before unacknowledged losses
 )
 
-// Plan returns the indexes of the states to drop: first all states that neither the policy nor a loss covers, then more states
-// until at least excess bytes are freed. short is the number of these bytes that can't be freed, because the state before the
-// largest unacknowledged loss is never dropped.
+// Plan returns the indexes of the states to drop. These are all states that are covered by neither the policy nor a loss. If
+// they free fewer than excess bytes, Plan adds more states. short is the number of these bytes that can't be freed, because
+// the state before the largest unacknowledged loss is never dropped.
 func Plan(states []State, policy Policy, now time.Time, excess int64) (drop []int, short int64) {
 	classes := classify(states, policy, now)
 	order := make([]int, len(states))

@@ -9,11 +9,12 @@
 //	most rows of all states before unacknowledged losses  somebody acknowledges the loss, or it has ended
 //
 // [Plan] applies the policy. Together with [Budget.Excess] it also applies the limit on space. If space is short, it first
-// drops the states that are kept only for their hour, then the states that are kept for their day, their week, an acknowledged
-// loss and an unacknowledged loss, in this order. Of the states in one of these groups, it drops the oldest first.
+// drops the states that are kept only for their hour. Then it drops the states that are kept for their day, their week, an
+// acknowledged loss and an unacknowledged loss, in this order. Of the states in one of these groups, it drops the oldest
+// first.
 //
-// The time comes from a [Clock], which does not immediately follow a wall clock that was set forward: if the clock is a year
-// ahead by mistake, the states of the last month must stay.
+// The time comes from a [Clock], which does not immediately follow a wall clock that was set forward. If the wall clock is a
+// year ahead by mistake, the states of the last month must stay.
 package retention
 
 import (

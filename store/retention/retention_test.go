@@ -187,9 +187,9 @@ func TestLosses(t *testing.T) {
 	check(retention.Policy{}, hour(6), 2, 23)
 }
 
-// TestSpace checks in which order Plan drops states if space is short: first those that stay only for their hour, then those
-// for days, for weeks and for acknowledged losses, always the oldest first. Plan never drops the state before the largest
-// unacknowledged loss.
+// TestSpace checks the order in which Plan drops states if space is short. It first drops the states that stay only for
+// their hour, then those for days, for weeks and for acknowledged losses. In each group it drops the oldest first. Plan
+// never drops the state before the largest unacknowledged loss.
 func TestSpace(t *testing.T) {
 	now := at("2026-03-11T12:30:00Z") // a Wednesday
 	const mb = 1 << 20
