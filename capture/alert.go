@@ -26,12 +26,12 @@ const (
 	firstAlertRetry    = 5 * time.Second  // first pause between attempts to post an alert; the pauses double
 	longestAlertRetry  = time.Minute      // longest pause between attempts to post an alert
 
-	// alertCopyAfter limits how long copies of the table can delay the alert "following". The delay counts from the last time
-	// at which the table was followed steadily. The rule CaptureNotFollowing in deploy/prometheus-rules.yml has the same limit.
+	// alertCopyAfter is the time without steady following after which a copy of the table no longer delays the alert
+	// "following". The rule CaptureNotFollowing in deploy/prometheus-rules.yml has the same limit.
 	alertCopyAfter = 30 * time.Minute
 
-	// steadyInterval is the time for which the table must be followed without a break before the condition "following" is over.
-	// A source that connects and fails again and again thus causes one alert, and not one for each attempt.
+	// The condition "following" ends once the table has been followed for steadyInterval without a break. A source that
+	// connects and fails again and again thus causes one alert, and not one for each attempt.
 	steadyInterval = time.Minute
 )
 
@@ -129,9 +129,9 @@ func worthAlert(c Check) bool {
 	return !c.OK && strings.HasPrefix(c.Name, "volume ")
 }
 
-// updateConditions updates the conditions from the checks in st. Until the table is followed steadily, an excuse (see
-// isExcused) or a short success only interrupts the condition "following": the condition stays posted and keeps the time that
-// it has lasted.
+// updateConditions updates the conditions from the checks in st. The condition "following" ends only once the table is
+// followed steadily. Until then, a short success or an excused failure (see isExcused) interrupts the condition: it stays
+// posted and keeps the time that it has lasted.
 func (a *alerter) updateConditions(st *Status, now time.Time) {
 	steady := st.State == stateFollowing && now.Sub(st.followingSince) >= a.steady
 	for _, c := range st.Checks {
@@ -154,8 +154,8 @@ func (a *alerter) updateConditions(st *Status, now time.Time) {
 	for name, c := range a.conditions {
 		detail, fails := failing[name]
 		interrupted := !fails && name == "following" && !steady && !c.since.IsZero()
-		// The time between two checks counts if the condition counts at both checks. An interrupted condition counts only after
-		// alertCopyAfter without steady following.
+		// The time since the previous check counts if c counts at both checks. An interrupted condition counts only once the table
+		// has not been followed steadily for alertCopyAfter.
 		counts := fails || interrupted && now.Sub(a.followed) >= alertCopyAfter
 		if c.counts && counts {
 			c.lasted += elapsed
@@ -175,9 +175,9 @@ func (a *alerter) updateConditions(st *Status, now time.Time) {
 	}
 }
 
-// isExcused reports whether c fails only because the table is not copied yet. A copy is an excuse until alertCopyAfter has
-// passed without steady following. Once an alert has been posted, a copy is no excuse, because the alert must stay until the
-// table is followed steadily.
+// isExcused reports whether c fails only because the table is not copied yet. A copy no longer excuses the check "following"
+// once the table has not been followed steadily for alertCopyAfter, or once the alert has been posted. A posted alert must
+// stay until the table is followed steadily.
 func (a *alerter) isExcused(c *Check, st *Status, now time.Time) bool {
 	switch c.Name {
 	case "following":

@@ -30,7 +30,7 @@ const (
 	maxUnknownFailures = 3
 )
 
-// autoSource follows the table by the best source that works. It changes to a better source once that source works.
+// autoSource follows the table with the best source that works. It changes to a better source once that source works.
 type autoSource struct {
 	supervisor *supervisor
 	lastNote   map[string]string // last logged reason why no better source runs, by kind of the running source
@@ -112,9 +112,9 @@ func (a *autoSource) logUnavailable(u unavailable, instead string) {
 	a.supervisor.log.Warn("preferred source unavailable", "source", u.kind, "reason", u.err.Error(), "instead", instead)
 }
 
-// probeLoop probes the skipped sources at regular intervals. It probes a source at once when capture setup may have prepared
-// the database for that source. Once a probe succeeds, probeLoop returns a *[source.ResyncError]. The parameter kind is the
-// kind of the running source.
+// probeLoop probes the skipped sources at regular intervals. As soon as capture setup may have prepared the database for one
+// of them, probeLoop also probes this source. Once a probe succeeds, probeLoop returns a *[source.ResyncError]. The
+// parameter kind is the kind of the running source.
 func (a *autoSource) probeLoop(ctx context.Context, kind string, skipped []unavailable) error {
 	skipped = slices.Clone(skipped)
 	interval := permanentProbeInterval
@@ -187,9 +187,9 @@ func probeSource(ctx context.Context, kind string, env *source.Env) error {
 	return logical.Probe(ctx, env)
 }
 
-// checkUnavailable reports whether a source is unavailable although the database is reachable. err is the error of the source,
-// which ended before it followed the table. If the result is false, no other source is tried until the next attempt, which
-// begins with the best source again.
+// checkUnavailable reports whether autoSource should try the next source, because this source cannot be used although the
+// database is reachable. err is the error with which the source ended before it followed the table. If the result is false,
+// this attempt ends, and the next attempt begins with the best source again.
 func (a *autoSource) checkUnavailable(ctx context.Context, kind string, err error) (unavailable, bool) {
 	u := unavailable{kind: kind, err: err}
 	switch classify(err) {

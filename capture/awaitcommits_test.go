@@ -18,8 +18,8 @@ import (
 
 // TestCommitHeldWhileSlotStarts uses a debugger to hold a commit of the application between its WAL record and its mark in
 // pg_xact, while capture creates its slot. The slot's snapshot already shows the held transaction. If capture read the table
-// with this snapshot now, the read would undo the commit in the application's own table; see awaitCommits in
-// capture/logical.
+// with this snapshot now, the server would mark the transaction's rows as aborted, and the application would lose its
+// commit; see awaitCommits in capture/logical.
 func TestCommitHeldWhileSlotStarts(t *testing.T) {
 	t.Parallel()
 	if _, err := osexec.LookPath("gdb"); err != nil {

@@ -115,7 +115,8 @@ func runChild(url, path string) int {
 	return 0
 }
 
-// obey runs the commands on stdin, one per line: "snapshot", or how to remount the volume at dir (see remount).
+// obey runs the commands on stdin, one per line: "snapshot" forces a snapshot, and any other line tells remount how to
+// change the volume at dir.
 func obey(ctx context.Context, d *Daemon, dir string) {
 	for s := bufio.NewScanner(os.Stdin); s.Scan(); {
 		if s.Text() != "snapshot" {

@@ -95,8 +95,8 @@ func TestServerRestarts(t *testing.T) {
 	}
 }
 
-// countUp increments the number in vote 0, with a commit each time, until the server stops or crashes. The function last
-// waits until then, and returns the last number whose commit the server has confirmed.
+// countUp increments the number in vote 0, with a commit each time, until the server stops or crashes. The returned function
+// waits for this end, and returns the highest number whose commit the server has confirmed.
 func countUp(t testing.TB, url string) (last func() int) {
 	conn := connect(t, url)
 	result := make(chan int, 1)
@@ -293,7 +293,7 @@ func TestFailover(t *testing.T) {
 	}
 }
 
-// TestStandbyIsRefused: the source logical cannot follow a standby, because it cannot create its publication there. Status
+// TestStandbyIsRefused: on a standby, --source logical fails, because capture cannot create its publication there. Status
 // reports this, and capture follows once the standby is promoted.
 func TestStandbyIsRefused(t *testing.T) {
 	t.Parallel()

@@ -194,8 +194,8 @@ func slotless(t testing.TB, s *pgserver.Server) {
 	})
 }
 
-// TestFrozenWhileCopying: the process is suspended during a copy. The replication connection does not stream then, so
-// wal_sender_timeout does not end it. The server's timeout for idle transactions ends the copy's sessions.
+// TestFrozenWhileCopying: the process is suspended during a copy. During a copy, the replication connection does not stream,
+// so wal_sender_timeout does not end it. Instead, the server's timeout for idle transactions ends the copy's sessions.
 func TestFrozenWhileCopying(t *testing.T) {
 	t.Parallel()
 	s := pgserver.ForTest(t, pgserver.Options{})

@@ -16,8 +16,8 @@ import (
 	"capture/store/remote"
 )
 
-// fetcher downloads the newest copy off the machine as feedback.json. It is used if capture starts on an empty machine while
-// the database is unreachable.
+// fetcher writes feedback.json from the newest copy that is kept off the machine. It is used if capture starts on an empty
+// machine while the database is unreachable.
 type fetcher struct {
 	copies     *copyFinder
 	table      postgres.Name
@@ -30,8 +30,8 @@ type fetcher struct {
 // fetchedCondition is the name of the condition that is set while the file is a downloaded copy and no newer state is known.
 const fetchedCondition = "fetched"
 
-// fetch downloads the newest intact copy off the machine as feedback.json, and returns its manifest. It reports false if there
-// is no intact copy, or if a file was written in the meantime.
+// fetch writes feedback.json from the newest intact copy that is kept off the machine, and returns the copy's manifest. It
+// reports false if there is no intact copy, or if a file was written in the meantime.
 func (f *fetcher) fetch(ctx context.Context) (m manifest.Manifest, fetched bool, err error) {
 	clusters, err := f.copies.location.Clusters(ctx)
 	if err != nil && !remote.IsMissing(err) {
@@ -53,7 +53,7 @@ func (f *fetcher) fetch(ctx context.Context) (m manifest.Manifest, fetched bool,
 	}
 }
 
-// fetchState downloads one copy as feedback.json. It reports false if a file was written in the meantime.
+// fetchState writes feedback.json from one copy. It reports false if a file was written in the meantime.
 func (f *fetcher) fetchState(ctx context.Context, s remote.State, m manifest.Manifest) (fetched bool, err error) {
 	start := time.Now()
 	if m.Table.Name != f.table.Table || f.table.Schema != "" && m.Table.Schema != f.table.Schema {
@@ -84,8 +84,8 @@ func newCopyFinder(l *remote.Location, log hclog.Logger) *copyFinder {
 	return &copyFinder{l, log, map[string]bool{}}
 }
 
-// newest returns the newest state of the cluster with the latest copy. It skips damaged states. If no state is left,
-// remote.IsMissing reports true for the error.
+// newest returns the newest state that is not damaged, of the cluster with the latest such state. If no state is left, it
+// returns an error for which remote.IsMissing reports true.
 func (f *copyFinder) newest(ctx context.Context, clusters []remote.Cluster) (remote.State, manifest.Manifest, error) {
 	for {
 		var states []remote.State

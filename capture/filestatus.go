@@ -119,8 +119,8 @@ func (t *fileTracker) setSHA256(sum string) {
 	t.report.SHA256 = sum
 }
 
-// check returns the Check for the file, which is OK once this run has written the file, unless the last write failed or a write
-// is late.
+// check returns the Check for the file. The Check is OK if this run has written the file, the last write has not failed, and
+// no write is late.
 func (r *fileReport) check(st *FileStatus) Check {
 	late := max(lateWrite, lateByWrites*r.took)
 	c := Check{Name: "file"}

@@ -14,8 +14,8 @@ import (
 	"capture/internal/verify"
 )
 
-// TestFirstChange: soon after the first copy of a large table there is a shadow file, so the first change writes only what it
-// changes.
+// TestFirstChange: soon after the first copy of a large table, there is a shadow file. The first change is therefore written
+// by patching this file, and not by writing all rows again.
 func TestFirstChange(t *testing.T) {
 	t.Parallel()
 	url := pgserver.Database(t)

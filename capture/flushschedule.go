@@ -52,7 +52,7 @@ func (s *flushSchedule) enterInterval(now time.Time) {
 	s.intervalStart, s.intervalRan = now.Truncate(s.interval), now
 }
 
-// addChange records that the table changed at this time, which may have been during a write.
+// addChange records that the table changed at the given time, possibly during a write.
 func (s *flushSchedule) addChange(at time.Time) {
 	if s.pending.IsZero() {
 		s.pending = at
@@ -84,9 +84,9 @@ func (s *flushSchedule) changeDue() time.Time {
 	return due
 }
 
-// addIdleWork records a write that ended now and requires idle steps. The idle steps begin after a pause that is at least as
-// long as all idle steps after the previous write together. So idle steps take at most half of the time, even if each write
-// requires them again.
+// addIdleWork records a write that ended now and requires idle steps. Before these idle steps, there is a pause that is at
+// least as long as the previous write's idle steps took in total. So idle steps take at most half of the time, even if each
+// write requires them again.
 func (s *flushSchedule) addIdleWork(now time.Time) {
 	s.moreIdle, s.idleFrom, s.idleTook = true, now.Add(max(idleAfter, s.idleTook)), 0
 }
@@ -119,16 +119,15 @@ func (s *flushSchedule) due(now time.Time, hasWritten bool) (manifest.Reason, bo
 
 // intervalDue reports whether a regular write is due because the wall clock has entered another interval. Somebody may set
 // the wall clock, so intervalDue also measures, by the monotonic clock, how much time has passed since the current interval
-// was entered. After a whole interval, a write is always due. No write is due before half an interval has passed. If less
-// than half of the current interval was left when it was entered, no write is due before that rest has passed. So setting
+// was entered. Once a whole interval has passed, a write is due in any case. No write is due before a minimum time has
+// passed: half an interval, or the part of the interval that was left when it was entered, whichever is shorter. So setting
 // the wall clock causes at most one additional write.
 func (s *flushSchedule) intervalDue(now time.Time) bool {
 	passed := now.Sub(s.intervalRan)
 	if passed >= s.interval {
 		return true
 	}
-	// The variable left is the rest of the current interval at the moment when the interval was entered, by the wall clock of
-	// that moment.
+	// The variable left is the part of the current interval that was left when it was entered, by the wall clock at that time.
 	left := s.intervalStart.Add(s.interval).Sub(s.intervalRan)
 	return !now.Truncate(s.interval).Equal(s.intervalStart) && passed >= min(s.interval/2, left)
 }

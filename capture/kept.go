@@ -157,8 +157,8 @@ func (k *keeper) compress(ctx context.Context) error {
 	return err
 }
 
-// recordKept logs a state that a write kept before it replaced the file. It logs the present path of the state, and the path
-// after its compression, which follows within moments if the volume has room.
+// recordKept logs that a write has kept the state that it replaced. The log line contains the state's present path, and the
+// path that the state gets when it is compressed. If the volume has room, that happens within moments.
 func (k *keeper) recordKept(s *kept.State) {
 	path, compressed := s.Path, s.CompressedPath()
 	if !disk.Exists(path) { // the state is compressed already

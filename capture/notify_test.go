@@ -46,8 +46,8 @@ func TestNotifyFindsBypassedTriggers(t *testing.T) {
 		exec(t, conn, sql)
 		d.follows(conn, "votes", "vote_id")
 	}
-	// The trigger is disabled in this transaction only, so no check of the triggers finds that. But TRUNCATE gives the table a
-	// new relation file, which shows the change.
+	// No check of the triggers finds that the trigger was disabled, because it is disabled only within this transaction. But
+	// TRUNCATE gives the table a new relation file, by which capture notices the change.
 	exec(t, conn, "BEGIN; ALTER TABLE votes DISABLE TRIGGER capture_truncate; TRUNCATE votes; ALTER TABLE votes ENABLE ALWAYS TRIGGER capture_truncate; COMMIT")
 	d.follows(conn, "votes", "vote_id")
 }
@@ -91,8 +91,8 @@ func TestNotifyBarrierChecksTriggers(t *testing.T) {
 	}
 }
 
-// TestNotifyKeys checks that the source notify reads rows by keys of many types. If a key does not fit into a notification,
-// notify reads the whole table.
+// TestNotifyKeys checks that the notify source reads rows by keys of many types. If a key does not fit into a notification,
+// the source reads the whole table.
 func TestNotifyKeys(t *testing.T) {
 	if testing.Short() {
 		t.Skip("sends many notifications")

@@ -152,8 +152,8 @@ func TestGeneratedValueThatDoesNotFit(t *testing.T) {
 	})
 }
 
-// TestOmittedRowWithDeferrableKey checks that rows with a deferrable key, which may exchange their keys, are followed even if
-// one of them does not fit.
+// TestOmittedRowWithDeferrableKey: a deferrable key lets rows exchange their keys in one statement. capture follows such
+// rows even if one of them does not fit.
 func TestOmittedRowWithDeferrableKey(t *testing.T) {
 	if testing.Short() {
 		t.Skip("follows with each source")

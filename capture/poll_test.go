@@ -7,7 +7,8 @@ import (
 	"capture/internal/pgserver"
 )
 
-// TestPollOnStandby: a standby allows only reads, so auto uses the source poll. The file then follows the standby's table.
+// TestPollOnStandby: a standby allows only reads, so --source auto chooses polling. The file then follows the standby's
+// table.
 func TestPollOnStandby(t *testing.T) {
 	t.Parallel()
 	s := pgserver.ForTest(t, pgserver.Options{})

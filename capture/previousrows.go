@@ -29,8 +29,8 @@ type previousRows struct {
 // Pauses between attempts to fetch a copy.
 const firstFetchRetry, longestFetchRetry = 2 * time.Second, time.Minute
 
-// run serves the rows if the first attempt to follow fails. It returns when a source follows, when ctx ends, or at once if
-// there can be no such rows.
+// run serves the rows if the first attempt to follow fails. It returns when a source follows, when ctx ends, or when it
+// finds that there are no rows to serve.
 func (p *previousRows) run(ctx context.Context) error {
 	found, ok := p.file.Existing()
 	if !ok && p.fetcher == nil || p.load == nil {
@@ -68,8 +68,8 @@ func (p *previousRows) run(ctx context.Context) error {
 	return nil
 }
 
-// fetch downloads the newest copy off the machine as feedback.json. It tries until it succeeds, or until the table has been
-// copied from the database.
+// fetch writes feedback.json from the newest copy that is kept off the machine. After an error, it tries again until the
+// table has been copied from the database.
 func (p *previousRows) fetch(ctx context.Context) (manifest.Manifest, bool) {
 	pauses := newBackOff(firstFetchRetry, longestFetchRetry, 0)
 	for failure := ""; ; {

@@ -99,8 +99,8 @@ func restartRandomly(t *testing.T, s *pgserver.Server, source string, seed uint6
 	t.Logf("before the last restarts: %v", resynced)
 }
 
-// leaveOneRow reduces a table to one row and to the columns of its key. The next start can then make a resync: some other
-// columns rule out a horizon, and an empty table is always copied.
+// leaveOneRow reduces a table to the columns of its key and to one row, so that the next start can resync it. Some other
+// columns rule out a horizon, and an empty table is always copied whole.
 func (g *generator) leaveOneRow(tab *randomTable) {
 	g.t.Helper()
 	g.loadColumns(g.conn, tab)
@@ -115,10 +115,10 @@ func (g *generator) leaveOneRow(tab *randomTable) {
 	exec(g.t, g.conn, fmt.Sprintf("INSERT INTO %s (%s) SELECT %s FROM generate_series(1, 1) i", tab.name, strings.Join(names, ", "), strings.Join(tab.keyValues(), ", ")))
 }
 
-// TestRestartAfterCrash kills a backend again and again, while asynchronous commits are not flushed. It also stops and
-// starts daemons that read ordinary snapshots, which show such commits. The server restarts by itself, with the same start
-// time, and gives the IDs of lost transactions to new transactions. The file must nevertheless equal the table.
-// CAPTURE_TEST_CRASHES sets the number of crashes.
+// TestRestartAfterCrash crashes a server again and again, by killing a backend, while asynchronous commits are not on disk.
+// The server loses these commits, restarts by itself, with the same start time, and gives their transaction IDs to new
+// transactions. Meanwhile, the test stops and starts daemons that read ordinary snapshots, which show the commits before
+// they are on disk. The file must nevertheless equal the table. CAPTURE_TEST_CRASHES sets the number of crashes.
 func TestRestartAfterCrash(t *testing.T) {
 	if testing.Short() {
 		t.Skip("crashes a server again and again")

@@ -111,8 +111,9 @@ type outcome struct {
 	forever bool   // whether every later read is a copy, too, because the table has no horizon any more
 }
 
-// attack follows table t, calls the function change while capture is disconnected, and checks the outcome. The function
-// change returns a connection to the database that contains the table after the change.
+// attack starts a daemon that follows table t, calls the function change while the daemon is disconnected, and checks the
+// outcome. The function change attacks the table, and returns a connection to the database that contains the table
+// afterwards.
 func attack(t *testing.T, s *pgserver.Server, url string, conn *pgx.Conn, change func(*daemon, *faultproxy.Proxy) *pgx.Conn, want outcome) {
 	t.Helper()
 	p := proxied(t, s)
@@ -143,8 +144,9 @@ func attack(t *testing.T, s *pgserver.Server, url string, conn *pgx.Conn, change
 	d.equal(conn, "t", "id")
 }
 
-// TestResyncAttacksOnPartitions runs attacks on the partitions of a table while capture is disconnected. Row versions of an
-// attached partition are old, although the rows are new in the table. Therefore, capture must copy the whole table.
+// TestResyncAttacksOnPartitions runs attacks on the partitions of a table while capture is disconnected. The rows of an
+// attached partition are new in the table, but their row versions are older than the horizon, so a resync would take them
+// for unchanged. Therefore, capture must copy the whole table.
 func TestResyncAttacksOnPartitions(t *testing.T) {
 	if testing.Short() {
 		t.Skip("connects for each of several attacks")

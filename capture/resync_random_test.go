@@ -197,9 +197,10 @@ func (d *daemon) waitHorizonIfAny(conn *pgx.Conn) {
 	}
 }
 
-// TestResyncAfterCrash kills a backend again and again, while asynchronous commits are not flushed. The server restarts by
-// itself, with the same start time. It gives the IDs of lost transactions, and the places of their rows, to new transactions
-// and rows. After each crash, the file must equal the table. CAPTURE_TEST_CRASHES sets the number of crashes.
+// TestResyncAfterCrash crashes a server again and again, by killing a backend, while asynchronous commits are not on disk.
+// The server loses these commits and restarts by itself, with the same start time. It gives the IDs of the lost
+// transactions, and the places of their rows, to new transactions and rows. After each crash, the file must equal the table.
+// CAPTURE_TEST_CRASHES sets the number of crashes.
 func TestResyncAfterCrash(t *testing.T) {
 	if testing.Short() {
 		t.Skip("crashes a server again and again")

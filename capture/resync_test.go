@@ -24,8 +24,8 @@ func resyncing(cfg Config) Config {
 	return cfg
 }
 
-// proxiedConfig returns a configuration for a daemon that reaches the database through the proxy. The function resyncing has
-// changed this configuration.
+// proxiedConfig returns a configuration for a daemon that reaches the database through the proxy. The settings for resyncs
+// are those of the function resyncing.
 func proxiedConfig(t testing.TB, p *faultproxy.Proxy, url string) Config {
 	t.Helper()
 	direct := config(t, url)
@@ -299,9 +299,9 @@ func TestResyncLargerThanMemory(t *testing.T) {
 	d.equal(conn, "votes", "vote_id")
 }
 
-// TestResyncOpenTransactions: some transactions are open or prepared when the horizon is read, and commit while capture is
-// disconnected. Other transactions with higher IDs have ended before. The horizon must stay below the IDs of the open
-// transactions.
+// TestResyncOpenTransactions: when the horizon is read, some transactions are open or prepared, and others with higher IDs
+// have already ended. The open and prepared ones commit while capture is disconnected. The horizon must stay below their
+// IDs, because the resync would otherwise miss their changes.
 func TestResyncOpenTransactions(t *testing.T) {
 	t.Parallel()
 	s := pgserver.ForTest(t, pgserver.Options{})

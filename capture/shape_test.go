@@ -234,8 +234,9 @@ func TestShapes(t *testing.T) {
 	}
 }
 
-// TestIdentityChangesUnderWrites: a new replica identity changes the table's key, or the old tuples in the stream. capture treats
-// this like any other change of the definition: no error is logged, and no forced write fails.
+// TestIdentityChangesUnderWrites: while rows are written, the table gets other replica identities. A new identity changes
+// the table's key, or which old values the stream contains. capture treats this like any other change of the definition: no
+// error is logged, and no forced write fails.
 func TestIdentityChangesUnderWrites(t *testing.T) {
 	if testing.Short() {
 		t.Skip("waits for regular checks")
@@ -265,9 +266,9 @@ func TestIdentityChangesUnderWrites(t *testing.T) {
 	}
 }
 
-// TestSchemaPublication: a publication has the table only through its schema. The schema leaves the publication and returns
-// while capture follows, or the table leaves the schema or is unlogged for a while. The stream does not contain what is
-// written in between. The file must contain these changes nevertheless.
+// TestSchemaPublication: a publication has the table only through its schema. While capture follows, the schema leaves the
+// publication and returns, the table moves to another schema and back, and the table is unlogged and logged again. Each
+// time, the stream lacks what is written in between, but the file must contain it.
 func TestSchemaPublication(t *testing.T) {
 	if testing.Short() {
 		t.Skip("waits for regular checks")

@@ -303,8 +303,8 @@ func (s *soak) readOutside(ctx context.Context) {
 }
 
 // checkpoint pauses the writes and checks everything. A forced flush succeeds, the file equals the table, and the manifest
-// matches the file. The memory, goroutines and descriptors of the process hardly increase after its warm-up, the logs do not
-// exceed their size, and there is one slot.
+// matches the file. The memory, goroutines and descriptors of the process hardly increase after its warm-up, the logs stay
+// below their size limit, and there is one slot.
 func (s *soak) checkpoint() {
 	s.t.Helper()
 	s.pause.Lock()

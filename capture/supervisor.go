@@ -22,7 +22,8 @@ import (
 	"capture/store"
 )
 
-// The states of a daemon: the phase of the source that runs, or waiting.
+// The states of a daemon. While a source runs, the state is the phase of the source. Between two attempts, it is
+// stateWaiting or stateConnecting.
 const (
 	stateConnecting = string(source.Connecting)
 	stateCopying    = string(source.Copying)
@@ -145,10 +146,10 @@ func (s *supervisor) run(ctx context.Context) error {
 	}
 }
 
-// dropDoubtfulHorizon drops the horizon if the rows in memory are in doubt, so that the next source or the next run copies
-// the whole table. Rows of the source logical are also in doubt if they have no horizon, because that source drops the
-// horizon when it finds a mistake. Rows of other sources have no horizon for a short time after each read, so a missing
-// horizon means nothing for these rows.
+// dropDoubtfulHorizon drops the horizon if the rows in memory may be wrong, so that the next source or the next run copies
+// the whole table. If the logical source finds a mistake, it drops the horizon itself, so its rows are also in doubt if they
+// have no horizon. The rows of other sources have no horizon for a short time after each read, so for them a missing horizon
+// means nothing.
 func (s *supervisor) dropDoubtfulHorizon() {
 	s.mu.Lock()
 	doubt := s.doubt
@@ -161,8 +162,8 @@ func (s *supervisor) dropDoubtfulHorizon() {
 	s.stored.dropHorizon(v)
 }
 
-// follow follows the table by the configured source, or with auto by the best source, until that source ends. It returns the
-// time at which the source began to follow, or zero if it never did.
+// follow runs the configured source, or with --source auto the best source that works, until that source ends. It returns
+// the time at which the source began to follow the table, or zero if it never did.
 func (s *supervisor) follow(ctx context.Context) (followingSince time.Time, err error) {
 	if s.cfg.Source == "auto" {
 		return s.auto.follow(ctx)
@@ -273,8 +274,9 @@ func newSource(kind string, env *source.Env) source.Source {
 	return logical.New(env)
 }
 
-// endAttempt adds the totals and the server of an attempt to s.past. It drops the conditions and the retained WAL that the
-// attempt reported. It returns the time at which the source began to follow, or zero if it never did.
+// endAttempt adds the totals and the server of an attempt to s.past. It does not keep the conditions that the attempt
+// reported, or the amount of retained WAL, because they end with the attempt. It returns the time at which the source began
+// to follow, or zero if it never did.
 func (s *supervisor) endAttempt(a *attempt) (followingSince time.Time) {
 	defer close(a.done)
 	s.update(func() {
@@ -366,8 +368,8 @@ func (s *supervisor) report() followReport {
 	if r.state == stateFollowing {
 		r.err, r.failed, r.nextAttempt = "", 0, time.Time{}
 	}
-	// Before a source copies the table, it looks for publications that make the application's writes fail. From then on, the
-	// source reports them itself. Until then, the report has what the last attempt found.
+	// Before its copy, a source looks for publications that make the application's writes fail, and then reports them itself.
+	// Until a source has got that far, the report has what the last attempt found.
 	if s.publication != "" && r.state != stateFollowing && r.state != stateCopying {
 		r.Conditions = maps.Clone(r.Conditions)
 		if r.Conditions == nil {

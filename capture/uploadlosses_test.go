@@ -153,9 +153,9 @@ func TestOpenLossOfDamagedCopy(t *testing.T) {
 	}
 }
 
-// TestCopiedLossIsCountedOnce: the state before a loss has been copied off the machine, and its local file cannot be read
-// any more. The kept state still shows this loss, so the uploader does not report the loss a second time, and has nothing
-// left to upload.
+// TestCopiedLossIsCountedOnce: the state before a loss is kept on this machine and has been copied off it. Then the local
+// file becomes unreadable. capture still knows the loss from the kept state, so the uploader does not report it a second
+// time because of the copy, and has nothing left to upload.
 func TestCopiedLossIsCountedOnce(t *testing.T) {
 	t.Parallel()
 	db := pgserver.Database(t)

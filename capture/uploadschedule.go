@@ -98,7 +98,7 @@ func (s *uploadSchedule) isUploadDue(now time.Time) bool {
 	return ok && !now.Before(at) && !now.Before(s.rested())
 }
 
-// isProofDue reports whether it is time to read a state back: the first state of a run at once, then one state a day.
+// isProofDue reports whether it is time to read a state back: the first state of a run immediately, then one state a day.
 func (s *uploadSchedule) isProofDue(now time.Time) bool {
 	if s.uploaded.IsZero() || now.Before(s.rested()) && !s.prove || now.Before(s.retryAt) {
 		return false

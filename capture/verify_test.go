@@ -21,8 +21,8 @@ import (
 	"capture/snapshot"
 )
 
-// TestDifferencesAreRepaired: a difference that the regular comparison finds is logged, and repaired by a new copy. The next
-// comparison ends the condition.
+// TestDifferencesAreRepaired: if the regular comparison finds a difference, capture logs it and copies the table again. The
+// next comparison finds no difference and ends the condition "difference".
 func TestDifferencesAreRepaired(t *testing.T) {
 	t.Parallel()
 	url := pgserver.Database(t)

@@ -140,9 +140,9 @@ var identityDamage = []struct {
 	{"another table in the publication", identityTable, "logical", "CREATE TABLE old_votes (vote_id int, comment text); INSERT INTO old_votes VALUES (1, 'a'); ALTER PUBLICATION capture_votes ADD TABLE old_votes", 13},
 }
 
-// TestLostIdentityWithdrawsPublication: if a table loses its replica identity, the application's UPDATE and DELETE work again
-// within seconds. This is true for every cause and every source, in combination with other problems, while capture runs and
-// when it starts.
+// TestLostIdentityWithdrawsPublication: after each kind of identityDamage, capture withdraws its publication, so the
+// application's UPDATE and DELETE work again. This is true if capture runs when the damage happens, and if it starts
+// afterwards.
 func TestLostIdentityWithdrawsPublication(t *testing.T) {
 	if testing.Short() {
 		t.Skip("waits for regular checks")

@@ -42,7 +42,7 @@ func (c copyConfig) location() (*remote.Location, error) {
 const commandPatience = 20 * time.Second
 
 // fetchState downloads a state to a temporary folder. The URL and --at select the state. fetchState sets File to the path of
-// the state's data, and prints which state was selected. remove removes the folder.
+// the state's data, and prints which state was selected. The returned function remove deletes the folder.
 func (c *fileConfig) fetchState(ctx context.Context, std streams, command string) (remove func(), err error) {
 	remove = func() {}
 	place, name := splitStateURL(c.File)
@@ -150,11 +150,10 @@ func (c *fileConfig) selectAt(l *remote.Location, clusters []remote.Cluster) (be
 	return best, states, nil
 }
 
-// noteLoss prints a note if a loss that nobody has acknowledged precedes the newest state, which the parameter newest holds.
-// The note contains the value of --at that selects the state before the loss. If that state is damaged, the command would
-// refuse it, so the note refers to the documentation instead. noteLoss ignores a loss if the newest state equals the state
-// before the loss. In this case, the rows are back, or the machine was lost before it uploaded a state without the lost
-// rows.
+// noteLoss prints a note if the newest state follows a loss that nobody has acknowledged. The note contains the value of
+// --at that selects the state before the loss. If that state is damaged, the command would refuse it, so the note refers to
+// the documentation instead. noteLoss ignores a loss if the newest state equals the state before the loss. In this case, the
+// rows are back, or the machine was lost before it uploaded a state without the lost rows.
 func noteLoss(ctx context.Context, std streams, command string, l *remote.Location, newest remote.State, all []remote.State) {
 	open := slices.DeleteFunc(slices.Clone(all), func(s remote.State) bool {
 		return !s.Loss || s.Acknowledged || s.Time.After(newest.Time) || s.URL == newest.URL
@@ -231,8 +230,7 @@ func (s *copiedState) damaged() string {
 	return ""
 }
 
-// lossText returns a description of the loss because of which the state was kept, or "" if the state was kept for another
-// reason.
+// lossText returns a description of the loss that made capture keep the state, or "" if it was kept for another reason.
 func (s *copiedState) lossText() string {
 	switch {
 	case !s.Loss:

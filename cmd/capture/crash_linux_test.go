@@ -10,9 +10,9 @@ import (
 	"testing"
 )
 
-// TestUnitRestartsAfterCrash checks that systemd starts capture again after a crash. After an unrecovered panic, Go's
-// runtime ends the process with an exit code of its own. SIGQUIT makes the runtime exit with the same code. No unit file may
-// exclude this code from restarts.
+// TestUnitRestartsAfterCrash checks that systemd starts capture again after an unrecovered panic, which makes Go's runtime
+// end the process with an exit code of its own. The test gets this code by SIGQUIT, after which the runtime exits with the
+// same code. No unit file may exclude this code from restarts.
 func TestUnitRestartsAfterCrash(t *testing.T) {
 	t.Parallel()
 	d := start(t, "postgres://capture@127.0.0.1:1/app")

@@ -281,8 +281,9 @@ func TestSlowVolume(t *testing.T) {
 	eventually(t, "the file holds the table", d.holds(url))
 }
 
-// TestLogVolumes checks that a log volume that is full, read-only or failing stops nothing. The file follows the table, /readyz
-// answers 200 with the reason in its checks, stderr has the log lines, and the log files continue when the volume recovers.
+// TestLogVolumes checks that capture continues if the volume of its logs is full, read-only or failing. The file follows the
+// table, /readyz answers 200 with the reason in its checks, stderr has the log lines, and the log files continue when the
+// volume recovers.
 func TestLogVolumes(t *testing.T) {
 	if testing.Short() {
 		t.Skip("waits for retries after many faults")
