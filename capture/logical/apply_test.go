@@ -175,9 +175,9 @@ func record(t *testing.T, url string, f func()) (messages [][]byte) {
 	}
 }
 
-// applyAll applies the messages in input. The first byte of input decides whether the key is deferrable. In the rest of
-// input, each message follows its length, a number of 4 bytes. applyAll checks that committed rows are JSON, and that no
-// message is accepted without its last byte.
+// applyAll applies the messages in input. The first byte of input decides whether the key is deferrable. Then come the
+// messages, each after its length as a number of 4 bytes. applyAll checks that committed rows are JSON, and that no message
+// is accepted without its last byte.
 func applyAll(t *testing.T, input []byte) (*snapshot.Table, error) {
 	t.Helper()
 	if len(input) == 0 {

@@ -24,9 +24,9 @@ import (
 )
 
 // BenchmarkStream measures how fast capture applies changes that already wait in its slot. For comparison, pg_recvlogical
-// reads the same changes and discards them. pg_recvlogical uses the output plugin pgoutput, as capture does. If the server
-// has wal2json and decoderbufs, pg_recvlogical also uses these plugins. Followers, which are programs that use other
-// libraries, also read the changes, if they can be installed. CAPTURE_BENCH_ROWS sets the number of votes.
+// reads the same changes and discards them: with the output plugin pgoutput, as capture does, and with wal2json and
+// decoderbufs if the server has them. Programs that use other libraries (followers) also read the changes, if these programs
+// can be installed. CAPTURE_BENCH_ROWS sets the number of votes.
 func BenchmarkStream(b *testing.B) {
 	rows, err := strconv.Atoi(cmp.Or(os.Getenv("CAPTURE_BENCH_ROWS"), "100000"))
 	if err != nil {
@@ -136,8 +136,8 @@ func drain(b *testing.B, s *Source, t *snapshot.Table, encoder *rowjson.Encoder,
 	return took, after.Mallocs - before.Mallocs
 }
 
-// foreign maps each peer that is a program to the output plugin that the program uses. Every other peer is the name of an
-// output plugin, which pg_recvlogical uses.
+// foreign maps each peer that is a program to the output plugin of its slot. Any other peer is itself the name of an output
+// plugin, and pg_recvlogical reads its slot.
 var foreign = map[string]string{"node": "pgoutput", "go-pq-cdc": "pgoutput", "pgstream": "wal2json", "conduit": "pgoutput"}
 
 // bareSlots creates a slot with pgoutput for pg_recvlogical, and a slot for each peer whose output plugin the server has. It

@@ -37,8 +37,8 @@ func (s *Source) copyTable(ctx context.Context, t *snapshot.Table, start slotSna
 	if err != nil {
 		return nil, err
 	}
-	// Everything that a slot's snapshot shows is durable, because the server builds this snapshot only from flushed WAL. A
-	// crash of the server therefore cannot invalidate the horizon.
+	// The server builds a slot's snapshot only from flushed WAL, so everything that t now contains is durable. A crash of the
+	// server therefore cannot invalidate the horizon.
 	t.SetHorizon(horizon)
 	s.horizons.start(horizon)
 	s.standby.setAppliedLSN(start.lsn)
@@ -46,12 +46,12 @@ func (s *Source) copyTable(ctx context.Context, t *snapshot.Table, start slotSna
 	return encoder, nil
 }
 
-// importSnapshot begins a transaction on conn that uses the slot's snapshot. The exported snapshot ends with the next command
-// on the replication connection, so importSnapshot uses the replication connection only after the import.
+// importSnapshot begins a transaction on conn that uses the slot's snapshot. The exported snapshot ends with the next
+// command on the replication connection, so importSnapshot uses the replication connection only after the import.
 //
-// importSnapshot then begins a transaction on the replication connection, where slot.create has set a timeout for an idle
-// transaction. The slotKeeper pings this connection. If this process freezes during the copy, the pings stop. The server then
-// ends the connection and drops the slot.
+// importSnapshot then begins a transaction on the replication connection, for which slot.create has set a timeout of idle
+// transactions. The slotKeeper pings this connection in time. If this process freezes during the copy, the pings stop. The
+// server then ends the connection and drops the slot.
 func (s *Source) importSnapshot(ctx context.Context, conn *pgx.Conn, start slotSnapshot) error {
 	err := s.queries.Reads().WithIdleTimeout(ctx, s.env.Timeouts.Idle, func(ctx context.Context) error {
 		return tablecopy.ImportSnapshot(ctx, s.env, conn, s.table, start.name)

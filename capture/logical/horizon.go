@@ -89,10 +89,10 @@ func (s *Source) proposeHorizon(ctx context.Context, conn *pgx.Conn) error {
 }
 
 // advanceHorizon moves the horizon past all transactions that have ended, if the server answers within Timeouts.Stop. stream
-// calls it when capture stops. Otherwise, the horizon could be older than a change of many rows just before the stop, and
-// the next run would transfer these rows again.
+// calls it when capture stops. Without this call, the horizon could be older than a change of many rows just before the
+// stop, and the next run would transfer these rows again.
 //
-// If the answer to the last regular check is overdue, the server probably hangs. advanceHorizon then returns at once.
+// If the answer to the last regular check is overdue, the server probably hangs. advanceHorizon then returns immediately.
 func (s *Source) advanceHorizon(ctx context.Context) error {
 	if time.Since(s.queries.LastRead()) > s.env.Timeouts.Check+s.env.Timeouts.Stop {
 		return nil

@@ -58,8 +58,8 @@ func (s *Source) createSlotOrPlainRead(ctx context.Context, t *snapshot.Table, o
 	}()
 	p := &plainReads{Source: s, dst: t, origin: origin, next: time.Now().Add(slotPatience + 4*s.roundTrip)}
 	if v := t.View(); v != nil && v.Horizon() != nil {
-		// The rows in memory can be resynced, so the first plain read can wait. After a plain read, no resync is possible, so
-		// the whole table would be copied twice: by the plain read, and from the slot's snapshot.
+		// The rows in memory can be resynced from the slot's snapshot, so the first plain read waits. A plain read would make this
+		// resync impossible. The whole table would then be copied twice: by the plain read, and from the slot's snapshot.
 		p.first = time.Now().Add(plainReadInterval)
 	}
 	tick := time.NewTicker(tablecopy.WatchdogInterval)
@@ -140,8 +140,8 @@ func (p *plainReads) reportBlocked(ctx context.Context) {
 	}
 }
 
-// currentLSN returns a WAL position after everything that the last plain read has shown, or the highest possible position if
-// the server does not answer. The file must never go back to an older state, so a slot that starts before this position
+// currentLSN returns a WAL position after every change that the last plain read contains, or the highest possible position
+// if the server does not answer. The file must never go back to an older state, so a slot that starts before this position
 // cannot be used.
 func (p *plainReads) currentLSN(ctx context.Context) (lsn pglogrepl.LSN) {
 	err := p.queries.Do(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {

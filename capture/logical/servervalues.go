@@ -38,8 +38,8 @@ func newServerValues(ctx context.Context, queries *postgres.QueryConn, table *po
 	return v
 }
 
-// encode returns to_json of a column's value. The parameter text is the text form of the value. The stream sets the field
-// Server of its rowjson.Encoder to encode.
+// encode returns the JSON of a column's value, which the server computes by to_json. The parameter text is the text form of
+// the value. encode is the function Server of the rowjson.Encoder for the stream.
 func (v *serverValues) encode(column int, text []byte) (answer []byte, err error) {
 	c := &v.shape.Columns[column]
 	types := []uint32{c.TypeOID} // the type's name instead of its OID would require USAGE on the type's schema

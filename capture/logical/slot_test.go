@@ -28,8 +28,8 @@ func TestSlotOfKilledClient(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(proxy.Close)
-	// The server tests the connection 2.5 s after slot.create has set the interval of these tests. The request to create the
-	// slot must arrive within this time, even on a busy machine, because the server does not test an idle session.
+	// slot.create sets the interval at which the server tests the connection, here 2.5 s. The request to create the slot must
+	// arrive before the first test, even on a busy machine, because the server does not test an idle session.
 	source := slotSource(t, proxy.URL("postgres"), 30*time.Second)
 	created := make(chan error, 1)
 	go func() {

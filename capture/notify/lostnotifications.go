@@ -136,8 +136,8 @@ func (s *Source) checkTriggers(ctx context.Context, q postgres.Querier) error {
 	return err
 }
 
-// checkNotifications returns an error if the triggers do not notify all changes. If they may have dropped notifications, it
-// turns b into a full read.
+// checkNotifications returns an error if the triggers are missing or not as capture creates them. If the triggers may have
+// dropped notifications, it turns b into a full read.
 func (s *Source) checkNotifications(ctx context.Context, tx pgx.Tx, b *keyBatch) error {
 	if err := s.checkTriggers(ctx, tx); err != nil {
 		return err

@@ -123,8 +123,8 @@ func TestReadSkipsOnlyUnchangedTables(t *testing.T) {
 	r.want("a truncation", "copy")
 	r.want("nothing, at the end", "snapshot")
 
-	// After a crash, the server may assign the same transaction IDs again. Therefore, the next read must fail, so that no text
-	// from before the crash is compared.
+	// After a crash, the server may assign the same transaction IDs again, so its snapshot may look unchanged although the rows
+	// have changed. Therefore, the first read after the crash must fail instead of comparing the snapshots.
 	second.MustExec("INSERT INTO votes (comment) VALUES ('before the crash')")
 	r.next()
 	s.Kill()

@@ -28,9 +28,8 @@ type relationSize struct {
 	tidRangeScan bool  // whether several connections can share the table by ranges of its pages
 }
 
-// loadRelationSize queries the size of the table and its number of pages. The transaction of conn sees only rows on these
-// pages. All these rows were there when the transaction took its snapshot, and the transaction's lock prevents a rewrite
-// that would move them.
+// loadRelationSize queries the size of the table and its number of pages. These pages hold all rows that the transaction of
+// conn sees. Later pages can hold only newer rows, and the transaction's lock prevents a rewrite that would move rows there.
 //
 // PostgreSQL 14 and later can read a range of pages by a TID Range Scan, but only in heap tables. A standby is always read
 // over one connection.

@@ -92,9 +92,9 @@ func (d *copyDecoder) takeBatch() error {
 	}
 }
 
-// keepPartial stores the rest of the input, which has not been decoded, in d.partial. For a large row, it first allocates
-// memory for the whole row, but at most firstPartialBytes, and later doubles the memory if needed. After a large row, it
-// releases this memory.
+// keepPartial stores the part of the input that has not been decoded in d.partial. For a large row, it allocates memory for
+// the whole row, but at first at most firstPartialBytes. If that is not enough, it doubles the memory later. After a large
+// row, it releases this memory.
 func (d *copyDecoder) keepPartial(input []byte, decoded int) error {
 	rest := input[decoded:]
 	if d.need <= cap(d.partial) && (cap(d.partial) <= 4*batchBytes || len(rest) > batchBytes || d.need > batchBytes) {
@@ -118,9 +118,9 @@ const (
 	firstPartialBytes = 64 << 20 // largest first allocation for a partial row, in bytes
 )
 
-// awaitTurn is called before a connection reads a large row. If memory is limited, it waits for the connection's turn, so that
-// only one connection at a time holds a large row. It then waits until all batches of the connection are free, because all
-// earlier rows of the connection are then in the Table.
+// awaitTurn is called before a connection reads a large row. If memory is limited, it waits for the connection's turn, so
+// that only one connection at a time holds a large row. It then waits until all batches of the connection are free. All
+// earlier rows of the connection are then in the Table, and none of them waits in memory next to the large row.
 func (d *copyDecoder) awaitTurn() error {
 	if !d.takesTurns {
 		return nil

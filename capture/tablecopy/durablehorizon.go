@@ -29,9 +29,10 @@ const (
 	longestConfirm      = time.Second // longest wait for a confirmation before another read
 )
 
-// Update brings t to the state of the table that the transaction opened by Begin sees, and commits it as t's next View. It
-// transfers only what has changed if the horizon of t's rows is valid, and copies the whole table otherwise. It logs the cause
-// of the read. position is the View's WAL position, or 0 if it is unknown. The View has no horizon until Confirm has set it.
+// Update brings t to the state of the table that the transaction opened by Begin sees, and commits it as t's next View. If
+// the horizon of t's rows cannot be used, or if a copy is faster, it copies the whole table. Otherwise, it transfers only
+// what has changed. cause is the cause of the read, for the log. position is the View's WAL position, or 0 if it is unknown.
+// The View has no horizon until Confirm has set it.
 func (r *Reader) Update(ctx context.Context, t *snapshot.Table, cause string, position pglogrepl.LSN) error {
 	if err := r.awaitConfirmed(ctx, t, longestConfirm); err != nil {
 		return err
@@ -62,7 +63,8 @@ func (r *Reader) ConfirmDue() <-chan time.Time {
 	return time.After(time.Until(r.confirmAt))
 }
 
-// Confirm sets the horizon of t's rows if they are durable on the server. The end of ctx does not interrupt it at once.
+// Confirm sets the horizon of t's rows if they are durable on the server. If ctx ends, Confirm may continue for up to
+// Timeouts.Stop; see Outlast.
 func (r *Reader) Confirm(ctx context.Context, t *snapshot.Table) error {
 	return r.Outlast(ctx, func(ctx context.Context) error { return r.confirm(ctx, t) })
 }
@@ -148,9 +150,9 @@ func loadDurableLSN(ctx context.Context, conn *pgx.Conn) (pglogrepl.LSN, error) 
 	return pglogrepl.ParseLSN(text)
 }
 
-// commitRows commits rows that were read by their keys. position is a WAL position after everything that these rows show. The
-// new horizon keeps the transaction ID of the last read of the whole table, because capture may have missed a change since that
-// read. This horizon is valid for the new state, too, once the new state is durable.
+// commitRows commits rows that were read by their keys. position is a WAL position after everything that these rows show.
+// The new horizon keeps the transaction ID of the last read of the whole table. The next resync thus also transfers changes
+// since that read which capture may have missed. The new horizon is set once the rows are durable.
 func (r *Reader) commitRows(ctx context.Context, t *snapshot.Table, position pglogrepl.LSN) error {
 	t.SetHorizon(nil) // before Commit, because the new View must not have a horizon that is not confirmed
 	r.setUnconfirmed(nil)

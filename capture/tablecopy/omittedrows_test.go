@@ -12,8 +12,7 @@ import (
 )
 
 // TestCopySkipsLargeRows decodes a copy with rows of many sizes, in pieces of many sizes. The decoder must omit each row
-// that is too large, and must report its key and size, whichever column is large. It must not hold a too large row in
-// memory.
+// that is too large, and must report its key and size, whichever column is large. It must not hold such a row in memory.
 func TestCopySkipsLargeRows(t *testing.T) {
 	const maxRow = 600 << 10
 	text := rowjson.Type{OID: 25}
