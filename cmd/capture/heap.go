@@ -19,8 +19,8 @@ const (
 )
 
 // tuneHeap sets the runtime's memory limit. Then, until ctx ends, it limits the garbage in the heap and returns free memory
-// to the system. If an operator has set GOGC, tuneHeap only sets the memory limit. tuneHeap lowers an operator's GOMEMLIMIT
-// only if --memory is set. memoryLimit is --memory in bytes, or 0 for auto.
+// to the system. If an operator has set GOGC, tuneHeap only sets the memory limit. memoryLimit is --memory in bytes, or 0
+// for auto.
 func tuneHeap(ctx context.Context, memoryLimit int64) error {
 	limitHeap(memoryLimit)
 	if os.Getenv("GOGC") != "" {
@@ -51,10 +51,10 @@ func tuneHeap(ctx context.Context, memoryLimit int64) error {
 	}
 }
 
-// limitHeap lowers the runtime's memory limit to nine tenths of --memory or of the control group's limit, whichever is
-// lower. The runtime itself knows neither of these two limits. If memoryLimit is 0, limitHeap leaves an operator's
-// GOMEMLIMIT unchanged. Close to its limit, the runtime collects garbage more often. Without a limit, the heap could grow
-// until the kernel kills the process.
+// limitHeap lowers the runtime's memory limit to nine tenths of the lowest of three limits: --memory, the control group's
+// limit, and an operator's GOMEMLIMIT. The runtime itself knows only GOMEMLIMIT. If memoryLimit is 0, limitHeap leaves an
+// operator's GOMEMLIMIT unchanged. Close to its limit, the runtime collects garbage more often. Without a limit, the heap
+// could grow until the kernel kills the process.
 func limitHeap(memoryLimit int64) {
 	limit := cgroup.MemoryLimit()
 	if memoryLimit > 0 {

@@ -13,8 +13,8 @@ import (
 	"capture/store/manifest"
 )
 
-// keepState creates a kept state of feedback.json in dir. The state has the content of feedback.json, and its time is stamp.
-// If loss is not nil, the state is marked as the state before this loss.
+// keepState adds a kept state to dir: a compressed copy of dir's feedback.json, and its manifest. stamp is the state's time.
+// If loss is not nil, the manifest and the file names mark the state as the one from before this loss.
 func keepState(t *testing.T, dir, stamp string, loss *manifest.Loss) (path string) {
 	t.Helper()
 	path = filepath.Join(dir, "feedback.json")

@@ -8,9 +8,10 @@ import (
 	"capture/store/kept"
 )
 
-// noteKeptLosses prints notes about the newest losses that precede the file and that nobody has acknowledged. It also prints
-// the number of older losses that it does not show. Each note tells how to restore the state before the loss. If the folder
-// cannot be read, noteKeptLosses prints the reason, and the command continues: the file may be the best data that is left.
+// noteKeptLosses warns if the file was written after a loss that nobody has acknowledged. For each of the newest such
+// losses, it prints a note that tells how to restore the state before the loss. It also prints how many older losses it does
+// not show. If the folder cannot be read, noteKeptLosses prints the reason, and the command continues: the file may be the
+// best data that is left.
 func (c *fileConfig) noteKeptLosses(std streams, command string) {
 	if info, err := os.Stat(c.File); c.File == "-" || err != nil || !info.Mode().IsRegular() {
 		return // the command itself reports a file that it cannot read

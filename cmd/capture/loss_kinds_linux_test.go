@@ -24,7 +24,8 @@ type lossKind struct {
 	args  []string                  // flags of the daemon
 }
 
-// lossKinds returns all kinds of losses. After each loss, capture must have kept the rows from before the last step.
+// lossKinds returns all kinds of losses. Whatever the kind, capture must keep the content that the file had before the last
+// step.
 func lossKinds(t *testing.T) []lossKind {
 	cluster := sync.OnceValue(func() *pgserver.Server { return pgserver.ForTest(t, pgserver.Options{}) })
 	var databases atomic.Int32
@@ -53,8 +54,9 @@ func lossKinds(t *testing.T) []lossKind {
 	}
 }
 
-// suits reports whether this kind of loss is possible with the source. `capture snapshot` runs only before and after rows
-// are lost. So the source "snapshot" has no connection to cut and no daemon to stop.
+// suits reports whether this kind of loss can happen with the source. The source "snapshot" has no daemon: `capture
+// snapshot` runs once before the loss and once after it. So there is no connection to cut during the loss, and no daemon to
+// stop.
 func (k *lossKind) suits(source string) bool {
 	return source != "snapshot" || !k.cut && !(k.away && k.other == nil)
 }

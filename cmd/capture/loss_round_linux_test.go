@@ -202,7 +202,8 @@ func (r *lossRound) change(i int) {
 	}
 }
 
-// await waits until the daemon is killed, or until the file equals the table and all kept states are compressed.
+// await waits until the daemon is killed, or until the file equals the table and all kept states are compressed. If r.first
+// is set, it does not wait for kept states, because the first step alone is not a loss.
 func (r *lossRound) await(d *daemon) {
 	isDone := d.holds(r.url)
 	eventually(r.t, "the daemon is killed, or has compressed the state", func() bool {

@@ -12,10 +12,10 @@ import (
 	"capture/store/manifest"
 )
 
-// TestMemoryOfLargeVotes gives a daemon little memory, and a table with more rows than fit into this memory. It also inserts
-// and updates very large votes. Some of them do not even fit alone. Most of the large votes consist of control characters,
-// each of which takes six bytes in JSON. The process must stay alive and within its memory limit, and count the votes that
-// do not fit. CAPTURE_TEST_MEMORY=1 tries more limits.
+// TestMemoryOfLargeVotes checks that a daemon with little memory stays alive, stays within its memory limit, and counts the
+// votes that do not fit. The table has more rows than fit into this memory. The test also inserts and updates very large
+// votes, some of which are too large to fit even alone. Most of the large votes consist of control characters, each of which
+// takes six bytes in JSON. CAPTURE_TEST_MEMORY=1 tries more limits.
 func TestMemoryOfLargeVotes(t *testing.T) {
 	if testing.Short() {
 		t.Skip("captures very large votes")

@@ -42,8 +42,9 @@ func (c setupCmd) Run(ctx context.Context, std streams) error {
 		options := postgres.SetupOptions{Source: string(c.Source), Role: c.Role, Complete: c.Print}
 		statements, err := postgres.SetupSQL(ctx, conn, table, options)
 		if p := (*postgres.Problem)(nil); errors.As(err, &p) && c.Print && c.Source == "auto" {
-			// Whoever runs the printed SQL can also change settings that logical replication needs, such as wal_level. So
-			// setup prints the SQL for logical replication, after a comment that names what is missing.
+			// Logical replication is not possible now. But whoever runs the printed SQL can also change settings that
+			// logical replication needs, such as wal_level. So setup prints the SQL for logical replication, after a comment
+			// that names what is missing.
 			options.Source = "logical"
 			if later, laterErr := postgres.SetupSQL(ctx, conn, table, options); laterErr == nil {
 				fmt.Fprintf(std.out, "-- %s\n", strings.ReplaceAll(foreign.Lines(err.Error()), "\n", "\n-- "))

@@ -103,8 +103,8 @@ func TestSnapshotNamesRestoreCommand(t *testing.T) {
 	}
 }
 
-// TestSnapshotNamesUnreadableState checks the message of capture snapshot about a state before a loss that could not be read
-// completely. capture does not compress this state, so the message names the uncompressed file.
+// TestSnapshotNamesUnreadableState checks the message that `capture snapshot` prints after a loss if the state before the
+// loss could not be read completely. capture does not compress such a state, so the message names the uncompressed file.
 func TestSnapshotNamesUnreadableState(t *testing.T) {
 	t.Parallel()
 	url, dir := exported(t, 60)

@@ -187,7 +187,8 @@ func TestFailingChecks(t *testing.T) {
 	}
 }
 
-// TestStatusWatchErrors checks that stdout contains only the daemon's answers with --watch --json. Errors go to stderr.
+// TestStatusWatchErrors checks that errors go to stderr with --watch --json. stdout is only for the daemon's answers. It
+// stays empty here, because no daemon runs.
 func TestStatusWatchErrors(t *testing.T) {
 	t.Parallel()
 	var out, errs strings.Builder

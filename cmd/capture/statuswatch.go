@@ -49,9 +49,10 @@ func (c statusCmd) watch(ctx context.Context, path string, std streams) error {
 	}
 }
 
-// replaceScreen adds escape sequences to the text, so that the text replaces the content of the terminal. The text begins in
-// the upper left corner. The sequences erase the rest of each line and the lines below the text, but only after the text is
-// written there. Therefore, the screen does not flicker.
+// replaceScreen adds escape sequences to the text, so that the text replaces the content of the terminal, from the upper
+// left corner. The text first overwrites the old content. Only then do the sequences erase what is left of it: the rest of
+// each line, and the lines below the text. If the sequences erased the screen first, it would be empty for a moment and
+// flicker.
 func replaceScreen(text string) string {
 	return "\x1b[H" + strings.ReplaceAll(text, "\n", "\x1b[K\n") + "\x1b[J"
 }

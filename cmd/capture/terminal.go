@@ -56,7 +56,8 @@ func (s screen) height(text string) int {
 	return lines
 }
 
-// clip returns the first lines of a text that fit on the screen together with an empty line, but at least one line of the text.
+// clip returns as many of the text's first lines as fit on the screen, but at least one line. It leaves one line of the
+// screen empty.
 func (s screen) clip(text string) string {
 	for s.lines > 0 && s.height(text) >= s.lines {
 		end := strings.LastIndexByte(strings.TrimSuffix(text, "\n"), '\n')
