@@ -21,8 +21,8 @@ func unitSettings(text string) []string {
 	return settings
 }
 
-// TestTemplateUnitEqualsTheUnit checks that the template unit has the same settings as capture.service, which includes the
-// hardening. Only the description and the paths differ, so that two instances share no path.
+// TestTemplateUnitEqualsTheUnit checks that the template unit has all settings of capture.service, including those that
+// harden it. Only the description and the paths differ, so that two instances share no path.
 func TestTemplateUnitEqualsTheUnit(t *testing.T) {
 	paths := strings.NewReplacer(
 		"a Postgres table", "a Postgres table (%i)", "/etc/capture/", "/etc/capture/%i/", "/var/lib/capture", "/var/lib/capture-%i",
@@ -37,8 +37,8 @@ func TestTemplateUnitEqualsTheUnit(t *testing.T) {
 	}
 }
 
-// composeConfig returns the services of the configuration into which Docker Compose merges the files. It skips the test if
-// Compose is not installed.
+// composeConfig lets Docker Compose merge the files into one configuration, and returns the services in it. It skips the
+// test if Compose is not installed.
 func composeConfig(t *testing.T, env []string, files ...string) map[string]map[string]any {
 	t.Helper()
 	if err := exec.Command("docker", "compose", "version").Run(); err != nil {

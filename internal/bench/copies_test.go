@@ -49,8 +49,8 @@ func benchmarkCopyCost(b *testing.B) {
 			}
 			return quantile(took, 0.5)
 		},
-		// stream-rows/s is the number of changed rows per second. After each of five transactions that change a tenth of the
-		// rows, the benchmark waits until the file is durable.
+		// stream-rows/s is the number of changed rows per second. Five transactions each change a tenth of the rows. After
+		// each of them, the benchmark waits until the file is durable.
 		"stream-rows/s": func(d *daemon) float64 {
 			const times = 5
 			begun := time.Now()

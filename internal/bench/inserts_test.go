@@ -16,9 +16,10 @@ import (
 )
 
 // BenchmarkInserts measures how much a follower of the table slows the application. 8 pgbench clients insert votes of 3 kB
-// as fast as they can, with one vote per transaction. They run first without a follower, then with pg_recvlogical, then with
-// the source logical and, only if commits are synchronous, with the source notify. pg_recvlogical discards what it reads, so
-// its cost is the minimum for any follower by logical replication. Everything runs on the same machine.
+// as fast as they can, with one vote per transaction. They run first without a follower, then with pg_recvlogical, and then
+// with capture, which uses the source "logical". If commits are synchronous, they also run with capture's source "notify".
+// pg_recvlogical discards what it reads, so its cost is the minimum for any follower by logical replication. Everything runs
+// on the same machine.
 func BenchmarkInserts(b *testing.B) {
 	s, err := server()
 	if err != nil {

@@ -2,9 +2,9 @@
 // `make bench` runs it.
 //
 // The benchmarks are Go benchmarks. Most are in this folder: they run capture as a process, and start a Postgres server for
-// it. The benchmark of the stream is in the package capture/logical, because it starts with a slot that has changes to send.
-// Each benchmark runs several times. Each run measures capture and its baseline in turn, so a change of the machine's speed
-// affects both.
+// it. The benchmark of the stream is in the package capture/logical. It uses the package's internals to let changes pile up
+// in a slot before capture reads them. Each benchmark runs several times. Each run measures capture and its baseline in
+// turn, so a change of the machine's speed affects both.
 package main
 
 import (

@@ -31,8 +31,9 @@ func BenchmarkMemory(b *testing.B) {
 		report := func(name string, kB int64) { b.ReportMetric(float64(kB)*1024/float64(f.Bytes), name+"/file") }
 		report("copied", d.memoryKB("VmRSS"))
 		report("peak-of-copy", d.memoryKB("VmHWM"))
-		// updateRows updates rows for the duration span, with 100 rows per statement and one statement per pause. It returns
-		// the number of updated rows and the peak memory in kB.
+		// updateRows runs UPDATE statements of 100 rows each until the duration span has passed. A statement begins every
+		// pause, or right after the previous one if pause is 0. updateRows returns the number of updated rows and the peak
+		// memory in kB.
 		updateRows := func(pause time.Duration) (changed int, peak int64) {
 			for begun := time.Now(); time.Since(begun) < span; changed += 100 {
 				time.Sleep(time.Until(begun.Add(time.Duration(changed/100) * pause)))

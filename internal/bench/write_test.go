@@ -50,9 +50,9 @@ func BenchmarkWholeWrite(b *testing.B) {
 	b.ReportMetric(float64(view.Bytes()), "file-bytes")
 }
 
-// BenchmarkOneChange measures the Write after a change of one row, in a small and a large table. The daemon logs the duration
-// of the Write. The first change after the start affects a random row. Later changes affect the newest row, which is at the end
-// of the file, and then random rows.
+// BenchmarkOneChange measures the Write after a change of one row, in a small and a large table. The daemon logs the
+// duration of the Write. The benchmark reports three kinds of changes separately: the first change after the start, which
+// affects a random row, changes of the newest row, which is at the end of the file, and later changes of random rows.
 func BenchmarkOneChange(b *testing.B) {
 	for name, n := range map[string]int{"small": 1000, "large": tableRows(b)} {
 		b.Run(name, func(b *testing.B) {

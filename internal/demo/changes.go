@@ -129,8 +129,8 @@ func (a *application) deleteVote(ctx context.Context) (Change, error) {
 	return committed(c), err
 }
 
-// committed compacts the row of a change and sets the time of the commit. The change has been committed, because each
-// statement is a transaction of its own.
+// committed compacts the row of a change, and sets the time of the commit to the current time. The change is already
+// committed, because each statement is a transaction of its own.
 func committed(c Change) Change {
 	c.row = string(compactJSON([]byte(c.row)))
 	c.Committed = time.Now()

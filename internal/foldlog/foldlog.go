@@ -1,9 +1,9 @@
 // Package foldlog logs events that callers can cause any number of times. Log files are rotated, so without a limit a caller
 // could push all earlier lines out of the log.
 //
-// While events are few, each event gets its own line. When there are more, all events within a second share a line, which has
-// their number and the addresses of up to ten callers. Every event is therefore counted, and there are at most [Burst] lines
-// plus one per second.
+// While events are few, each event gets its own line. When there are more, all events within a second share a line, which
+// contains the number of these events and the addresses of up to ten callers. So the log counts every event, but has at most
+// [Burst] lines plus one per second.
 package foldlog
 
 import (

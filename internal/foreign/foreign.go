@@ -12,9 +12,9 @@ import (
 // MaxBytes is the maximum length in bytes of a text that Text returns.
 const MaxBytes = 1 << 10
 
-// Text returns s in a form that is safe to display. Escapes as in Go, such as \n, \x1b and \u202e, replace control characters,
-// invalid UTF-8, and characters that change the direction of writing. If the result would be longer than MaxBytes, Text cuts
-// it off and appends an ellipsis.
+// Text returns s in a form that is safe to display. It replaces control characters, Unicode's line separators, invalid
+// UTF-8, and characters that change the direction of writing with Go escapes such as \n, \x1b and \u202e. If the result
+// would be longer than MaxBytes, Text cuts it off and appends an ellipsis.
 func Text(s string) string {
 	return escape(s, MaxBytes, false)
 }

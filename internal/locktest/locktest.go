@@ -11,7 +11,7 @@ import (
 	"capture/internal/postgres"
 )
 
-// Tracer is a tracer for the configuration of connections. It traces the statements of these connections.
+// Tracer traces the statements of connections. A test sets it as the field Tracer of the connections' configuration.
 type Tracer struct {
 	Locked  chan struct{} // closed when before has returned
 	Refused chan error    // receives the first error of a statement that did not get its lock in time, because another session holds a conflicting lock
@@ -21,8 +21,8 @@ type Tracer struct {
 	once   sync.Once
 }
 
-// New returns a Tracer that calls the function before once: just before a connection sends a statement that matches the
-// regular expression first.
+// New returns a Tracer that calls a function once, just before a connection sends a statement that matches a regular
+// expression. The parameter before is the function, and the parameter first is the regular expression.
 func New(first string, before func()) *Tracer {
 	return &Tracer{first: regexp.MustCompile(first), before: before, Locked: make(chan struct{}), Refused: make(chan error, 1)}
 }

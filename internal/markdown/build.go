@@ -8,8 +8,9 @@ import (
 	"github.com/yuin/goldmark/util"
 )
 
-// maxElements is the maximum nesting depth of elements, which include emphasis and links. Deeper elements are left out, and
-// only their text is kept. Links and code are exceptions: they stay elements at any depth.
+// maxElements is the maximum nesting depth of elements such as lists, paragraphs and emphasis. A deeper element is left out,
+// and only its content is kept. Links, code, horizontal rules and the rows of tables are exceptions: they stay elements at
+// any depth.
 const maxElements = 64
 
 // builder makes Nodes from goldmark's tree.

@@ -53,7 +53,7 @@ func NewParser(log hclog.Logger) *Parser {
 	return &Parser{log: log, turn: semaphore.NewWeighted(1), timeout: parseTimeout}
 }
 
-// Wait waits until the Parser has parsed the texts whose requests have already ended.
+// Wait waits until no text is being parsed. Parsing may take longer than the request that asked for it.
 func (p *Parser) Wait() { p.work.Wait() }
 
 // Parse returns the elements of a text. It returns ErrTooComplex for a text that it does not parse, and the context's error if

@@ -24,8 +24,8 @@ func (b *Bucket) withoutDelete(ctx context.Context, addr string) (map[string]str
 	add := exec.CommandContext(ctx, b.cmd.Path, "admin", "--access", b.key, "--secret", b.word, "--endpoint-url", "http://"+b.Addr,
 		"create-user", "--access", key, "--secret", secret, "--role", "user")
 	if out, err := add.CombinedOutput(); err != nil && ctx.Err() == nil {
-		// create-user also fails if another test has created the user. If list-users succeeds, the code assumes this reason,
-		// and only sets the policy.
+		// create-user also fails if the user exists already, because another test has created it. If list-users succeeds,
+		// assume that this was the reason, and only set the policy.
 		if list, lerr := exec.CommandContext(ctx, b.cmd.Path, "admin", "--access", b.key, "--secret", b.word,
 			"--endpoint-url", "http://"+b.Addr, "list-users").CombinedOutput(); lerr != nil {
 			return nil, fmt.Errorf("%w: %s; %s", err, out, list)

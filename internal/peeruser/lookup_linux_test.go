@@ -86,8 +86,8 @@ func connect(t *testing.T, l net.Listener, address string) (client *net.TCPConn,
 	return c.(*net.TCPConn), accept(t, l)
 }
 
-// lookupCaller looks up the caller as a server does: by the two addresses of the connection server, which the server has
-// accepted.
+// lookupCaller looks up the caller as a server does: by the remote and the local address of the connection that the server
+// has accepted.
 func lookupCaller(server net.Conn) (uint32, error) {
 	return Lookup(addrPort(server.RemoteAddr()), addrPort(server.LocalAddr()))
 }
