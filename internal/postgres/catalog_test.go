@@ -6,9 +6,9 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// TestCatalogAfterUnreadResult checks that a session can read the catalog after it failed to read a result of the batch that
-// prepares the catalog query. The server has prepared the statement, but capture does not learn that. So the session prepares a
-// second statement, and uses this statement from then on.
+// TestCatalogAfterUnreadResult lets the batch that prepares the catalog query fail: the server prepares the statement, but
+// capture cannot read an earlier result, so it does not learn that the statement exists. The test checks that the session
+// can still read the catalog. The session prepares a second statement for that, and uses it from then on.
 func TestCatalogAfterUnreadResult(t *testing.T) {
 	t.Parallel()
 	conn, _ := database(t, votesSQL)
@@ -40,8 +40,8 @@ func TestCatalogAfterUnreadResult(t *testing.T) {
 	}
 }
 
-// TestCatalogAfterFailedTransaction checks that a statement that was prepared in a failed transaction outlives the transaction,
-// and is not prepared again.
+// TestCatalogAfterFailedTransaction checks that a session can read the catalog again after the transaction that prepared the
+// catalog query has failed. A rollback does not remove a prepared statement.
 func TestCatalogAfterFailedTransaction(t *testing.T) {
 	t.Parallel()
 	conn, _ := database(t, votesSQL)

@@ -20,7 +20,8 @@ const (
 )
 
 // ApplyStatements runs statements in one transaction. Each statement waits only briefly for a lock, so the application never
-// waits long behind the statement. If a lock is not available, it tries again for up to a minute, or until ctx ends.
+// waits long behind the statement. If a statement does not get its lock, ApplyStatements runs all statements again later. It
+// gives up after a minute, or when ctx ends.
 func ApplyStatements(ctx context.Context, conn *pgx.Conn, statements []string) error {
 	if len(statements) == 0 {
 		return nil

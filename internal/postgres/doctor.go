@@ -117,9 +117,9 @@ func (d *doctor) checkConnection(ctx context.Context) bool {
 	return true
 }
 
-// unencryptedFinding returns the finding about a connection without TLS to the server at the address remote. The parameter
-// networks holds the networks of this machine. If the server is in one of these networks and the network is private, the
-// finding has the level OK, because often nobody else uses such a network, as with Docker Compose.
+// unencryptedFinding returns the finding about a connection without TLS. remote is the server's address, and networks holds
+// the networks of this machine. If the server is in one of these networks and the network is private, the finding has the
+// level OK, because often nobody else uses such a network, as with Docker Compose.
 func unencryptedFinding(remote net.Addr, networks []net.Addr) Finding {
 	const name, hint = "encryption", "set sslmode=verify-full and sslrootcert=… in --database-url"
 	tcp, ok := remote.(*net.TCPAddr)
@@ -190,7 +190,8 @@ func (d *doctor) checkServer(ctx context.Context) bool {
 	return true
 }
 
-// checkStandby adds a warning if the standby may cancel reads of the source poll so that it can replay WAL.
+// checkStandby adds a warning if the standby may cancel a read that holds up the replay of WAL. From a standby, capture
+// reads with the source "poll".
 func (d *doctor) checkStandby(ctx context.Context) {
 	var feedback, delay string
 	err := Pinned(d.conn).QueryRow(ctx, `SELECT pg_catalog.current_setting('hot_standby_feedback'),

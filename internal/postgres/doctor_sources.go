@@ -38,8 +38,9 @@ func (d *doctor) checkReplication(ctx context.Context) {
 	}
 }
 
-// checkWALLevel checks that logical decoding is possible. If the server enables it only while a slot exists, checkWALLevel also
-// checks that the end of capture's slot harms no standby.
+// checkWALLevel checks that logical decoding is possible. If the server enables it only while a logical slot exists, the end
+// of capture's slot can invalidate logical slots on standbys. In this case, checkWALLevel also checks that no standby is
+// connected.
 func (d *doctor) checkWALLevel(ctx context.Context) {
 	const name = "wal_level"
 	if d.srv.InRecovery { // for a standby, the finding "server" has the reason already
@@ -162,10 +163,11 @@ func (d *doctor) addPluginHint(ctx context.Context, f *Finding) {
 	f.Hint = d.provider.changeSetting("output_plugin_libraries", strings.Join(append(list, "pgoutput"), "', '"), false)
 }
 
-// checkExportedSnapshots adds a finding on whether the server has the fix for a bug: a program that reads with a new slot's
-// snapshot while a commit is in progress may undo that commit. capture waits for such commits on every server, but other
-// programs might not. Versions 15.20 and 19 have the fix. Versions 13.23, 14.23, 16.14, 17.10 and 18.4 lack it. We do not
-// know whether later minor releases have it.
+// checkExportedSnapshots adds a finding on whether the server has the fix for a bug. If a program reads a row with a new
+// slot's snapshot while the row's transaction is still committing, the read can mark the transaction as aborted in the row.
+// The commit is then lost for everybody (see awaitCommits in package logical). capture waits for such commits on every
+// server, but other programs might not. Versions 15.20 and 19 have the fix. Versions 13.23, 14.23, 16.14, 17.10 and 18.4
+// lack it. We do not know whether later minor releases have it.
 func (d *doctor) checkExportedSnapshots() {
 	const name = "exported snapshots"
 	if v := d.srv.VersionNum; v >= 190000 || v/10000 == 15 && v >= 150020 {
@@ -177,8 +179,9 @@ func (d *doctor) checkExportedSnapshots() {
 		fmt.Sprintf("if you run such programs, update to the newest minor release of PostgreSQL %d; 15.20 and 19 have the fix", d.srv.VersionNum/10000))
 }
 
-// checkLimits checks the server's limits on slots, WAL senders and retained WAL, and its wal_sender_timeout. It also lists
-// the statements that fail while capture is connected or a publication has the table.
+// checkLimits checks the server's limits on slots, WAL senders and retained WAL, and its wal_sender_timeout. It also adds
+// two notes: one lists the statements that Postgres refuses while capture is connected, the other those that it refuses
+// while the table is in a publication.
 func (d *doctor) checkLimits(ctx context.Context) {
 	for _, l := range []struct {
 		name, setting string
@@ -249,8 +252,8 @@ func (d *doctor) checkPublication(ctx context.Context) {
 	}
 }
 
-// checkTriggers checks the requirements of the source notify. If the triggers do not work but logical replication does,
-// nobody needs notifications, so checkTriggers does not check the server's notification queue.
+// checkTriggers checks the requirements of the source "notify". If the triggers do not work but logical replication does,
+// capture needs no notifications, so checkTriggers does not check the server's notification queue.
 func (d *doctor) checkTriggers(ctx context.Context) {
 	err := CheckTriggers(ctx, d.conn, d.table)
 	switch {

@@ -51,11 +51,11 @@ func Explain(err error) error {
 	return err
 }
 
-// serverError returns the server's error in err as pg, or nil if err contains no error of a server. With sslmode allow and
-// prefer, pgx tries to connect with and without TLS, and pg_hba.conf often admits only one of the two. A refusal by
-// pg_hba.conf therefore explains less than another error. If err contains several errors, pg is the last error that is not a
-// refusal by pg_hba.conf. If all errors are such refusals, pg is the first one. If pg is not such a refusal, beside contains
-// the refusals by the server that sent pg.
+// serverError returns the server's error in err as pg, or nil if err contains no error of a server. err may contain several
+// errors: with sslmode allow and prefer, pgx tries to connect with and without TLS. pg_hba.conf often admits only one of the
+// two, so a refusal by pg_hba.conf explains less than another error. pg is therefore the last error that is not such a
+// refusal, or the first refusal if there is no other error. If pg is not a refusal, beside contains the refusals by the
+// server that sent pg.
 func serverError(err error) (pg *pgconn.PgError, beside []error) {
 	server := func(attempt error) string {
 		address, _, _ := strings.Cut(attempt.Error(), ": ")
@@ -102,9 +102,10 @@ func isRefusedByHBA(e *pgconn.PgError) bool {
 }
 
 // withoutAttempts returns the text of err. If err comes from attempts to connect to a single server with and without TLS,
-// the text contains only the error of the attempt that the server answered with pg, or of the last attempt if pg is nil. It
-// omits the server's address, because the caller has named the server already. If the other attempt failed for a different
-// reason, the text contains all errors, because that reason may be the important one.
+// the text contains the error of only one attempt: the attempt that the server answered with pg, or the last attempt if pg
+// is nil. The text omits the server's address, because the caller has named the server already. But if another attempt
+// failed for a different reason, which has nothing to do with TLS, the text contains all errors, because that reason may be
+// the important one.
 func withoutAttempts(err error, pg *pgconn.PgError) string {
 	var connect *pgconn.ConnectError
 	if !errors.As(err, &connect) {
@@ -134,8 +135,8 @@ func withoutAttempts(err error, pg *pgconn.PgError) string {
 	return strings.Replace(err.Error(), connect.Error(), reason, 1)
 }
 
-// isForTLS reports whether an attempt to connect failed because the server admits no connections with TLS, or no connections
-// without TLS.
+// isForTLS reports whether an attempt to connect may have failed only because it used TLS, or only because it did not.
+// pg_hba.conf can refuse either, and some servers do not offer TLS.
 func isForTLS(attempt error) bool {
 	var answer *pgconn.PgError
 	if errors.As(attempt, &answer) {

@@ -120,8 +120,8 @@ func TestExplainKeepsTheAttemptThatMatters(t *testing.T) {
 	}
 }
 
-// answerLogin refuses a client with the answer byTLS if the client uses TLS, or else with the answer plain. If byTLS is "off",
-// the server does not offer TLS. If byTLS is "broken", the connection ends during the TLS handshake.
+// answerLogin refuses a client. The answer is byTLS if the client uses TLS, and plain otherwise. If byTLS is "off", the
+// server does not offer TLS. If byTLS is "broken", the connection ends during the TLS handshake.
 func answerLogin(conn net.Conn, config *tls.Config, byTLS, plain string) {
 	answer := plain
 	backend := pgproto3.NewBackend(conn, conn)

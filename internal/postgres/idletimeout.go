@@ -46,7 +46,7 @@ func (c *ReadClock) Attach(cfg *pgx.ConnConfig) *pgx.ConnConfig {
 	return cfg
 }
 
-// WithIdleTimeout calls f and cancels f's context once nothing has arrived for the duration timeout. It then returns the
+// WithIdleTimeout calls f. If no data arrives for the given timeout, WithIdleTimeout cancels f's context and returns the
 // error of [IdleError]. So an exchange with the server may take any time over a slow link, as long as bytes arrive. On a
 // dead link, it ends soon.
 func (c *ReadClock) WithIdleTimeout(ctx context.Context, timeout time.Duration, f func(context.Context) error) error {
@@ -55,7 +55,8 @@ func (c *ReadClock) WithIdleTimeout(ctx context.Context, timeout time.Duration, 
 		func(ctx context.Context) error { return c.waitIdle(ctx, timeout) }, f)
 }
 
-// waitIdle returns an error once nothing has arrived for the duration timeout, or nil once ctx ends.
+// waitIdle waits until no data has arrived for the given timeout, and then returns an error. If ctx ends first, it returns
+// nil.
 func (c *ReadClock) waitIdle(ctx context.Context, timeout time.Duration) error {
 	timer := time.NewTimer(timeout)
 	defer timer.Stop()
@@ -73,7 +74,7 @@ func (c *ReadClock) waitIdle(ctx context.Context, timeout time.Duration) error {
 	}
 }
 
-// IdleError returns the error for a server that has sent nothing for the duration idle.
+// IdleError returns the error for a server that is silent. idle is the time since the server last sent something.
 func IdleError(idle time.Duration) error {
 	return fmt.Errorf("no data from the server for %s: the network or the server hangs", idle.Round(time.Second))
 }

@@ -49,8 +49,9 @@ func TestLockHoldsNothingWhileItWaits(t *testing.T) {
 	}
 }
 
-// TestLockTakesNoSnapshot checks that Lock takes no snapshot: the transaction sees a row that was committed after Lock.
-// After Lock, waits for locks have no limit, and the server ends the session if this process freezes for two minutes.
+// TestLockTakesNoSnapshot checks that Lock takes no snapshot: the transaction sees a row that was committed after Lock. The
+// test also checks that after Lock, waits for locks have no limit, and the server ends the session if this process freezes
+// for two minutes.
 func TestLockTakesNoSnapshot(t *testing.T) {
 	t.Parallel()
 	conn, url := database(t, partitionedSQL, "CREATE TABLE single (id int PRIMARY KEY)")

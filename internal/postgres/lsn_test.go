@@ -34,8 +34,9 @@ func TestParseWALPosition(t *testing.T) {
 	}
 }
 
-// TestWALPositionIncludesLastBytes moves the insert position to each place near the start of a WAL page. The position that
-// capture reads must include the bytes of a record there, but no header.
+// TestWALPositionIncludesLastBytes lets WAL records end at different places near the start of a WAL page. The position that
+// capture reads must be the end of the record. This is after the record's last bytes on the new page, but before the page's
+// header if the record ended on the page before.
 func TestWALPositionIncludesLastBytes(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts a server, because other sessions also write WAL")
@@ -54,8 +55,8 @@ func TestWALPositionIncludesLastBytes(t *testing.T) {
 		scan("SELECT (pg_current_wal_insert_lsn() - $1::pg_lsn)::bigint", "0/0", &lsn)
 		return lsn
 	}
-	// The function write writes a WAL record of n bytes, which must be a multiple of 8. The variable size is the size of the
-	// WAL record for a message of 1000 bytes. The loop below measures it.
+	// write adds a record of n bytes to the WAL. n must be a multiple of 8. size is the number of bytes in the record of a
+	// message with 1000 bytes. The loop below measures it.
 	size := int64(0)
 	write := func(n int64) {
 		t.Helper()

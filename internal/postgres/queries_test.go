@@ -11,8 +11,8 @@ import (
 	"testing"
 )
 
-// TestCopyQueryMatchesOutputFunctions compares each field that COPY with CopyQuery sends with the text of the same column in
-// SELECT *, which the type's output function prints.
+// TestCopyQueryMatchesOutputFunctions checks that COPY with CopyQuery sends each value as the type's output function prints
+// it. SELECT * calls these functions, so the test compares the fields of COPY with the columns of SELECT *.
 func TestCopyQueryMatchesOutputFunctions(t *testing.T) {
 	t.Parallel()
 	conn, _ := database(t, `CREATE EXTENSION hstore`, `CREATE EXTENSION citext`,

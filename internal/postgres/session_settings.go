@@ -89,10 +89,10 @@ func pinUnlessPooled(ctx context.Context, pg *pgconn.PgConn) (pooled bool, err e
 // Begin starts a transaction in which the session's settings are pinned, also through a pooler. mode follows BEGIN in the
 // statement, for example "ISOLATION LEVEL REPEATABLE READ READ ONLY".
 //
-// The search path is empty in every statement, except in the transactions of a restore. With an empty path, Postgres looks
-// for names without a schema only in pg_catalog. So no role can create an operator or a function that fits better. Begin
-// empties the path again because a function that an earlier statement called, such as a cast's, may have changed it for the
-// session.
+// The search path is empty in almost every statement. With an empty path, Postgres looks for names without a schema only in
+// pg_catalog. So no role can create an operator or a function that capture would call instead of Postgres' own. Statements
+// that need the session's own path, as in a restore, name the schema of every object. The session's path is pinned already,
+// but an earlier statement may have called a function that changed it, such as a cast's, so Begin empties it again.
 func Begin(ctx context.Context, conn *pgx.Conn, mode string) (pgx.Tx, error) {
 	begin := "BEGIN " + mode + "; "
 	if Pooled(conn) {
@@ -132,7 +132,8 @@ func (q pooledQuerier) newBatch() *pgx.Batch {
 }
 
 // SendBatch implements Querier. The batch has one more result than b: the first result comes from the query that pins the
-// settings. So callers must read the results with the functions of [pgx.QueuedQuery], which Close calls.
+// settings. So callers must not read the results one after the other. They must set a function for each [pgx.QueuedQuery] of
+// b. Close calls this function with the query's own result.
 func (q pooledQuerier) SendBatch(ctx context.Context, b *pgx.Batch) pgx.BatchResults {
 	pinned := q.newBatch()
 	pinned.QueuedQueries = append(pinned.QueuedQueries, b.QueuedQueries...)

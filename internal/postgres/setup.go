@@ -17,8 +17,8 @@ type SetupOptions struct {
 	Source string // "logical", "notify" or "auto"; "auto" means logical, or an error if the server or the table does not allow logical replication
 	Role   string // role that capture connects as, or empty; setup creates it if needed, grants it what capture needs, and makes it the publication's owner
 
-	// Complete is whether to include the statements that this session's user may not run, because an administrator will run
-	// them.
+	// Complete adds the statements that this session's user may not run. It is set if an administrator will run the
+	// statements.
 	Complete bool
 }
 
@@ -81,10 +81,11 @@ func askForNotify(table *Table, err error) error {
 	return &asking
 }
 
-// LoadSetupState returns a text that changes when somebody runs the statements of [SetupSQL] for the source, "logical" or
-// "notify". With a publication of all tables or of a schema, the text also changes with other statements, such as TRUNCATE and
-// GRANT; see publicationFingerprintExpr. It is "" if the triggers are not intact, or if no publication is complete and the user
-// may not create or repair capture's own publication. LoadSetupState changes nothing in the database.
+// LoadSetupState returns a text that changes when somebody runs the statements of [SetupSQL] for the source, which is
+// "logical" or "notify". If the table is published with all tables or with its schema, the text also changes with other
+// statements, such as TRUNCATE and GRANT; see publicationFingerprintExpr. For "notify", the text is "" if the triggers are
+// not intact. For "logical", it is "" if no publication is complete and the user may not create or repair capture's own
+// publication. LoadSetupState changes nothing in the database.
 func LoadSetupState(ctx context.Context, conn *pgx.Conn, name Name, source string) (string, error) {
 	s, table, err := LoadServerAndTable(ctx, conn, name)
 	if err != nil {
@@ -109,7 +110,8 @@ func LoadSetupState(ctx context.Context, conn *pgx.Conn, name Name, source strin
 	case chosen < 0:
 		return "the user may create the publication", nil // this text differs from "", so a GRANT changes the state
 	}
-	// The setup also grants the right to replicate: by an attribute, or on Amazon RDS by a membership.
+	// The text also contains the right to replicate, because the setup grants it: by an attribute, or on Amazon RDS by a
+	// membership.
 	var rights string
 	err = Pinned(conn).QueryRow(ctx, `SELECT pg_catalog.concat_ws(' ', r.rolreplication,
 			(SELECT count(*) FROM pg_catalog.pg_auth_members m WHERE m.member = r.oid))
@@ -134,9 +136,9 @@ func (t *Table) setupPublicationSQL(ctx context.Context, conn *pgx.Conn, s *Serv
 	switch {
 	case p == nil:
 		statements = t.createPublicationSQL(s.VersionNum)
-		// Whoever runs CREATE PUBLICATION becomes the publication's owner. If this is a superuser, a further statement makes
-		// the table's owner the publication's owner. Either the user is a superuser, or the user only prints the statements
-		// for a superuser.
+		// Whoever runs CREATE PUBLICATION becomes the publication's owner. This is a superuser if the user is one, or if the
+		// statements are printed for an administrator because the user may not run them. In both cases, a further statement
+		// makes the table's owner the publication's owner.
 		if o.Role == "" && (user.superuser && user.name != t.facts.Owner || o.Complete && !t.mayCreatePublication()) {
 			statements = append(statements, "ALTER PUBLICATION "+QuoteIdentifier(own)+" OWNER TO "+QuoteIdentifier(t.facts.Owner))
 		}
@@ -168,15 +170,16 @@ func asMemberSQL(role string, statements []string) []string {
 	return slices.Concat([]string{before}, statements, []string{after})
 }
 
-// changeOwnerSQL returns the given statements, which create or repair a publication, together with statements that make o.Role
-// the publication's owner. Unless the user is a superuser, Postgres requires that the user is a member of the role, and that
-// the role has CREATE on the database. The statements grant what is missing and revoke it at the end. The parameter alterable
-// is true if the user may alter the publication, or create it.
+// changeOwnerSQL returns the given statements, which create or repair a publication, together with statements that make
+// o.Role the publication's owner. Unless the user is a superuser, Postgres requires that the user is a member of the role,
+// and that the role has CREATE on the database. The statements grant what is missing and revoke it at the end. The parameter
+// alterable is true if the user may alter the publication, or create it.
 //
-// If the user may not do all of this, or if only an administrator can allow the role to replicate, the result depends on
-// o.Complete. If o.Complete is false, the owner does not change, and capture doctor reports the consequences. If it is true,
-// the result contains the statements for an administrator. On a managed service, the administrator is no superuser, and is
-// usually not a member of the role, even if the user is a member.
+// If the user may not run all these statements, or may not grant the role the right to replicate that it lacks, the result
+// depends on o.Complete. If o.Complete is false, the owner does not change, and capture doctor reports the consequences. If
+// it is true, the result contains the statements for an administrator. On a managed service, the administrator is no
+// superuser, and is usually not a member of the role, even if the user is one. So the statements then always grant the
+// membership.
 func changeOwnerSQL(ctx context.Context, conn *pgx.Conn, s *Server, user setupUser, publication string, statements []string, alterable bool, o SetupOptions) ([]string, error) {
 	role := o.Role
 	change := "ALTER PUBLICATION " + QuoteIdentifier(publication) + " OWNER TO " + QuoteIdentifier(role)

@@ -99,7 +99,7 @@ func (n Name) Quoted() string {
 	return QuoteIdentifier(n.Schema) + "." + QuoteIdentifier(n.Table)
 }
 
-// foldCase returns the name with each part that was written without quotes in lower case.
+// foldCase returns the name in lower case, except for the parts that were written in quotes.
 func (n Name) foldCase() Name {
 	if n.foldSchema {
 		n.Schema = strings.ToLower(n.Schema)

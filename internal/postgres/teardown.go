@@ -15,9 +15,9 @@ type Teardown struct {
 }
 
 // LoadTeardown returns the statements that drop everything that capture created in the database for the table. Unless the
-// parameter role is empty, they also drop that role. Two conditions must be met before an object is dropped: its comment
-// identifies it as capture's, and its owner may have created it for capture (see trustedOwnerSQL and publicationOwnerSQL).
-// Replication slots are temporary and need no statement. The table need not exist any more.
+// parameter role is empty, they also drop that role. They drop an object only if its comment identifies it as capture's, and
+// if its owner is one whom capture trusts (see trustedOwnerSQL and publicationOwnerSQL). Replication slots are temporary and
+// need no statement. The table need not exist any more.
 func LoadTeardown(ctx context.Context, conn *pgx.Conn, name Name, role string) (Teardown, error) {
 	table, err := loadTableUnchecked(ctx, conn, name)
 	var p *Problem
@@ -51,11 +51,11 @@ func LoadTeardown(ctx context.Context, conn *pgx.Conn, name Name, role string) (
 	return t, nil
 }
 
-// teardownQuery returns the statements of [LoadTeardown] with the numbers of their steps. A row with step 0 is not a
-// statement, but a sentence about an object that stays. The parameters are the schema $1, the table $2, the objects' name $3
-// and the role $4. A partitioned table's trigger has a copy on each partition. The copies need no statement, because
-// Postgres drops them with the trigger. Only the owner of a publication can drop it. If the user lacks the owner's rights,
-// the statements make the user a member of the owner's role until the publication is dropped.
+// teardownQuery returns one row for each statement of [LoadTeardown], ordered by the number of the statement's step. A row
+// with step 0 does not contain a statement, but a sentence about an object that stays. The parameters are the schema $1, the
+// table $2, the objects' name $3 and the role $4. A partitioned table's trigger has a copy on each partition. The copies
+// need no statement, because Postgres drops them with the trigger. Only the owner of a publication can drop it. If the user
+// lacks the owner's rights, the statements make the user a member of the owner's role until the publication is dropped.
 var teardownQuery = `
 	WITH role AS (
 		SELECT oid, rolname FROM pg_catalog.pg_roles r
