@@ -245,7 +245,8 @@ func manifestsOmitted(paths []string) (others []string) {
 	return others
 }
 
-// isDead reports whether the main thread of a process has ended. strace may still hold other threads of the process.
+// isDead reports whether the main thread of a process has ended. strace may still hold other threads, so a wait for the
+// process might not return yet.
 func isDead(pid int) bool {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	return err != nil || bytes.Contains(stat, []byte(") Z "))

@@ -259,8 +259,8 @@ func exportResult(m manifest.Manifest, path string, start time.Time) capture.Sna
 	}
 }
 
-// keptBeforeText returns a message about the state s, which was kept before the file was replaced. The parameter compressed
-// contains the states that Compress has returned.
+// keptBeforeText returns a message about s, the state that was kept before the file was replaced. compressed contains the
+// states that Compress has returned. s may be among them, with another path.
 func (c snapshotCmd) keptBeforeText(s kept.State, compressed []kept.State) string {
 	for _, done := range compressed {
 		if done.CompressedPath() == s.CompressedPath() {

@@ -44,7 +44,7 @@ func screenOf(w io.Writer) screen {
 	return screen{columns, lines}
 }
 
-// height returns the number of lines that a text takes on the screen, which breaks long lines.
+// height returns the number of lines that a text takes on the screen, where long lines wrap.
 func (s screen) height(text string) int {
 	lines := 0
 	for line := range strings.SplitSeq(strings.TrimSuffix(text, "\n"), "\n") {

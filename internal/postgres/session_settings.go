@@ -17,8 +17,8 @@ type setting struct{ name, value string }
 // sessionSettings returns the settings that capture pins in every session. They override the settings of the server, the
 // database and the role, so every value prints in one way and no timeout ends a session.
 func sessionSettings(pg *pgconn.PgConn) []setting {
-	// A SQL_ASCII database stores bytes of any encoding. The server refuses to send bytes that are not valid UTF-8 to a
-	// client with the encoding UTF8.
+	// A SQL_ASCII database stores bytes of any encoding. With the encoding UTF8, reads would fail, because the server
+	// refuses to send bytes that are not valid UTF-8.
 	encoding := "UTF8"
 	if pg.ParameterStatus("server_encoding") == "SQL_ASCII" {
 		encoding = "SQL_ASCII"

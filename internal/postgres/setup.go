@@ -122,9 +122,9 @@ func LoadSetupState(ctx context.Context, conn *pgx.Conn, name Name, source strin
 	return strings.Join([]string{publications[chosen].name, publications[chosen].fingerprint, rights}, " "), nil
 }
 
-// setupPublicationSQL returns the statements that create or repair capture's own publication, even if another publication is
-// complete. Unless o.Role is empty, they also make this role the owner of the publication. So capture can drop the publication
-// if the publication makes the application's writes fail.
+// setupPublicationSQL returns the statements that create or repair capture's own publication, even if another publication
+// already has all changes of the table. Unless o.Role is empty, they also make this role the owner of the publication. So
+// capture can drop the publication if the publication makes the application's writes fail.
 func (t *Table) setupPublicationSQL(ctx context.Context, conn *pgx.Conn, s *Server, user setupUser, o SetupOptions) ([]string, error) {
 	own := objectName(t.Name())
 	publications, err := findPublications(ctx, conn, t, own)
