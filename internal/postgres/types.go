@@ -129,8 +129,9 @@ func (ts typeSet) selectExpr(c columnEntry, t *rowjson.Type) string {
 	base := ts[t.OID]
 	domain := ts[c.Type].Type == "d"
 	if base.Output == "" || domain && base.SQL == "" {
-		// concat calls the output function, and the statement names neither this function nor the type. The test for NULL
-		// uses num_nulls, because IS NULL would test the fields of a composite value.
+		// The name of the output function or of the type cannot be used here, or its use may need a privilege. concat calls
+		// the output function without either name. The test for NULL uses num_nulls, because IS NULL would test the fields
+		// of a composite value.
 		return "CASE WHEN pg_catalog.num_nulls(" + col + ") = 0 THEN pg_catalog.concat(" + col + ") END"
 	}
 	if domain {

@@ -53,10 +53,10 @@ type harmfulPublication struct {
 }
 
 // findHarmful returns the publications of capture that make UPDATE and DELETE fail, because they publish a table without a
-// usable replica identity; see CheckCmdReplicaIdentity in Postgres' execReplication.c. A publication is capture's if its
-// name is the parameter own, or if the user owns it and it has capture's comment. The name alone does not find all of them,
-// because a table may have been renamed, moved or replaced after its publication was created. The query needs no privilege
-// on the table.
+// usable replica identity; see CheckCmdReplicaIdentity in Postgres' execReplication.c. A publication is capture's if it has
+// the name own, or if the user owns it and it has capture's comment. The name alone does not find all of them, because a
+// table may have been renamed, moved or replaced after its publication was created. The query needs no privilege on the
+// table.
 func findHarmful(ctx context.Context, q Querier, own string) ([]harmfulPublication, error) {
 	rows, err := Pinned(q).Query(ctx, `
 		SELECT DISTINCT ON (p.pubname) p.pubname::text, pg_catalog.pg_get_userbyid(p.pubowner)::text,
@@ -90,7 +90,7 @@ func findHarmful(ctx context.Context, q Querier, own string) ([]harmfulPublicati
 
 // WithdrawHarmful drops capture's publications that make the application's UPDATE and DELETE fail, and returns their names.
 // If it cannot drop one of them, the error is a [*Problem] whose hint is the statement that drops the publication. The
-// parameter name is the table that capture follows. conn must not be in a transaction.
+// table that capture follows has the given name. conn must not be in a transaction.
 func WithdrawHarmful(ctx context.Context, conn *pgx.Conn, name Name) (dropped []string, err error) {
 	if name = name.foldCase(); name.Schema == "" {
 		name.Schema = "public"

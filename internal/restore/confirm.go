@@ -8,7 +8,7 @@ import (
 	"capture/internal/postgres"
 )
 
-// defaultTable is the table for which confirmTable does not ask.
+// defaultTable is the only table that confirmTable accepts from a manifest without a question to the user.
 var defaultTable = postgres.Name{Schema: "public", Table: "votes"}
 
 // confirmTable asks the user whether the file may be restored to the table that its manifest names.

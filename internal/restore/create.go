@@ -204,8 +204,8 @@ const foreignFunctionsSQL = `
 
 // checkExpression returns errNotSimple if the expression of generated column i uses a function or operator that is not built
 // in. To find out, checkExpression creates a view with the expression, because Postgres then resolves the functions but does
-// not run them. If capture created the generated column at once, Postgres would run immutable functions of the expression.
-// checkExpression does not look for functions that are not immutable, because Postgres refuses them in a generated column.
+// not run them. Without this check, CREATE TABLE would already run immutable functions of the expression. checkExpression
+// does not look for functions that are not immutable, because Postgres refuses them in a generated column.
 func (c *creation) checkExpression(ctx context.Context, i int) error {
 	return withSavepoint(ctx, c.tx, func() error {
 		err := withOwnPath(ctx, c.tx, func() error {
@@ -225,8 +225,8 @@ func (c *creation) checkExpression(ctx context.Context, i int) error {
 	})
 }
 
-// leaveOut records that column i is created without its expression. The parameter ask is true if --expressions would have
-// included the expression.
+// leaveOut adds a note that column i is created without its expression, and why. The parameter ask is true if the user can
+// include the expression with --expressions.
 func (c *creation) leaveOut(i int, reason string, ask bool) {
 	column := &c.manifest.Columns[i]
 	what := "is created without its default, "
@@ -293,8 +293,8 @@ func (c *creation) setDefaults(ctx context.Context) error {
 			if !errors.Is(err, errNotSimple) && !errors.As(err, new(*typeError)) {
 				return err
 			}
-			// --expressions includes only expressions that a note shows in full, because the user cannot have read any other
-			// expression.
+			// A note must show the whole expression before --expressions may include it. Otherwise the user would agree to
+			// an expression without having read it.
 			shown := isOneExpression(column.Default) && foreign.Text(column.Default) == column.Default
 			if !c.expressions || !shown {
 				c.leaveOut(i, err.Error(), shown)

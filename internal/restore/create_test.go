@@ -56,8 +56,8 @@ func TestCreateFromManifest(t *testing.T) {
 	d.wantRefused(restore.Options{Path: path, Create: true}, "lacks a type", "knows no type mood", "CREATE TYPE")
 }
 
-// TestCreateMakesEverything checks that a restore creates a table with its collations, sequence options, partitions and keys
-// WITHOUT OVERLAPS. Notes list what the server refuses.
+// TestCreateMakesEverything checks that a created table has the collations, sequence options, partitions and keys WITHOUT
+// OVERLAPS of the table that the file comes from. The result's notes must list what the server could not create.
 func TestCreateMakesEverything(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)

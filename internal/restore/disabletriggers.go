@@ -11,9 +11,9 @@ import (
 
 // disableTriggers keeps the table's triggers and rules from acting on the rows. If the user may set
 // session_replication_role, it sets that parameter to replica for the transaction, which also keeps foreign keys from
-// acting. If the user may not, it disables the table's own triggers and rules, which only needs the rights of the table's
-// owner. The caller must call enable before the commit, to enable the triggers and rules again. The result note tells the
-// user which objects did not act. disableTriggers removes from h the objects that no longer act.
+// acting. Otherwise it disables the table's own triggers and rules, for which the rights of the table's owner are enough.
+// The caller must call enable before the commit, to enable the triggers and rules again. The returned note tells the user
+// which objects did not act. disableTriggers removes from h the objects that no longer act.
 func disableTriggers(ctx context.Context, tx pgx.Tx, table *postgres.Table, h *hooks) (enable func(context.Context) error, note string, err error) {
 	err = withSavepoint(ctx, tx, func() error {
 		_, err := tx.Exec(ctx, "SET LOCAL session_replication_role = replica")

@@ -62,8 +62,8 @@ func TestFilesOfOtherPrograms(t *testing.T) {
 	}
 }
 
-// TestMissingMembers checks that a column which a row of the file lacks becomes NULL only if the user asks for it. NOT NULL
-// and generated columns never become NULL in this way.
+// TestMissingMembers checks restores of rows that lack some columns. The missing values become NULL only if the user asks
+// for this, and never in NOT NULL and generated columns.
 func TestMissingMembers(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)

@@ -180,7 +180,7 @@ func TestDomainsThatRound(t *testing.T) {
 		d.Exec(changed)
 		d.wantRefused(restore.Options{Path: path}, "line 3 (id 2)", `column "`+column+`"`, "would change")
 	}
-	// If the composite type has only got one more attribute, the restore keeps the values.
+	// If the composite type has an additional attribute and no other change, the restore keeps the values.
 	d.Exec(types + usual + table + "; ALTER TYPE pair ADD ATTRIBUTE c int")
 	d.restore(restore.Options{Path: path})
 	if got := d.Query("SELECT p FROM t WHERE id = 2"); got != "(x,1.239,)" {

@@ -92,10 +92,10 @@ func lockToRead(ctx context.Context, tx pgx.Tx, table *postgres.Table) error {
 	return explain("read table "+table.Name().String(), table.Lock(ctx, tx))
 }
 
-// awaitPartition waits for the lock on a partition that another session has locked, but at most for tableLockTimeout. It
-// holds no lock on the table while it waits, and keeps no lock when it returns. LockIn does not wait for partitions, but an
-// autovacuum of a partition gives way only to a session that waits. Therefore, lockTable calls awaitPartition between its
-// attempts. If awaitPartition fails, lockTable just tries again.
+// awaitPartition waits for the lock on a partition that another session has locked, but at most for tableLockTimeout.
+// lockTable calls it between its attempts, because LockIn does not wait for partitions, and an autovacuum of a partition
+// gives way only to a session that waits. awaitPartition holds no lock on the table while it waits, and keeps no lock when
+// it returns. If it fails, lockTable just tries again.
 func awaitPartition(ctx context.Context, tx pgx.Tx, table *postgres.Table) {
 	if !table.Partitioned {
 		return

@@ -41,12 +41,12 @@ func isDisplaced(err error) bool {
 // write carries out the plan. It begins with the way that has the fewest side effects. If rows block each other, write tries
 // the next way:
 //
-//  1. Update the rows that differ.
+//  1. Update the rows that differ. Only rows that UPDATE can't change are deleted and inserted again.
 //  2. Delete and insert again the rows that differ, except rows on which another row depends by a foreign key with an action,
 //     such as ON DELETE CASCADE. Update the excepted rows.
 //  3. Do the same as in 2, but first set the columns of unique and exclusion constraints to NULL in the rows that differ. Leave
 //     out columns that can't be NULL.
-//  4. Delete and insert again all rows that differ, while triggers and foreign keys are off, if the user may turn them off.
+//  4. If the user may turn triggers and foreign keys off, turn them off, and delete and insert again all rows that differ.
 //     Check the foreign keys afterwards.
 func (m *stagedMerge) write(ctx context.Context) error {
 	const parking = 2 // index of the third way, which may violate constraints that the fourth way does not violate
@@ -155,9 +155,9 @@ func (m *stagedMerge) parkingColumns(ctx context.Context) ([]string, error) {
 	return slices.DeleteFunc(columns, func(name string) bool { return !slices.Contains(m.columns.writableNames(), name) }), err
 }
 
-// mergeWithoutTriggers is the fourth of the ways that [stagedMerge.write] tries. Foreign keys are on only while it deletes
-// the rows that the file lacks, so that these deletes act on the rows of other tables. Before these deletes, it deletes the
-// rows to be overwritten, because they could refer to rows that the file lacks.
+// mergeWithoutTriggers is the fourth of the ways that [stagedMerge.write] tries. It first deletes the rows to be
+// overwritten, because they could refer to rows that the file lacks. It then deletes the rows that the file lacks. Only
+// during this second delete are foreign keys on, so that they act on the rows of other tables.
 func (m *stagedMerge) mergeWithoutTriggers(ctx context.Context) (w written, err error) {
 	if len(m.hooks.Rules) > 0 || slices.ContainsFunc(m.hooks.ForeignKeys, func(k foreignKey) bool { return k.Period || !k.Readable }) {
 		return w, errDisplaced

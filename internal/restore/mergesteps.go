@@ -10,7 +10,7 @@ import (
 	"capture/snapshot/rowjson"
 )
 
-// written holds the row counts of a merge, as Postgres has reported them.
+// written holds the row counts of a merge. The counts come from Postgres.
 type written struct {
 	deleted           int64 // number of deleted rows that the file lacks
 	removed, returned int64 // number of rows deleted to be inserted again, and number of those inserted again
@@ -49,8 +49,8 @@ func (m *stagedMerge) steps() []step {
 	}
 }
 
-// removedNumber returns the name of the column that holds the number of a removed row. The name differs from the names of
-// the columns that the file lacks, which are in the same list.
+// removedNumber returns the name of the column that holds the number of a removed row. A table or a list of results contains
+// this column together with the columns that the file lacks, so its name must differ from theirs.
 func (m *stagedMerge) removedNumber() string {
 	name := "capture_number"
 	for slices.Contains(m.lacking, name) {
@@ -59,9 +59,9 @@ func (m *stagedMerge) removedNumber() string {
 	return name
 }
 
-// insertReturned returns a statement that inserts the removed rows again. The rows keep the values of the columns that the
-// file lacks. The parameter removed is the name of a table with these values. The parameter number is the name of this
-// table's column with the rows' numbers in the file.
+// insertReturned returns a statement that inserts the removed rows again. In the columns that the file lacks, the rows keep
+// their values. The parameter removed names the table or WITH query that holds these values, and the parameter number names
+// its column with the rows' numbers in the file.
 func (m *stagedMerge) insertReturned(removed, number string) string {
 	names := m.columns.writableNames()
 	return fmt.Sprintf("INSERT INTO %s (%s%s) OVERRIDING SYSTEM VALUE SELECT %s%s FROM %s k JOIN %s s ON %s OPERATOR(pg_catalog.=) k.%s WHERE true",

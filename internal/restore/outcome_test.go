@@ -9,8 +9,9 @@ import (
 	"capture/internal/verify"
 )
 
-// TestTriggersThatLeaveOutOrChangeRows checks restores into tables whose triggers or rules leave out, change, keep or add
-// rows. If the table must equal the file, the restore fails. Otherwise, the result counts these rows.
+// TestTriggersThatLeaveOutOrChangeRows checks restores into tables whose triggers or rules leave out, change or add rows, or
+// keep rows that the restore deletes. If the table must equal the file, the restore fails. Otherwise, the result counts
+// these rows.
 func TestTriggersThatLeaveOutOrChangeRows(t *testing.T) {
 	if testing.Short() {
 		t.Skip("restores many tables")
@@ -213,9 +214,9 @@ func TestTablesThatNoSourceFollows(t *testing.T) {
 	}
 }
 
-// TestRulesAndDifferingIdentity checks that a restore refuses to overwrite rows of a table with rules if they have other
-// values in an identity column that UPDATE can't set. Such rows must be deleted and inserted again, and a rule could rewrite
-// these statements.
+// TestRulesAndDifferingIdentity checks restores into a table with rules. UPDATE can't set the identity column. If its value
+// in the table differs from the file, a restore would have to delete the row and insert it again, and a rule could rewrite
+// these statements. So the restore must refuse to overwrite such rows.
 func TestRulesAndDifferingIdentity(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)

@@ -6,11 +6,12 @@ import (
 	"capture/internal/postgres"
 )
 
-// applyRows applies rows lo to hi-1 to the table, in one call of apply if the server accepts them all. If the server refuses a
-// row, applyRows searches for that row, and returns its number and the server's error. It returns any other error at once.
+// applyRows applies rows lo to hi-1 to the table. It first applies all of them with one call of apply. If the server refuses
+// one of the rows, applyRows searches for that row with further calls, and returns its number and the server's error. For
+// any other error, it returns that error and does not search.
 //
-// A call of apply that fails must change nothing. During the search, the rows of successful calls stay applied. The server
-// may refuse a row only because an earlier row exists, for example if both rows have the same key.
+// A call of apply that fails must change nothing. During the search, the rows of successful calls stay applied: the
+// reason for a refusal may be an earlier row, for example one with the same key.
 func applyRows(lo, hi int, apply func(lo, hi int) error) (refused int, err error) {
 	err = apply(lo, hi)
 	if err == nil || !isRowError(err) {

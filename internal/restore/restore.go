@@ -82,9 +82,9 @@ func (r *restoration) run(ctx context.Context) (err error) {
 	}
 	err = r.tx.Commit(ctx)
 	failed := postgres.ExplainRedacted("commit", err)
-	// If pgx gets no answer to the commit, it closes the connection. If pgx could not even send the commit, the server rolls
-	// back. SafeToRetry also reports true for ErrConnClosed. But pgx returns ErrConnClosed even if it has sent the commit
-	// and cannot read the answer, so this error does not show that the commit was not sent.
+	// If pgx gets no answer to the commit, it closes the connection, and the outcome is unknown. If pgx could not even send
+	// the commit, the server rolls back. In this case SafeToRetry reports true. But SafeToRetry also reports true for
+	// ErrConnClosed, which pgx returns even if it has sent the commit and cannot read the answer.
 	unsent := pgconn.SafeToRetry(err) && !errors.Is(err, pgconn.ErrConnClosed)
 	if err != nil && !unsent && (ctx.Err() != nil || r.conn.IsClosed()) {
 		return fmt.Errorf("%w (%w)", ErrUnknownOutcome, failed)
@@ -168,7 +168,8 @@ func (r *restoration) writeRows(ctx context.Context) error {
 	return enable(ctx)
 }
 
-// setConstraints sets when deferrable constraints are checked. Triggers that fire run with the session's own search path.
+// setConstraints sets when deferrable constraints are checked: immediately (IMMEDIATE) or at the commit (DEFERRED). It uses
+// the session's own search path, because IMMEDIATE runs the deferred triggers of the application.
 func (r *restoration) setConstraints(ctx context.Context, when string) error {
 	err := retryLocked(ctx, func() error {
 		return withSavepoint(ctx, r.tx, func() error {

@@ -11,7 +11,8 @@ import (
 )
 
 // sequencesSQL lists the sequences that supply values to a table's columns: the sequences that the columns own (serial,
-// identity), and the sequences that the columns' defaults call. A domain over a number counts as a number, too.
+// identity), and the sequences that the columns' defaults call. The last column of the result is true if the type of the
+// table's column is a number or a domain over a number.
 const sequencesSQL = `
 	SELECT pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname), a.attname::text, q.seqincrement > 0,
 		pg_catalog.has_sequence_privilege(s.seq, 'SELECT') AND pg_catalog.has_schema_privilege(n.oid, 'USAGE'), pg_catalog.has_sequence_privilege(s.seq, 'UPDATE'),
@@ -43,8 +44,8 @@ const sequencesSQL = `
 // setSequences advances each sequence of the table to the highest value in its column (the lowest value if the sequence
 // descends). It never moves a sequence back. A rollback does not undo setval, so this is the last step before the commit. If
 // the commit fails, a sequence can be too far ahead, which does no harm. In a dry run, setSequences sets nothing and returns
-// what it would set. The result unset contains the sequences whose limits do not allow their columns' values. It also
-// contains the sequences of columns that have values but whose type is not a number.
+// what it would set. The result unset contains the sequences that cannot be set, either because a column's value is beyond
+// the sequence's limits, or because the column has values but its type is not a number.
 func setSequences(ctx context.Context, tx pgx.Tx, table *postgres.Table, dryRun bool) (set []Sequence, unset []UnsetSequence, err error) {
 	rows, err := tx.Query(ctx, sequencesSQL, int64(table.OID))
 	if err != nil {

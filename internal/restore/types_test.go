@@ -100,7 +100,8 @@ func TestRoundTripOfEveryType(t *testing.T) {
 		t.Logf("PostgreSQL %d here has no %s", version, c.typ)
 		return true
 	})
-	// A restore spends most of its time on queries of the catalog, so each table has columns of several types.
+	// A restore spends most of its time on queries of the catalog. Each table has columns of up to ten types, so that there
+	// are fewer restores.
 	i := 0
 	for some := range slices.Chunk(types, 10) {
 		table := fmt.Sprintf("t%d", i)
