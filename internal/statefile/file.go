@@ -197,8 +197,8 @@ func (f *File) Omitted() *manifest.Omitted {
 	return nil
 }
 
-// Table returns the parameter asked if it names a table. Otherwise it returns the manifest's table or, without a manifest,
-// votes.
+// Table returns the table that the file belongs to. If the user named a table, the caller passes it as asked, and Table
+// returns it. Otherwise Table returns the manifest's table or, without a manifest, votes.
 func (f *File) Table(asked postgres.Name) postgres.Name {
 	switch m := f.manifest; {
 	case asked.Table != "":
@@ -285,7 +285,7 @@ func (f *File) CheckManifest(rows int, found error) error {
 		return cmp.Or(found, err)
 	}
 	for i, m := range f.manifests {
-		// After a bad row, the number of rows is unknown, and only the hash counts.
+		// After a bad row, the number of rows is unknown, so only the hash is compared.
 		if (m.Rows == rows || found != nil) && f.hasher.Mismatch(m) == "" {
 			f.manifest = &f.manifests[i]
 			return found

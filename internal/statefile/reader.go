@@ -22,9 +22,9 @@ const (
 	maxKeptBuffer = 16 << 20
 )
 
-// decoding accepts what Postgres' type json accepts. Names may be repeated. An escape may be half of a surrogate pair. The
-// decoder treats such an escape as invalid UTF-8, so decoding allows invalid UTF-8, and readRow refuses bytes that are not
-// valid UTF-8.
+// decoding accepts what Postgres' type json accepts, such as repeated names and escapes that are half of a surrogate pair.
+// The decoder treats such an escape as invalid UTF-8, so the options must allow invalid UTF-8. readRow itself refuses bytes
+// that are not valid UTF-8.
 var decoding = []jsontext.Options{jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true)}
 
 // A Reader reads the objects of a file one at a time. The file is a JSON array of objects, or the objects follow one another
@@ -110,8 +110,8 @@ func ParseRow(text []byte) (Row, error) {
 // Rows returns the number of rows read so far.
 func (r *Reader) Rows() int { return r.rows }
 
-// These errors describe what is wrong with a file. The decoder's own errors quote the input, which contains users' texts.
-// Therefore, the Reader uses only the offsets in these errors.
+// These errors describe what is wrong with a file. The texts of the decoder's own errors quote the input, which contains
+// users' texts. Therefore, the Reader takes only offsets from the decoder's errors.
 var (
 	errSyntax        = errors.New("not valid JSON")
 	errUTF8          = errors.New("not valid UTF-8; if the file is in another encoding, convert it first (iconv -t UTF-8)")
@@ -182,8 +182,8 @@ func (r *Reader) readStart() error {
 	return cmp.Or(r.input.err, describeText(r.decoder.UnreadBuffer()))
 }
 
-// readEnd reads what follows the last row. It returns an error unless the array and then the file end there. The parameter kind
-// is the kind of the next token, which peekKind has returned.
+// readEnd reads what follows the last row. It returns an error unless the array and then the file end there. The next token
+// has the given kind, which peekKind has returned.
 func (r *Reader) readEnd(kind jsontext.Kind) error {
 	comma := r.state == atNextRow && r.commaAhead()
 	trailing := comma && isTrailingComma(r.decoder.UnreadBuffer())

@@ -40,9 +40,9 @@ func (r *utf16Reader) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// convert converts the input that is available without another read, but at least one character. It stops before a character
-// that is incomplete or invalid. If the first character is invalid, or if the input ends within it, convert returns an
-// error.
+// convert converts at least one character, and all further characters that are available without another read. It stops
+// before a character that is incomplete or invalid. If the first character is invalid, or if the input ends within it,
+// convert returns an error.
 func (r *utf16Reader) convert() error {
 	if _, err := r.from.Peek(2); err != nil {
 		return r.explainEnd(err)

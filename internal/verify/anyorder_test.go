@@ -69,9 +69,9 @@ func TestVerifyInAnyOrder(t *testing.T) {
 	}
 }
 
-// TestVerifyByValue checks that Verify compares values by their meaning, not by the form in which they are written. All
-// files in the list same have the values of the table. In each pair, the first text is part of the first file, and the
-// second text stands for another value of the same column.
+// TestVerifyByValue checks that Verify compares values by their meaning, not by the form in which they are written. The
+// files in the variable same contain the values of the table in different forms, so Verify must find no difference. Each
+// pair replaces a part of the first file by another value of the same column, so Verify must report that column.
 func TestVerifyByValue(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)

@@ -18,8 +18,8 @@ import (
 // Comparison compares a state of a table's rows with the table itself.
 //
 // It reads the whole table in one snapshot. For each row it keeps the key and about 13 bytes for a hash, a length and an
-// offset. It keeps up to 64 MB of this data in memory, and more in a temporary file in the folder that TMPDIR names. A
-// comparison ByValue does the same for each row of the state.
+// offset. It keeps up to 64 MB of this data in memory, and more in a temporary file in the folder that TMPDIR names. If
+// ByValue is set, it does the same for each row of the state.
 type Comparison struct {
 	Database *pgx.ConnConfig
 	Table    postgres.Name
@@ -28,11 +28,11 @@ type Comparison struct {
 	// snapshot of the table. If Live is set, the state must include everything that was committed before the call, and may
 	// include more.
 	State func(ctx context.Context, table *postgres.Table) (iter.Seq2[snapshot.Row, error], error)
-	// ByValue is set for the rows of another program. These rows may be in any order, and are compared by their values. The
-	// form in which a value is written does not matter: see valueHasher. The keys of the state are sorted, too.
+	// ByValue is set if another program wrote the rows of the state. These rows may be in any order, so Compare sorts their
+	// keys, too. It compares the rows by their values, whatever the form in which a value is written: see valueHasher.
 	ByValue bool
-	// StateAgain returns the same rows as State once more, to find the columns that differ. It may be nil. Only a comparison
-	// ByValue calls it, because any other comparison still has the differing lines.
+	// StateAgain returns the same rows as State once more, to find the columns that differ. It may be nil. It is called only
+	// if ByValue is set. Otherwise, Compare has kept the lines that differ.
 	StateAgain func(ctx context.Context, table *postgres.Table) (iter.Seq2[snapshot.Row, error], error)
 	// Omitted reports whether the state leaves out the row with this key on purpose. It is called after State. It may be nil.
 	Omitted func(key rowjson.Key) bool

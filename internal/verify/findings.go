@@ -176,7 +176,7 @@ func (f *findings) addCandidate(c candidate) {
 	f.candidates = append(f.candidates, c)
 }
 
-// isFull reports whether f has maxCandidates candidates. There may then be differences that f does not keep.
+// isFull reports whether f has maxCandidates candidates. If it has, f may lack further differences.
 func (f *findings) isFull() bool { return len(f.candidates) == maxCandidates }
 
 // sampleOf returns the RowSample that c belongs to.

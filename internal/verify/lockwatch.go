@@ -26,10 +26,11 @@ var errGaveWay = errors.New("the comparison gave way to a session that waits for
 // Without the lockWatch, an ALTER TABLE would wait for minutes, and the application's queries would queue up behind the
 // ALTER TABLE. The two sessions of a comparison could even wait for each other: the second session waits behind the ALTER
 // TABLE, and the ALTER TABLE waits for the first session. Postgres does not detect this deadlock, because it does not know
-// that the first session waits for the second session. The barrier of a live comparison could wait forever in the same way.
+// that the first session waits for the second session. A live comparison also waits for a flush by the daemon, and that
+// flush could wait behind the ALTER TABLE forever.
 //
-// The lockWatch does not observe a session of the comparison that still waits for its lock. Such a session holds no lock,
-// because [postgres.Table.Lock] never waits while it holds one, and the wait ends after ten seconds.
+// While a session of the comparison waits for its own lock, the lockWatch does not observe it. Such a session makes nobody
+// wait, because [postgres.Table.Lock] holds no lock while it waits. The wait ends after ten seconds.
 type lockWatch struct {
 	database *pgx.ConnConfig
 

@@ -222,9 +222,9 @@ func TestCompareLive(t *testing.T) {
 	}
 }
 
-// TestCompareLiveRepeats checks that a live comparison reports a row only if the row differs in every round. A correct state
-// can contain a row as it was for a short time, between two equal states of the table. Such a row differs in one round, but
-// not in a later round.
+// TestCompareLiveRepeats checks that a live comparison reports a row only if the row differs in every round. If a row
+// changes and changes back between the two snapshots of a round, a correct state can contain the row as it was in between.
+// Such a row differs in this round, but not in a later round.
 func TestCompareLiveRepeats(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)
