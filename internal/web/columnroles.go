@@ -133,8 +133,8 @@ func containsAny(name string, words []string) bool {
 	return slices.ContainsFunc(words, func(word string) bool { return strings.Contains(name, word) })
 }
 
-// assignTextRoles gives each text role to at most one column. If no name suggests the question, the first column without a role
-// becomes the question, because the list of votes shows the question.
+// assignTextRoles gives each text role to at most one column. If no column's name suggests the question, the first column
+// without a role becomes the question, because the list of votes needs a question to show.
 func (c *columnRoles) assignTextRoles(proseColumns []int) {
 	for _, hint := range nameHints {
 		if i := c.findByHint(proseColumns, hint.words); i >= 0 {
@@ -171,8 +171,9 @@ func (c *columnRoles) value(line []byte, column int) []byte {
 	return value
 }
 
-// timeJSON returns the JSON of the row's time. It must be called only if there is a time column. Counts, searches and the
-// order by time call it for every row. The time is often the last column, which LastField finds faster than Field.
+// timeJSON returns the JSON of the row's time. It must be called only if there is a time column. It must be fast, because
+// counts, searches and the order by time call it for every row. The time is often the last column, which LastField finds
+// faster than Field.
 func (c *columnRoles) timeJSON(line []byte) []byte {
 	if last := len(c.shape.Columns) - 1; c.time == last && last > 0 && c.shape.Columns[last].Type.IsFlat() {
 		value, _ := c.enc.LastField(line)

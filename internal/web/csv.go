@@ -41,9 +41,9 @@ func writeExportCSV(w io.Writer, t tableView, rows func(put func(line []byte) er
 	return b.Flush()
 }
 
-// appendCell appends the cell of the column at index i, with its separator. Every cell is quoted, because some programs divide
-// unquoted text at other separators than the comma. NULL, for which text is nil, is an empty cell without quotes, as in
-// Postgres' CSV.
+// appendCell appends the cell of the column at index i, with its separator. NULL, for which text is nil, is an empty cell
+// without quotes, as in Postgres' CSV. Every other cell is quoted, because some programs divide unquoted text at other
+// separators than the comma.
 func appendCell(dst []byte, i int, text []byte) []byte {
 	if i > 0 {
 		dst = append(dst, ',')
@@ -76,13 +76,12 @@ func appendCellText(dst, value []byte, kind rowjson.Kind) []byte {
 	return appendDisarmed(dst, value)
 }
 
-// appendDisarmed appends text with an apostrophe before each character that could start a formula in a spreadsheet. The text comes
-// from users.
+// appendDisarmed appends a text from users. It puts an apostrophe before each character that could start a formula in a
+// spreadsheet.
 //
-// A formula starts at the start of a cell. If the system separates lists by semicolons, Excel treats the commas and quotes
-// of the file as text. A cell then also starts after each semicolon, tab and line break of the text. Quotes, spaces and
-// invisible characters may come before the formula. In some languages, the full-width forms of =, +, - and @ start a
-// formula, too.
+// A formula starts at the start of a cell. On systems that separate lists by semicolons, Excel treats the commas and quotes
+// of the file as text, and starts a cell after each semicolon, tab and line break of the text. Quotes, spaces and invisible
+// characters may come before the formula. In some languages, the full-width forms of =, +, - and @ start a formula, too.
 func appendDisarmed(dst, text []byte) []byte {
 	atStart, first := true, true
 	for ; len(text) > 0; first = false {

@@ -150,8 +150,8 @@ func (h *harness) watch(t *testing.T) {
 	})
 }
 
-// await returns the data of the next event, which must have the given name. A server that misses a change sends a status
-// instead, within statusInterval.
+// await returns the data of the next event, and fails the test if that event does not have the given name. The server sends
+// a status at least every statusInterval. If the server misses a change, the test therefore fails and does not hang.
 func (s *eventStream) await(name string) string {
 	s.t.Helper()
 	var lines []string

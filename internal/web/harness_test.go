@@ -163,8 +163,8 @@ func (l countingListener) Accept() (net.Conn, error) {
 	return c, err
 }
 
-// awaitAccepted waits until the server has accepted n connections. For a client, its connection is established earlier: as
-// soon as the kernel has queued it for the server.
+// awaitAccepted waits until the server has accepted n connections. A successful dial does not show this, because the kernel
+// establishes a connection before the server accepts it.
 func (h *harness) awaitAccepted(t *testing.T, n int) {
 	t.Helper()
 	for limit, began := busy.Limit(30*time.Second), time.Now(); h.accepted.Load() < int64(n); time.Sleep(time.Millisecond) {

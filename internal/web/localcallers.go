@@ -81,8 +81,9 @@ var proxyHeaders = []string{"Forwarded", "Via", "X-Real-Ip", "True-Client-Ip", "
 var proxyPrefixes = []string{"X-Forwarded", "X-Original-F", "Cf-", "Cdn-Loop", "Fastly-", "Akamai-", "X-Akamai-", "X-Azure-", "X-Arr-",
 	"X-Amz-Cf-", "X-Amzn-", "X-Appengine-", "X-Envoy-", "X-Haproxy-", "X-Nginx-", "X-Traefik-"}
 
-// hasProxyHeader reports whether the request has a header field of a proxy. A field with an empty value counts, too: if a
-// client sends an empty field, a proxy adds the address in a second field of the same name.
+// hasProxyHeader reports whether the request has a header field of a proxy. It does not look at the values, because the
+// first field of a name may be empty: if a client sends an empty field, a proxy adds the address in a second field of the
+// same name.
 func hasProxyHeader(h http.Header) bool {
 	for name := range h {
 		for _, proxy := range proxyHeaders {

@@ -116,8 +116,8 @@ func (m *middleware) recoverPanic(w *responseWriter) {
 		return
 	}
 	if v != http.ErrAbortHandler {
-		// Only messages of the Go runtime certainly contain no text of a vote. Of any other panic, the log therefore gets only the
-		// type.
+		// For an error of the Go runtime, the log gets the message, which contains no text of a vote. The message of any
+		// other panic may contain such a text, so the log gets only the type.
 		what := fmt.Sprintf("%T", v)
 		if e, ok := v.(runtime.Error); ok {
 			what = e.Error()

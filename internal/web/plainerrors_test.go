@@ -125,8 +125,8 @@ func TestErrorAfterAnAnswerIsJSON(t *testing.T) {
 	}
 }
 
-// TestNextRequestDuringAnAnswer checks that the rest of an answer is not converted, even if the next request begins to
-// arrive during the answer.
+// TestNextRequestDuringAnAnswer checks that the rest of an answer is not taken for an error and converted to JSON, even if
+// the next request begins to arrive during the answer.
 func TestNextRequestDuringAnAnswer(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -71,7 +71,8 @@ func newMux(routes []route, guard func(route) http.Handler) *http.ServeMux {
 	return mux
 }
 
-// isCleanPath reports whether the path of a request is in its shortest form. ServeMux would redirect any other path.
+// isCleanPath reports whether the path of a request is in its shortest form. ServeMux would redirect most other paths to
+// that form, such as a path with two slashes in a row. The middleware answers 404 instead.
 func isCleanPath(r *http.Request) bool {
 	p := r.URL.EscapedPath()
 	return p == path.Clean(p)

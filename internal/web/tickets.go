@@ -50,9 +50,9 @@ type download struct {
 	serve http.HandlerFunc
 }
 
-// serveTicket answers with a ticket for the download of the file that the parameter file names. The other parameters are those
-// of the download. If the download would fail now, serveTicket answers with the download's error, which the browser would
-// otherwise not show.
+// serveTicket answers with a ticket for a download. The request's parameter "file" names the file to download. The other
+// parameters of the request are those of the download. If the download would fail now, serveTicket answers with the
+// download's error, which the browser would otherwise not show.
 func (s *tickets) serveTicket(w http.ResponseWriter, r *http.Request) {
 	query, err := parseQuery(r)
 	if err != nil {

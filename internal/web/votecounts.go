@@ -14,7 +14,8 @@ const (
 	countRest = 9                      // pause after a count, as a multiple of its duration
 )
 
-// voteCounts are the counts of the votes in one state of the table, as /api/summary shows them on one day.
+// voteCounts are the counts of the votes in one state of the table, in the form of /api/summary. They also depend on the day
+// on which the votes were counted, because the period usually ends with that day.
 type voteCounts struct {
 	version uint64
 	shape   string // fingerprint of the shape
@@ -36,13 +37,14 @@ type dayCount struct {
 	Negative int    `json:"negative"` // votes with other tags only
 }
 
-// isOf reports whether the counts belong to the state t, and were counted on the day today. Versions are comparable only
-// between states of the same shape.
+// isOf reports whether the counts belong to the state t, and were counted on the same day as today. The shapes must be
+// equal, too, because versions are comparable only between states of the same shape.
 func (c *voteCounts) isOf(t tableView, today time.Time) bool {
 	return c.version == t.Version() && c.shape == t.Shape().Fingerprint && c.today == today.Format(time.DateOnly)
 }
 
-// period is the time that the counts by day, by week and by question cover: summaryDays days in UTC.
+// period is the range of days that the counts by day, by week and by question cover. It has summaryDays days, which begin at
+// midnight UTC.
 type period struct {
 	start int64 // start of the first day, in microseconds since 1970
 }
@@ -202,8 +204,9 @@ func (c *counting) addQuestions(t tableView, stop <-chan struct{}) bool {
 	})
 }
 
-// voteCounter keeps the last counts. Counting a million rows takes a second or two, so a count runs in a goroutine of its own
-// and not in a request. One count runs at a time, and counts run at most a tenth of the time.
+// voteCounter keeps the last counts. Counting a million rows takes a second or two, so a count runs in a goroutine of its
+// own and not in a request. Only one count runs at a time. Each count is followed by a pause of countRest times its duration,
+// so counting takes at most a tenth of the time.
 type voteCounter struct {
 	stop <-chan struct{} // closed when the server stops
 	work sync.WaitGroup
