@@ -100,9 +100,9 @@ func TestCountKeysReadsPagesOnce(t *testing.T) {
 	}
 }
 
-// TestSpillFileFull checks what happens if pages cannot be written to the spill file. The pages may then exceed the memory
-// limit by 1/overdraft. A transaction that needs more memory fails, and the committed state does not change. Once the volume
-// has room again, transactions succeed.
+// TestSpillFileFull checks what happens if pages cannot be written to the spill file. In this case, the pages may exceed the
+// memory limit by 1/overdraft of the limit. A transaction that needs more memory fails, and the committed state does not
+// change. Once the volume has room again, transactions succeed.
 func TestSpillFileFull(t *testing.T) {
 	tab, _ := bounded(t, 64<<10)
 	rows, err := load(tab, 200, "old")
@@ -216,7 +216,7 @@ func TestSpillFileStaysSmall(t *testing.T) {
 	}
 }
 
-// TestHeldViewIsEvicted checks that a View that a slow reader holds does not keep its rows in memory.
+// TestHeldViewIsEvicted checks that a View does not keep its rows in memory while a slow reader holds the View.
 func TestHeldViewIsEvicted(t *testing.T) {
 	const limit = 256 << 10
 	tab, _ := bounded(t, limit)

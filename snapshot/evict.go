@@ -3,8 +3,8 @@ package snapshot
 // clockHand is the place in the tree at which the next search for a page to evict begins.
 type clockHand struct{ group, leaf int }
 
-// evictUntil evicts pages until the pages of the tree use at most limit bytes. It also evicts retired pages that are known to
-// be in use, until all retired pages use at most 1/retiredShare of limit.
+// evictUntil evicts pages until the pages of the tree use at most limit bytes. If all retired pages together use more than
+// 1/retiredShare of limit, it also evicts retired pages, down to this share: see evictRetired.
 func (c *cache) evictUntil(limit int64, groups []*group) error {
 	if err := c.open(); err != nil {
 		return err

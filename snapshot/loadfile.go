@@ -1,11 +1,11 @@
 package snapshot
 
-// A Table may begin with the rows of a file that an earlier run has written, instead of a copy of the Postgres table. Each
-// page of the Table then has the rows of one place in that file. Therefore, the next version can be written by patching the
-// file.
+// A Table may begin with the rows of a file that an earlier run has written, instead of a copy of the Postgres table.
+// EndPage puts the rows of different regions of that file into different pages, so that the next version can be written by
+// patching single regions of the file.
 
-// EndPage makes the next row of the open Load begin a new Part, if this row comes after all rows that have been put. The
-// previous Part is not expected to grow, so EndPage frees its unused memory.
+// EndPage ends the current Part of the open Load. The next row begins a new Part, if this row comes after all rows that have
+// been put. The ended Part is not expected to grow, so EndPage frees its unused memory.
 func (t *Table) EndPage() {
 	if t.loadShape == nil || t.tree.err != nil || len(t.tree.groups) == 0 {
 		return

@@ -12,8 +12,8 @@ import (
 // versions. A rebased version uses the new buffer for each line that the newest version still has. It gets private copies
 // (ownLines) of its other lines. The old buffer of lines then becomes garbage.
 //
-// The table shows the live heap divided by the size of the file. It was measured with 60,000 rows of 3 kB and one View, while
-// rows changed at random, each in a transaction of its own.
+// The numbers below are the live heap divided by the size of the file. They were measured with 60,000 rows of 3 kB and one
+// View, while rows changed at random, each in a transaction of its own.
 //
 //	rows changed under the View    with rebase   without
 //	   600  (1 %)                         1.09      1.09
@@ -45,13 +45,13 @@ func (p *page) canRebase(from, to *page) bool {
 		int64(len(to.lines))+int64(p.spilledBytes)+int64(len(p.ownLines))+int64(p.live) < math.MaxUint32
 }
 
-// rebaseOnto returns a copy of p that refers to the lines in to.lines, and has private copies of the lines that are not there.
-// The parameter to is a page after its rebuild, and from is the same page before its rebuild. skip has the indices of the rows
-// whose lines the rebuild left out.
+// rebaseOnto returns a copy of p that refers to the lines in to.lines, and has private copies of the lines that are not
+// there. The parameter to is a page after its rebuild, and from is the same page before its rebuild. skip has the indices of
+// the rows whose lines the rebuild left out.
 //
-// The buffer of the result is clipped to its length, because only the newest version may append to it. If a rollback makes the
-// result the newest version again, the first append to it has to rebuild the page, which also moves ownLines into the new
-// buffer.
+// The buffer of the result is clipped to its length, because only the newest version may append to it. A rollback can make
+// the result the newest version again. In this case, the first append has to rebuild the page, which also moves ownLines
+// into the new buffer.
 func (p *page) rebaseOnto(from, to *page, skip []int) *page {
 	const own = ^uint32(0) // placeholder for an offset into ownLines
 	q := &page{

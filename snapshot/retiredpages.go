@@ -59,7 +59,7 @@ func (r *retired) prune() {
 }
 
 // evictRetired evicts retired pages until the remaining retired pages use at most limit bytes. It evicts only pages whose
-// leaves are known to be in use.
+// leaves are known to be in use. The others may be garbage, whose memory is freed without a write to the spill file.
 func (c *cache) evictRetired(limit int64) error {
 	r, now := &c.retired, gcCycles()
 	if now == r.sweptAtGC && r.list[len(r.list)-1].gc != 0 {
@@ -85,8 +85,8 @@ func (c *cache) evictRetired(limit int64) error {
 	return nil
 }
 
-// gcCycles returns the number of completed garbage collections, plus 3. A retiredLeaf whose gc is 0 therefore always counts as
-// retired more than two collections ago.
+// gcCycles returns the number of completed garbage collections, plus 3. Because of the 3, a retiredLeaf whose gc is 0 always
+// counts as retired more than two collections ago.
 func gcCycles() uint64 {
 	sample := []metrics.Sample{{Name: "/gc/cycles/total:gc-cycles"}}
 	metrics.Read(sample)

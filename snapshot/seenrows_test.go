@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// TestSeenEqualsModel applies the same random changes to a seen and to a slice of bool, and compares the two.
+// TestSeenEqualsModel applies the same random changes to a value of type seen and to a slice of bool, and compares the two.
 func TestSeenEqualsModel(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	for range 200 {
