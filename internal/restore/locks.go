@@ -69,7 +69,8 @@ func lockTable(ctx context.Context, tx pgx.Tx, table *postgres.Table, o *Options
 }
 
 // lockPartitions takes the locks that the statements of a dry run need on a partitioned table and its partitions. Without
-// lockPartitions, a statement would wait for one partition while it holds a lock on another; see [postgres.Table.LockIn].
+// lockPartitions, a statement would wait for one partition while it holds a lock on another, which could cause a deadlock;
+// see [postgres.Table.LockIn].
 func lockPartitions(ctx context.Context, tx pgx.Tx, table *postgres.Table) error {
 	if !table.Partitioned {
 		return nil

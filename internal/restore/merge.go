@@ -224,9 +224,9 @@ func (m *stagedMerge) areMovedProtected(ctx context.Context) (found bool, err er
 	return found, err
 }
 
-// protected returns an SQL condition that is true if the row of alias t must not be deleted, not even to be inserted again.
-// The reason is that another row refers to it by a foreign key with an action, such as ON DELETE CASCADE or ON DELETE
-// RESTRICT. protected returns "" if no foreign key to the table has an action.
+// protected returns an SQL condition for the row with the alias t. It is true if another row refers to this row by a foreign
+// key with an action, such as ON DELETE CASCADE or ON DELETE RESTRICT. Such a row must not be deleted, not even to be
+// inserted again. protected returns "" if no foreign key to the table has an action.
 func (m *stagedMerge) protected() string {
 	var conditions []string
 	for i := range m.hooks.ForeignKeys {
