@@ -225,8 +225,9 @@ func (m *stagedMerge) areMovedProtected(ctx context.Context) (found bool, err er
 }
 
 // protected returns an SQL condition for the row with the alias t. It is true if another row refers to this row by a foreign
-// key with an action, such as ON DELETE CASCADE or ON DELETE RESTRICT. Such a row must not be deleted, not even to be
-// inserted again. protected returns "" if no foreign key to the table has an action.
+// key with an action, such as ON DELETE CASCADE or ON DELETE RESTRICT. It is also true if the user may not read the
+// referring table. A row for which it is true must not be deleted, not even to be inserted again. protected returns "" if no
+// foreign key to the table has an action.
 func (m *stagedMerge) protected() string {
 	var conditions []string
 	for i := range m.hooks.ForeignKeys {
