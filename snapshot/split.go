@@ -1,7 +1,7 @@
 package snapshot
 
-// splitLarge splits the leaf at index li of the group at index gi, until no leaf with more than one row is too large. One
-// split is not enough if two large rows come one after the other.
+// splitLarge splits the leaf at index li of the group at index gi, and then its parts, until each part is small enough or
+// has only one row. One split is not enough if two large rows come one after the other.
 func (t *tree) splitLarge(gi, li int) {
 	g := t.groups[gi]
 	for end := li + 1; li < end; {

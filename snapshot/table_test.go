@@ -173,8 +173,8 @@ func TestChanged(t *testing.T) {
 	}
 }
 
-// TestPartial checks that the View after a Load's Commit has the Parts that Partial returned during the Load, except Parts
-// into which the Load put more rows later. A returned Part never changes.
+// TestPartial checks that the Parts that Partial returns during a Load are in the View after the Load's Commit. If the Load
+// puts more rows into such a Part later, the View has another Part instead. The content of a returned Part never changes.
 func TestPartial(t *testing.T) {
 	t.Parallel()
 	table := NewTestTable(200, 3)

@@ -72,8 +72,8 @@ func (b *txBuffer) get(key []byte) (line []byte, known bool) {
 	return nil, b.truncates()
 }
 
-// truncates reports whether the buffer contains a Truncate. The last Truncate is then the first op, because the buffer does not
-// keep the changes before a Truncate.
+// truncates reports whether the buffer contains a Truncate. A Truncate can only be the first op, because it removes all
+// changes before it from the buffer.
 func (b *txBuffer) truncates() bool { return len(b.ops) > 0 && b.ops[0].kind == opTruncate }
 
 func (b *txBuffer) key(i int) []byte {

@@ -10,8 +10,8 @@ import (
 	"capture/snapshot/rowjson"
 )
 
-// TestViewTakesWhatChanged checks that an old View needs additional memory only for the rows that have changed since it was
-// made, even if other Views are made meanwhile. The old View shares all other rows with the newest state.
+// TestViewTakesWhatChanged checks that holding a View takes additional memory only for the rows that change while it is
+// held, even if more Views are made meanwhile. The View shares all other rows with the newest state.
 func TestViewTakesWhatChanged(t *testing.T) {
 	const n = 3000
 	tab, rows := NewTable(), map[string]string{}
@@ -50,7 +50,8 @@ func TestViewTakesWhatChanged(t *testing.T) {
 			tab.View()
 			heap()
 		}
-		// Half as many bytes again are allowed for the entries of the pages.
+		// The memory may grow by 1.5 times the length of the changed rows, because the entries of the pages also take
+		// memory.
 		if grew := heap() - before; grew > int64(changed+changed/2) {
 			t.Errorf("round %d: a View of %d bytes of which %d changed takes %d", round, v.Bytes(), changed, grew)
 		}
@@ -60,9 +61,9 @@ func TestViewTakesWhatChanged(t *testing.T) {
 	}
 }
 
-// TestLargeTransactionTakesWhatChanged checks the memory that a transaction needs to change half of the rows, in key order,
-// while a View is held. The View and the newest state share the other half. Each page is rebuilt only a few times, not once
-// for each row.
+// TestLargeTransactionTakesWhatChanged changes half of the rows in one transaction, in key order, while a View is held. It
+// checks that only the changed rows take additional memory, because the View and the newest state share the other half. It
+// also checks that each page is rebuilt only a few times, not once for each row.
 func TestLargeTransactionTakesWhatChanged(t *testing.T) {
 	tab := NewTable()
 	shape := &rowjson.Shape{}

@@ -121,9 +121,9 @@ func (e *Encoder) appendRow(dst []byte, values [][]byte, old []byte, copied bool
 	if len(values) == 0 {
 		dst = append(dst, '{')
 	}
-	// A value of type json may end with white space. In a file, spaces before the brace are padding (package placement), and
-	// readers of the file remove them. Therefore appendRow removes them here: otherwise, the line would differ from the row
-	// that a reader gets.
+	// A value of type json may end with white space. Readers of a file take spaces before the closing brace for padding
+	// (package placement), and remove them. appendRow also removes these spaces, so that the line equals the row that a
+	// reader gets.
 	return append(bytes.TrimRight(dst, " "), '}'), nil
 }
 
@@ -294,8 +294,8 @@ func (e *Encoder) AppendFields(fields [][]byte, line []byte) ([][]byte, bool) {
 // LastField is like Field for the last column, but searches from the end of the line, so its speed does not depend on the
 // other values. line must be a line of this shape, and the column's type must be flat: see IsFlat.
 func (e *Encoder) LastField(line []byte) ([]byte, bool) {
-	// The last match is the column's opening, because the column's value cannot contain the opening: a JSON string escapes its
-	// quotes.
+	// The last match is the start of the last column. The opening, such as ,"name": contains quotes, so it cannot occur
+	// within the column's value: JSON escapes the quotes in a string.
 	opening := e.columns[len(e.columns)-1].opening
 	at := bytes.LastIndex(line, opening)
 	if at < 0 {

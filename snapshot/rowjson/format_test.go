@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// TestFormatVersion fails if lines or keys change. FormatVersion must then be raised and the digest below replaced, because
-// files of the earlier version have other lines for the same rows, or another order of the rows.
+// TestFormatVersion fails if lines or keys have changed. In this case, raise FormatVersion and replace the digest below.
+// Files of the earlier version have other lines for the same rows, or another order of the rows.
 func TestFormatVersion(t *testing.T) {
 	const version, want = 1, "36483b46f898d2386a57b514fb5ad99c"
 	elem := func(t Type) *Type { return &t }

@@ -199,8 +199,9 @@ func appendFloatPrefix(dst, text []byte) []byte {
 	return binary.BigEndian.AppendUint64(dst, b)
 }
 
-// parseYear returns the year of a date or timestamp. A year BC is negative. For -infinity and infinity, it returns the lowest
-// and the highest int32. The text forms of times in the same year, also in a year BC, sort by time.
+// parseYear returns the year of a date or timestamp. A year BC is negative. For -infinity and infinity, it returns the
+// lowest and the highest int32. A key needs only the year in front of the text form, because within one year, also a year
+// BC, the text forms sort by time.
 func parseYear(text []byte) int32 {
 	switch {
 	case bytes.HasPrefix(text, []byte("-")):

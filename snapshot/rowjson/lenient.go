@@ -62,9 +62,9 @@ func (u EpochUnit) String() string {
 	return "nanoseconds"
 }
 
-// GuessEpochUnit returns the unit in which n counts a time. It chooses the largest unit in which n stands for a time before
-// November 5138. In the next smaller unit, the time would be before March 1973. The unit is therefore right for all times from
-// March 1973 to November 5138. For 0, any unit gives the same time.
+// GuessEpochUnit returns the probable unit of n, a number that stands for a time. It returns the largest unit in which the
+// time is before November 5138. This unit is right for all times from March 1973 to November 5138, because in the next
+// smaller unit the same number stands for a time before March 1973. For 0, any unit gives the same time.
 func GuessEpochUnit(n int64) EpochUnit {
 	const limit = 100_000_000_000
 	switch abs := max(n, -n); {

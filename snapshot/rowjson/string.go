@@ -38,10 +38,10 @@ const (
 	everyHigh = 0x8080808080808080
 )
 
-// cleanPrefix returns the length of text up to the first byte that must be escaped in a JSON string. It tests eight bytes at a
-// time. Subtracting n from each byte sets the high bit of each byte that is less than n. To find a quote or backslash,
-// cleanPrefix first XORs each byte with that character, which makes an equal byte 0, and then subtracts 1. A borrow can falsify
-// only bytes that are higher than the byte that matches, and cleanPrefix uses only the lowest match.
+// cleanPrefix returns the length of text up to the first byte that must be escaped in a JSON string. It tests eight bytes at
+// a time. It subtracts 0x20 from each byte, which sets the high bit of each byte below 0x20. To find a quote or backslash,
+// it XORs each byte with that character, which turns a match into 0, and then subtracts 1. A borrow from a match can change
+// only higher bytes, so the lowest match is right, and cleanPrefix uses only that.
 func cleanPrefix(text []byte) int {
 	i := 0
 	for ; i+8 <= len(text); i += 8 {
@@ -89,7 +89,7 @@ func replaceInvalid(text []byte) []byte {
 	return repaired
 }
 
-// unescaped maps the character after a backslash in a JSON string to the byte that the two stand for.
+// unescaped maps the character after a backslash in a JSON string to the byte that this escape stands for.
 var unescaped = [256]byte{'"': '"', '\\': '\\', '/': '/', 'b': '\b', 'f': '\f', 'n': '\n', 'r': '\r', 't': '\t'}
 
 var (

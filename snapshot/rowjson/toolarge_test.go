@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// TestMaxLine checks that a line of MaxLine bytes is encoded and a longer line is refused, for columns of every kind, and that
-// the sum of the sizes in the error exceeds MaxLine.
+// TestMaxLine checks, for columns of every kind, that a line of MaxLine bytes is encoded and that a longer line is refused.
+// The sizes of the columns in the error must add up to more than MaxLine.
 func TestMaxLine(t *testing.T) {
 	text := Type{Kind: Text}
 	shape := &Shape{Columns: []Column{
@@ -74,7 +74,8 @@ func TestMaxLine(t *testing.T) {
 	}
 }
 
-// TestLargeLineAllocations checks that memory for a large line is allocated once, and no memory for a line that is too long.
+// TestLargeLineAllocations checks that a large line gets its memory in a single allocation, and that a line longer than
+// MaxLine is refused before any memory is allocated for it. It also checks that quotedLength returns the exact length.
 func TestLargeLineAllocations(t *testing.T) {
 	if testing.Short() {
 		t.Skip("encodes very large rows")

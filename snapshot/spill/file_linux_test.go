@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// TestWriteToFullVolume checks that Write returns an error without the file's path if the volume is full, and frees the
-// blocks that it has allocated.
+// TestWriteToFullVolume checks what Write does if the volume is full: it returns an error without the file's path, and frees
+// the blocks that it has allocated.
 func TestWriteToFullVolume(t *testing.T) {
 	t.Parallel()
 	full, err := os.OpenFile("/dev/full", os.O_RDWR, 0)
