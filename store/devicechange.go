@@ -11,12 +11,12 @@ import (
 	"capture/store/disk"
 )
 
-// When a volume is unmounted, an ordinary folder may remain in its place. Files that are then written to the folder do not
-// reach the volume. Therefore a File remembers the folder's device, and checks it before it writes.
+// When a volume is unmounted, an ordinary folder may remain in its place. A file written to that folder does not reach the
+// volume. Therefore a File remembers the device of its folder, and checks the device before it writes.
 
-// checkDevice returns an error if the folder is on another device than at Open. If the folder is missing, checkDevice uses
-// the device of the nearest existing folder above it. checkDevice accepts another device if the lock file in the folder
-// contains our word (see lockword.go), because then the volume has been mounted again.
+// checkDevice returns an error if the folder is on another device than at Open. It accepts another device if the folder's
+// lock file contains our word (see lockword.go), because this shows that the volume has been mounted again. If the folder is
+// missing, checkDevice uses the device of the nearest existing folder above it.
 func (f *File) checkDevice() error {
 	device, ok := deviceOf(f.folder())
 	switch {

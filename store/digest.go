@@ -15,9 +15,9 @@ import (
 
 // A change of the first row of a large file is on disk within milliseconds. But the SHA-256 of the file depends on every
 // byte after that row, and hashing two gigabytes takes a second. Therefore there are two digests. The first is the SHA-256
-// of the whole file; hashing resumes near the first byte that changed. If this means hashing more than hashPerWrite bytes,
-// the Write's manifest has the second digest instead: a hash of the hashes of all blocks, for which only the changed blocks
-// are hashed. [File.Idle] completes the first digest later.
+// of the whole file. To update it, hashing resumes near the first byte that changed. If this means hashing more than
+// hashPerWrite bytes, the Write's manifest has the second digest instead: a hash of the hashes of all blocks. To update it,
+// only the changed blocks and the list of hashes are hashed. [File.Idle] completes the first digest later.
 
 // hashPerWrite is the maximum number of bytes that a Write after a change hashes for the SHA-256 of the whole file. With this
 // limit, hashing takes no longer than writing. hashPerWrite is also the number of bytes that one step of Idle hashes.

@@ -115,8 +115,7 @@ func (f *File) Published(info os.FileInfo) bool {
 	f.published.mu.Lock()
 	defer f.published.mu.Unlock()
 	for _, ours := range f.published.files {
-		// The sizes are compared, too: after a file is deleted, another file may reuse its inode, but this file will hardly
-		// have the same size.
+		// The sizes are compared, too: another file may get the inode of a deleted file, but will hardly have the same size.
 		if ours != nil && os.SameFile(info, ours) && info.Size() == ours.Size() {
 			return true
 		}

@@ -18,9 +18,9 @@ func (f *File) horizonOf(v *snapshot.View) *manifest.Horizon {
 	return manifest.NewHorizon(v)
 }
 
-// UpdateHorizon writes the horizon of v into the manifest, if the file has the rows of v and the manifest has no horizon or an
-// earlier horizon. A Write stores the horizon that is known at that time, which may be older than the last transaction in the
-// file. Without UpdateHorizon, the next run would then read the rows of this transaction again.
+// UpdateHorizon writes the horizon of v into the manifest, if the file has the rows of v, and if the manifest's horizon is
+// missing or earlier. UpdateHorizon is needed because a Write stores the horizon that is known at that time, which may be
+// older than the last transaction in the file. With such a horizon, the next run reads the rows of this transaction again.
 func (f *File) UpdateHorizon(v *snapshot.View) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -36,8 +36,8 @@ func (f *File) UpdateHorizon(v *snapshot.View) error {
 	return f.replaceLastManifest(m)
 }
 
-// DropHorizon removes the horizon from the manifest. It is called when it is doubtful whether the rows of v, and therefore the
-// rows of the file, are a state of the table. From then on, the file gets no horizon from v or an earlier View.
+// DropHorizon removes the horizon from the manifest. It is called when the rows of v, and therefore those of the file, may
+// not be a state that the table ever had. From then on, the file gets no horizon from v or an earlier View.
 func (f *File) DropHorizon(v *snapshot.View) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()

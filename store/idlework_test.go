@@ -143,8 +143,8 @@ func TestCompletingFails(t *testing.T) {
 	}
 }
 
-// TestFailedWriteForgetsDigest makes a Write fail after it has updated the digest of the last version to that of the new
-// version. Idle must not put this digest into the manifest of the old version.
+// TestFailedWriteForgetsDigest makes a Write fail after it has updated the last version's digest in place, so that the
+// digest is now that of the new version. Idle must not put this digest into the manifest of the old version.
 func TestFailedWriteForgetsDigest(t *testing.T) {
 	t.Parallel()
 	f, path, s := incompleteFile(t)

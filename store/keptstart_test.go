@@ -17,9 +17,9 @@ import (
 	"capture/store/retention"
 )
 
-// TestSpacesAfterJSONAreNoLoss writes the same rows in two runs. In the last column, the values of type json end with a
-// newline. In a line, this newline would become a space before the brace, which looks like padding. The second run must find
-// no difference.
+// TestSpacesAfterJSONAreNoLoss writes the same rows in two runs, and checks that the second run finds no difference. The
+// last column has values of type json that end with a newline. If the line had a space for this newline, a reader of the
+// file would take the space before the brace for padding and remove it, and the rows would differ.
 func TestSpacesAfterJSONAreNoLoss(t *testing.T) {
 	t.Parallel()
 	shape := &rowjson.Shape{Schema: "public", Table: "votes", Key: []int{0}, Columns: []rowjson.Column{
@@ -71,9 +71,9 @@ func TestFileRemovedBeforeFirstWrite(t *testing.T) {
 	}
 }
 
-// TestLossFromDamagedFile damages one row of the file, so that the file's rows cannot be compared with the rows that replace
-// them. If a Write replaces many rows, the file must be kept, because nobody can know that its rows are not lost. The loss
-// must not end when other rows are added.
+// TestLossFromDamagedFile damages one row of the file, so that a Write cannot compare the file's rows with the rows that
+// replace them. If the Write replaces many rows, it must keep the file as the state before a loss, because the replaced rows
+// may be lost. The loss must not end when other rows are added.
 func TestLossFromDamagedFile(t *testing.T) {
 	t.Parallel()
 	const rows, removed = 50_000, 6000
@@ -143,9 +143,9 @@ func TestLossFromDamagedFile(t *testing.T) {
 	}
 }
 
-// TestKeptAtStart checks when the first Write keeps the file of an earlier run before it replaces the file. The file is kept
-// as the state before a loss, or as an ordinary state if any row differs. The file of another table or cluster is always
-// kept.
+// TestKeptAtStart checks whether the first Write keeps the file of an earlier run before it replaces the file. If many rows
+// are gone, the Write must keep the file as the state before a loss. Otherwise, if any row differs and the policy keeps
+// ordinary states, it must keep the file as an ordinary state. It must always keep the file of another table or cluster.
 func TestKeptAtStart(t *testing.T) {
 	t.Parallel()
 	other := func(rows int, origin snapshot.Origin, oid uint32) *snapshot.View {

@@ -21,8 +21,8 @@ type written struct {
 	digest   *digest // digest of the file; the next version updates it in place
 }
 
-// hasRowsOf reports whether v has the rows that were written, and comes from the same table. v may be a later View that differs
-// only in its position, or for which the table was read again.
+// hasRowsOf reports whether v has the rows that were written, and comes from the same table. It also returns true for a
+// later View that differs only in its position, or for which capture read the table again and found the same rows.
 func (w *written) hasRowsOf(v *snapshot.View) bool {
 	if w.file == nil {
 		return false
@@ -43,9 +43,9 @@ func (w *written) hasRowsOf(v *snapshot.View) bool {
 	return i == len(w.layout.Regions)
 }
 
-// isOnDisk reports whether the file at path is still the file that was written. A version is identified by inode, size and
-// modification time, as in openShadow and in the ETag of a download. Therefore patch sets the time explicitly: two versions
-// may share an inode and be written within one tick of the kernel's clock.
+// isOnDisk reports whether the file at path is still the file that was written. Like openShadow and the ETag of a download,
+// it identifies a version by inode, size and modification time. Two versions may share an inode and be written within one
+// tick of the kernel's clock, so patch sets the time explicitly.
 func (w *written) isOnDisk(path string) bool {
 	if w.file == nil {
 		return false

@@ -93,7 +93,8 @@ func (f *File) load(ctx context.Context, t *snapshot.Table, l *Loading) error {
 	return nil
 }
 
-// check returns an error unless the manifest is that of a current file with all rows of the table that the shape describes.
+// check returns an error unless the manifest describes the table that l.Shape describes. It also returns an error for the
+// manifest of a kept state, and for the manifest of a file that lacks rows of the table.
 func (l *Loading) check() error {
 	m, s := &l.Manifest, l.Shape
 	switch {

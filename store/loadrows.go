@@ -26,8 +26,8 @@ type fileRows struct {
 	rows  int
 	bytes int64 // bytes read so far
 
-	// padded lists the rows that are followed by padding. Such a row is the last row of a region. placed is unset if the
-	// padding is not as Write makes it. Then padded is not used, and the next Write writes the whole file.
+	// padded lists the rows that padding follows. Each of them is the last row of a region. If the padding is not as Write
+	// makes it, placed is unset, padded is empty, and the next Write writes the whole file.
 	padded []paddedRow
 	placed bool
 

@@ -15,7 +15,7 @@ import (
 	"capture/store"
 )
 
-// holdLock has the lock of a file until its standard input ends.
+// holdLock holds the lock of a file until its standard input ends.
 func holdLock(args []string) error {
 	f, err := store.Open(args[0], store.Owner{PID: os.Getpid(), Host: "there", Version: "9.9", Started: owner.Started})
 	if err != nil {

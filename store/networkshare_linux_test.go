@@ -294,7 +294,7 @@ func TestProbeFileSystem(t *testing.T) {
 }
 
 // TestKeptStatesOnShare checks that a state can be kept on a share, where temporary names contain the lock word of the
-// process, and that temporary files are removed that a crash has left.
+// process. It also checks that the temporary files that a crash has left are removed.
 func TestKeptStatesOnShare(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "feedback.json")

@@ -110,8 +110,8 @@ func (s *transcript) checkContent(content *leftFile) error {
 	return nil
 }
 
-// check returns an error if the power cut did harm that a reader of the files can see. namesInOrder reports whether the
-// changes of names that survived are the first ones, as with a journal.
+// check returns an error if a reader of the files can see harm from the power cut. namesInOrder reports whether the changes
+// of names survived in order, as with a journal: the first changes survived, and no later ones.
 func (s *transcript) check(left diskState, path string, namesInOrder bool) error {
 	content := left[path]
 	if err := s.checkContent(content); err != nil {
@@ -250,9 +250,9 @@ type replay struct {
 	seen       *seen
 }
 
-// run cuts the power after each call. For each number k, it tries the outcomes in which only the first k changes of names
-// survive, and all pages have the same pageLeft. It also tries some random outcomes. It returns the number of different
-// cuts, and an error for the first cut that does harm.
+// run cuts the power after each call. For each number k, it lets only the first k changes of names survive, and tries each
+// pageLeft for all pages: the old content, the new content or zeros. It also tries some random outcomes. It returns the
+// number of different cuts, and an error for the first cut that does harm.
 func (p *replay) run(t *testing.T) (cuts int, err error) {
 	d, s := newDevice(p.root), &transcript{foreign: p.foreign, seen: p.seen}
 	d.ignoreSync = p.ignoreSync

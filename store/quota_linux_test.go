@@ -17,8 +17,9 @@ import (
 
 func init() { children["quota"] = writeBeyondQuota }
 
-// TestQuota checks that a Write treats a used-up quota like a full disk: it drops ordinary kept states and tries again. The
-// state before a loss stays. If the Write needs its space, too, the error says how the user can free this space.
+// TestQuota checks that a Write treats a used-up quota like a full disk: it drops ordinary kept states and tries again, but
+// never drops the state before a loss. If there is still no room, the error says how the user can free the space of that
+// state.
 func TestQuota(t *testing.T) {
 	needStrace(t)
 	for name, c := range map[string]struct {

@@ -102,8 +102,9 @@ func (p *pendingVersion) isWorthPatching(old *placement.Layout) bool {
 	return changed < p.Bytes/2
 }
 
-// retire returns the shadow that the file at path becomes when p replaces it, and the identity of this file. It returns nil
-// if the file can't serve as a shadow, for example because it is small or is not the last version.
+// retire is called before p replaces the file at path, which then becomes the shadow file. It returns this shadow and the
+// identity of the file. It returns nil if the file can't serve as a shadow, for example because it is small or is not the
+// last version.
 func retire(last written, p *pendingVersion, path string) (*shadow, os.FileInfo) {
 	if !isPatchable(last, p, path) {
 		return nil, nil

@@ -26,9 +26,9 @@ const leaseWait = time.Minute
 
 func openRegular(path string, flags int) (*os.File, error) {
 	file, err := os.OpenFile(path, flags|unix.O_NONBLOCK, 0)
-	// While another program, such as a file server, has a lease on the file, O_NONBLOCK makes open fail, so the loop tries
-	// again. Without O_NONBLOCK, open would wait for the end of the lease. But if somebody has put a named pipe in the place of
-	// the file, open would also wait for the writer of the pipe.
+	// With O_NONBLOCK, open does not wait for the writer of a named pipe that somebody has put in the place of the file. But
+	// open also does not wait for the end of a lease that another program, such as a file server, has on the file. It fails
+	// instead, so the loop tries again until the lease ends.
 	for start := time.Now(); errors.Is(err, unix.EWOULDBLOCK) && time.Since(start) < leaseWait; {
 		time.Sleep(10 * time.Millisecond)
 		file, err = os.OpenFile(path, flags|unix.O_NONBLOCK, 0)

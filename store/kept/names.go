@@ -103,7 +103,7 @@ type stateFile struct {
 	tmp    string // suffix of a temporary name: .tmp, or -WORD.tmp on a share; "" for other names
 }
 
-// parseName parses the name of a file in the folder. It reports false if a kept state has no file with this name.
+// parseName parses the name of a file in the folder. It reports false if no file of a kept state can have this name.
 func (n names) parseName(name string) (stateFile, bool) {
 	name, isHidden := strings.CutPrefix(name, ".")
 	rest, ok := strings.CutPrefix(name, n.base)
@@ -118,8 +118,9 @@ func (n names) parseName(name string) (stateFile, bool) {
 	return f, true
 }
 
-// FindMoved returns the path of a kept state's compressed data, if the plain data were at path before. It reports false if
-// there is a file at path, if the plain (uncompressed) data of a kept state can't have this path, or if the state is gone.
+// FindMoved returns the path of a kept state's compressed data. path is where the state's plain (uncompressed) data were
+// before. FindMoved reports false if there still is a file at path, if the plain data of a kept state can't have this path,
+// or if the state is gone.
 func FindMoved(path string) (compressed string, ok bool) {
 	match := plainName.FindStringSubmatch(filepath.Base(path))
 	if match == nil || !isGone(path) {

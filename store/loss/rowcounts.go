@@ -14,8 +14,9 @@ const Window = time.Hour
 // the number of entries.
 const leastSpan = time.Minute
 
-// RowCounts holds row counts of the last hour, oldest first. It holds only counts that can still become the highest of an
-// hour. Therefore each count is lower than the count before it.
+// RowCounts holds row counts of the last hour, oldest first, to find the highest count of the hour (a sliding-window
+// maximum). An earlier count that is not higher than a later count can't become the highest again, so it is dropped. Each
+// count is therefore lower than the count before it.
 type RowCounts []rowCount
 
 type rowCount struct {
@@ -23,8 +24,8 @@ type rowCount struct {
 	rows int
 }
 
-// RowCountsOf returns the row counts in the manifest m. It returns nil if m was written Window or longer before or after
-// now.
+// RowCountsOf returns the row counts in the manifest m. It returns nil if the time at which m was written differs from now
+// by Window or more.
 func RowCountsOf(m *manifest.Manifest, now time.Time) (c RowCounts) {
 	if now.Sub(m.WrittenAt).Abs() >= Window {
 		return nil
@@ -62,8 +63,8 @@ func (c RowCounts) Highest(now time.Time) int {
 	return 0
 }
 
-// Higher returns the row counts of the hour before now that are higher than rows. The manifest of a file with this number of
-// rows contains them.
+// Higher returns the row counts of the hour before now that are higher than rows. They belong in the manifest of a file that
+// has this number of rows.
 func (c RowCounts) Higher(now time.Time, rows int) (higher []manifest.RowCount) {
 	c = slices.Clone(c)
 	c.Add(now, rows)
