@@ -51,8 +51,8 @@ type Manifest struct {
 	Horizon       *Horizon              `json:"horizon,omitempty"`    // horizon, so that a later run reads only rows that have changed; nil if there is none
 	Kept          *Kept                 `json:"kept,omitempty"`       // facts about a kept state; nil for feedback.json itself
 
-	// HigherCounts are the row counts of the last hour that are higher than Rows, oldest first. With them, a later run also
-	// finds a loss that comes in small steps and began in this run.
+	// HigherCounts are the row counts of the last hour that are higher than Rows, oldest first. They let a run find a loss
+	// that comes in small steps even if its first steps happened during an earlier run.
 	HigherCounts []RowCount `json:"higher_counts,omitempty"`
 }
 

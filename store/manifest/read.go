@@ -67,9 +67,10 @@ func withoutCompression(path string) string {
 	return strings.TrimSuffix(strings.TrimSuffix(path, ".gz"), ".zst")
 }
 
-// ReadAll returns the manifests that may describe the file at path, the final manifest first. A Write renames the pending
-// manifest to the final name. Therefore ReadAll reads the pending manifest first: in this order, it cannot miss the manifest
-// of the current file.
+// ReadAll returns the manifests that may describe the file at path, the final manifest first. It reads the pending manifest
+// before the final one, because a Write may rename the pending manifest to the final name meanwhile. In the other order,
+// ReadAll could read the old manifest before the rename, find no pending manifest after it, and so miss the manifest of the
+// current file.
 func ReadAll(path string) (all []Manifest, err error) {
 	pending, perr := ReadAt(Path(path) + ".tmp")
 	m, err := Read(path)

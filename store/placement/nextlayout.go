@@ -104,18 +104,18 @@ type run struct {
 	need               int64 // total length of the run's parts in bytes, without padding
 }
 
-// rewriteRun returns the shortest run that begins at region and part and whose parts fit into its regions. If there is no such
-// run, rewriteRun returns the run that ends at the end of the file. rewriteRun reports false if the parts of the run have more
-// than budget bytes.
+// rewriteRun returns the shortest run that begins at region and part and whose parts fit into its regions. If there is no
+// such run, rewriteRun returns the run that ends at the end of the file. rewriteRun reports false if the parts of the run
+// have more than budget bytes. In this example, the numbers are lengths:
 //
-//	regions   │ 7  ␣│ 9      ␣│ 4  ␣␣␣␣│ 8 │      Part 9 is now 11, and too long for the region of 9.
-//	parts       7     11        4        8        With the padding of 4 it fits:
+//	regions   │ 7  ␣│ 9      ␣│ 4  ␣␣␣␣│ 8 │      The part of 9 has grown to 11, too long for its region.
+//	parts       7     11        4        8        With the padding of the next region, both parts fit:
 //
-//	next      │ 7  ␣│ 11         ␣│ 4 ␣│ 8 │      the run is the regions of 9 and 4, and Parts 11 and 4
+//	next      │ 7  ␣│ 11         ␣│ 4 ␣│ 8 │      the run is the regions of 9 and 4, and the parts of 11 and 4
 func (m *match) rewriteRun(region, part int, budget int64) (run, bool) {
 	r := run{endRegion: region, endPart: part}
 	for {
-		// Add the parts before the next part that keeps its region, then the regions before that region.
+		// Find the next part that keeps its region. Add all parts before it to the run, and all regions before its region.
 		kept := len(m.regions)
 		for ; r.endPart < len(m.parts); r.endPart++ {
 			if own, ok := m.regionOf(r.endPart); ok && own >= r.endRegion {

@@ -146,8 +146,9 @@ func TestDownloadIsBounded(t *testing.T) {
 	}
 }
 
-// TestForeignObjects puts foreign objects at the prefix, into folders that look like folders of clusters, and, in large
-// number, into the folder of the cluster. These objects must not count as states, and Prune must not remove them.
+// TestForeignObjects puts objects that are not from capture at the prefix, into folders that look like folders of clusters,
+// and, in large number, into the folder of the cluster. These objects must not count as states, and Prune must not remove
+// them.
 func TestForeignObjects(t *testing.T) {
 	if testing.Short() {
 		t.Skip("writes a thousand objects")

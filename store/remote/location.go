@@ -39,8 +39,8 @@ type Location struct {
 	Progress func(bytes int64)
 }
 
-// IsURL reports whether text is meant as a URL, and not as the path of a file. It also reports true for URLs that Open refuses,
-// such as https URLs: they may contain a secret, which must not be shown as a part of a path.
+// IsURL reports whether text is meant as a URL, and not as the path of a file. It also reports true for URLs that Open
+// refuses, such as https URLs. If such a URL were taken for a path, a message could show the secret in it.
 func IsURL(text string) bool {
 	return urlStart.MatchString(text)
 }
@@ -239,8 +239,8 @@ func (l *Location) retry(ctx context.Context, f func() error) error {
 	}
 }
 
-// put is service.put with retries. If the first attempt succeeds but its response is lost, the second attempt fails with
-// errChanged. Therefore put then compares the existing object with the data.
+// put is service.put with retries. If an attempt succeeds but its response is lost, the next attempt fails with errChanged.
+// In this case, put reads the object, and succeeds if the object has this data.
 func (l *Location) put(ctx context.Context, name string, data []byte, c condition) (version string, err error) {
 	failed := false
 	err = l.retry(ctx, func() (err error) {

@@ -206,8 +206,9 @@ func TestUploadAndDownload(t *testing.T) {
 	})
 }
 
-// TestServiceWithoutConditions uploads a small state, and a state in several parts, to a service that implements no
-// conditional writes. It does the same with a service that lacks conditional writes only at the end of an upload in parts.
+// TestServiceWithoutConditions checks that states can be uploaded to a service that implements no conditional writes: a
+// small state, and a state in several parts. It does the same with a service that lacks conditional writes only at the end
+// of an upload in parts. There, an upload must still not overwrite another state of the same name.
 func TestServiceWithoutConditions(t *testing.T) {
 	t.Parallel()
 	for _, kind := range objectserver.Kinds {

@@ -39,7 +39,7 @@ func TestPrune(t *testing.T) {
 			if kind == "file" {
 				age(t, filepath.Join(dir, cluster), time.Hour)
 			}
-			// The time that Prune gets is behind the service's clock by ahead. Prune must go by the service's clock.
+			// The time that Prune gets is an hour behind the clock of a real service. Prune must go by the service's clock.
 			removed, err := f.Prune(t.Context(), retention.Policy{Hours: 1}, now.Add(-ahead).Add(time.Minute))
 			if err != nil {
 				t.Fatal(err)

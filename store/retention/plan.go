@@ -28,9 +28,9 @@ const (
 	largestLoss // the earliest state with the most rows among those before unacknowledged losses
 )
 
-// Plan returns the indexes of the states to drop. These are all states that are covered by neither the policy nor a loss. If
-// they free fewer than excess bytes, Plan adds more states. short is the number of these bytes that can't be freed, because
-// the state before the largest unacknowledged loss is never dropped.
+// Plan returns the indexes of the states to drop: all states that neither the policy nor a loss covers and, if these free
+// fewer than excess bytes, further states. It never drops the state before the largest unacknowledged loss. short is the
+// number of bytes by which the dropped states fall short of excess.
 func Plan(states []State, policy Policy, now time.Time, excess int64) (drop []int, short int64) {
 	classes := classify(states, policy, now)
 	order := make([]int, len(states))
@@ -94,8 +94,8 @@ func classify(states []State, policy Policy, now time.Time) []class {
 }
 
 // lossDays is the number of days for which states before losses are kept. For each day, only the state with the most rows is
-// kept. If several states have the most rows, the earliest of those whose loss is unacknowledged is kept. If all their losses
-// are acknowledged, the earliest state is kept.
+// kept. If several states have the most rows, a state whose loss is unacknowledged is preferred. If there is still a choice,
+// the earliest state is kept.
 const lossDays = 30
 
 // classifyLosses calls keep for each state that stays because it precedes a loss.

@@ -37,7 +37,7 @@ func TestParse(t *testing.T) {
 	}
 }
 
-// drop returns the states that Plan does not drop, and the number of bytes that can't be freed.
+// drop drops the states that Plan returns. It returns the states that are left, and the number of bytes that can't be freed.
 func drop(states []retention.State, p retention.Policy, now time.Time, excess int64) ([]retention.State, int64) {
 	dropped, short := retention.Plan(states, p, now, excess)
 	var left []retention.State
@@ -114,9 +114,9 @@ func TestClockJumps(t *testing.T) {
 				t.Fatalf("jump of %s: %d states", jump, len(states))
 			}
 			for _, want := range steady {
-				// After a jump of three hours, two states can belong to the same hour, and Plan keeps only one of them. Therefore only
-				// the states from before such a jump are checked. After a longer jump, the later states are also checked, once the clock
-				// is right again.
+				// All states from before the jump must be left. Later states are checked only after a long jump, once the
+				// clock is right again: after a jump of three hours, two states can belong to the same hour, and Plan keeps
+				// only one of them.
 				isJudged := want.Rows < 24*40 || wrong == 0 && jump.Abs() > 24*time.Hour
 				if isJudged && !slices.Contains(states, want) {
 					t.Fatalf("jump of %s, hour %d: the state of %s is gone", jump, hour, want.Time)
@@ -234,7 +234,7 @@ func TestSpace(t *testing.T) {
 
 // TestManyLosses adds 10,000 states at random times, about half of them before a loss. The number of states and their bytes
 // must stay bounded, and the state before the largest unacknowledged loss must never be dropped. If there is space, the
-// largest of the states before the losses of a day must stay for 30 days.
+// state before the largest loss of each day must stay for 30 days.
 func TestManyLosses(t *testing.T) {
 	const day = "2006-01-02"
 	for _, c := range []struct{ rowBytes, free int64 }{
