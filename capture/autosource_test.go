@@ -20,8 +20,8 @@ import (
 	"capture/snapshot"
 )
 
-// by waits until the table is followed by this source, and the note contains these words. The note explains why no better
-// source is used.
+// by waits until capture follows the table with this source, and the note in the status contains these words. The note
+// explains why no better source is used. If words is "", there must be no note.
 func (d *daemon) by(source, words string) {
 	d.t.Helper()
 	eventually(d.t, "followed by "+source, func() error {
@@ -36,8 +36,8 @@ func (d *daemon) by(source, words string) {
 	}
 }
 
-// notLogical returns server settings that rule out logical replication in every version. PostgreSQL 19 offers it even at
-// wal_level = replica.
+// notLogical returns server settings that rule out logical replication in every version. wal_level must be minimal, because
+// PostgreSQL 19 offers logical replication even at wal_level = replica.
 func notLogical() map[string]string {
 	return map[string]string{"wal_level": "minimal", "max_wal_senders": "0", "max_prepared_transactions": "0"}
 }
@@ -110,7 +110,8 @@ func TestAutoTakesTheBest(t *testing.T) {
 	d.by("logical", "")
 }
 
-// TestAutoComesBack: if no slot is free, capture uses the next source. Once a slot is free, capture uses the better source again.
+// TestAutoComesBack: while no replication slot is free, capture uses the triggers of the source notify. Once a slot is free,
+// capture changes to the better source, logical.
 func TestAutoComesBack(t *testing.T) {
 	t.Parallel()
 	s := pgserver.ForTest(t, pgserver.Options{Settings: map[string]string{"max_replication_slots": "1", "max_prepared_transactions": "0"}})
@@ -202,8 +203,8 @@ func TestAutoFindsPublication(t *testing.T) {
 	d.follows(conn, "votes", "vote_id")
 }
 
-// TestAutoProbesNoMoreAfterFailedQuery: if capture cannot query the setup state, it does not know whether the setup has
-// changed. It then makes only the hourly probes, because a probe for logical creates a slot.
+// TestAutoProbesNoMoreAfterFailedQuery: if capture cannot query what capture setup has created, this must not count as a
+// change of the setup. capture then makes only the hourly probes, because each probe for the source logical creates a slot.
 func TestAutoProbesNoMoreAfterFailedQuery(t *testing.T) {
 	t.Parallel()
 	url := pgserver.Database(t)
@@ -242,8 +243,8 @@ func TestAutoProbesNoMoreAfterFailedQuery(t *testing.T) {
 }
 
 // TestOutputPluginNotAllowed: minor releases since August 2026 have a setting that lists the allowed output plugins. If
-// pgoutput is not in this list, only the creation of a slot fails. The note names the setting, and failing probes do not end
-// the source in use.
+// pgoutput is not in this list, logical replication fails only when a slot is created. The note must name the setting, and
+// the probes that fail must not interrupt the source in use.
 func TestOutputPluginNotAllowed(t *testing.T) {
 	t.Parallel()
 	s := pgserver.ForTest(t, pgserver.Options{})
@@ -275,7 +276,7 @@ func TestOutputPluginNotAllowed(t *testing.T) {
 }
 
 // TestAutoLeavesTwoPhaseCommitsAlone: capture's triggers execute NOTIFY, and Postgres refuses PREPARE TRANSACTION after
-// NOTIFY. Therefore, auto creates no triggers.
+// NOTIFY. Therefore auto must create no triggers, so that the application can still prepare a transaction.
 func TestAutoLeavesTwoPhaseCommitsAlone(t *testing.T) {
 	t.Parallel()
 	settings := notLogical()
