@@ -178,8 +178,8 @@ func oracle(t testing.TB, conn *pgx.Conn, table, order string) []string {
 		t.Fatal(err)
 	}
 	defer tx.Rollback(context.Background())
-	// The cursor is planned with the session's search path, and read with an empty search path, so that values of regclass and
-	// similar types contain their schema.
+	// DECLARE looks up names with the session's search path. The rows are fetched with an empty search path, so that values
+	// of regclass and similar types contain their schema.
 	for _, s := range []string{
 		"SET LOCAL TimeZone = 'UTC'", "DECLARE oracle CURSOR FOR SELECT row_to_json(t)::text FROM " + table + " t ORDER BY " + order,
 		"SET LOCAL search_path = ''",

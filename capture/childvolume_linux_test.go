@@ -29,8 +29,8 @@ func mountSmall(dir string) error {
 }
 
 // remount makes the volume at dir read-only ("ro") or writable ("rw"), or changes its mount options, for example to
-// "size=64m". While the lock file is open, the volume itself cannot become read-only. Therefore, "ro" mounts it a second
-// time over the first mount.
+// "size=64m". The volume itself cannot become read-only while the lock file is open. For "ro", remount therefore mounts it a
+// second time, read-only, over the first mount.
 func remount(dir, how string) error {
 	switch how {
 	case "ro":

@@ -109,9 +109,9 @@ type Config struct {
 	retry     time.Duration      // longest pause between attempts to follow the table
 	pageBytes int                // size of the Table's pages in bytes; if it is set, each group of pages is small, too
 
-	// maxRowBytes is the size limit of a row as JSON, in bytes, or 0 if memory is not limited. New computes it from the memory
-	// limit of the process. New does so only once, because that limit includes the limit of the Go runtime, which changes
-	// later. Tests may set a lower value.
+	// maxRowBytes is the size limit of a row as JSON, in bytes, or 0 if memory is not limited. New computes it from the
+	// memory limit of the process, which includes the limit of the Go runtime. New stores the result, because the limit of
+	// the Go runtime changes later. Tests may set a lower value.
 	maxRowBytes int64
 }
 

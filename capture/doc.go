@@ -3,9 +3,9 @@
 // [New] returns a [Daemon], and [Daemon.Run] runs it. A commit in Postgres reaches the disk in these steps:
 //
 //  1. A source detects the commit. A source is one way to follow a table (package source): by a replication slot (package
-//     logical), by triggers and LISTEN (package notify), or by reading the table at intervals (package poll). It first
-//     copies the table, or resyncs the rows of an earlier run, and then applies changes to the snapshot.Table in commit
-//     order.
+//     logical), by triggers and LISTEN (package notify), or by reading the table at intervals (package poll). At its
+//     start, it copies the table or resyncs the rows of an earlier run. After that, it applies changes to the
+//     snapshot.Table in commit order.
 //  2. The snapshot.Table publishes a View, which is an immutable state that the database committed. Readers, such as the
 //     web page, can use the newest View at any time.
 //  3. The flusher wakes up. It waits for FlushDelay, so that a burst becomes one write. It spends at most half of the time
@@ -17,8 +17,8 @@
 //
 //   - The supervisor runs one source at a time. If the source fails, or if the table must be read again (a resync), the
 //     supervisor pauses and then runs a source again. If the rows in memory have a horizon (snapshot.Horizon), this source
-//     transfers only what has changed. Otherwise, it copies the whole table. The file keeps its last state meanwhile. With
-//     the source auto, an autoSource chooses the best source that works.
+//     transfers only what has changed since then. Otherwise, it copies the whole table. Meanwhile, the file keeps its last
+//     state. With the source auto, an autoSource chooses the best source that works.
 //   - A barrier waits until everything that was committed before it began is in a View. [Daemon.Snapshot] is a barrier
 //     and a write. The verifier compares the table with the View after a barrier.
 //   - Monitors watch the memory and the volumes. If the database is unreachable at the start, previousRows serves the rows
@@ -46,7 +46,7 @@
 //   - flushschedule.go: when the next write is due; the pauses after a failed write
 //   - restart.go, previousrows.go: rows that an earlier run left in the file; restart.go loads them for the source, and
 //     previousrows.go serves them while the database is unreachable
-//   - fetchcopy.go: the download of a copy off the machine, which becomes the first file of an empty machine
+//   - fetchcopy.go: the download of a copy off the machine, which becomes the first file in an empty folder
 //   - kept.go: kept states
 //
 // Copies off the machine:

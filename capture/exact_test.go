@@ -96,9 +96,10 @@ func exactTable(t *testing.T, conn *pgx.Conn, types []exactType) (columns []stri
 		add(fmt.Sprintf("c%d", i), fmt.Sprintf("comp%d", i), "ROW($v, NULL, E'a\n\"\\\\')::comp"+strconv.Itoa(i))
 		add(fmt.Sprintf("cs%d", i), fmt.Sprintf("comp%d[]", i), fmt.Sprintf("ARRAY[ROW($v, '{}', NULL)::comp%d, NULL]", i))
 		add(fmt.Sprintf("dc%d", i), fmt.Sprintf("dcomp%d", i), fmt.Sprintf("ROW($v, NULL, 'r')::comp%d", i))
-		// Types whose JSON does not determine the value get no generated column, because an update that leaves such a value
-		// unchanged causes a resync. The type "char" gets no generated column, because servers before version 16 send bytes of
-		// "char" that they do not accept as input.
+		// To compute a generated column, capture derives the values that an update left unchanged from the row's JSON. If
+		// the JSON of a type does not determine the value, capture resyncs instead, so such types get no generated column.
+		// The type "char" gets none either, because servers before version 16 send bytes of "char" that they do not accept
+		// as input.
 		if !slices.Contains([]string{`"char"`, "hstore", "shade", "words[]", "json[]", "deep"}, typ.name) {
 			ddl = append(ddl, fmt.Sprintf("gv%d %s GENERATED ALWAYS AS (%s) STORED", i, typ.name, v))
 		}
@@ -223,8 +224,8 @@ func TestExact(t *testing.T) {
 	}
 }
 
-// isCast reports whether the type, or a type in it, has a cast to json or prints the name of another object. Tables with such
-// columns are always copied whole.
+// isCast reports whether the JSON of the type's values depends on a cast to json or on the name of another object. Such JSON
+// may change without a change of the row, so tables with such columns are always copied whole.
 func isCast(typ exactType) bool {
 	return strings.HasPrefix(typ.name, "reg") || slices.Contains([]string{"aclitem", "hstore", "shade"}, strings.TrimSuffix(typ.name, "[]"))
 }
@@ -340,7 +341,7 @@ func members(t testing.TB, object string) (names, values []string) {
 	return names, values
 }
 
-// TestUnwrittenWAL: a snapshot ends soon, even if the newest WAL is not on disk yet and no commit flushes it.
+// TestUnwrittenWAL: Snapshot returns soon, even if the newest WAL is not on disk yet and no commit flushes it.
 func TestUnwrittenWAL(t *testing.T) {
 	url := pgserver.Database(t)
 	conn := connect(t, url)

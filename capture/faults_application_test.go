@@ -30,8 +30,8 @@ func bigTable(t testing.TB, conn *pgx.Conn) {
 	exec(t, conn, "INSERT INTO votes (user_query, bot_response) SELECT 'q', repeat(md5(i::text), 90) FROM generate_series(1, 2000) i")
 }
 
-// TestCopyGivesWay: the application alters its table during a copy. The ALTER TABLE waits for a second or two, and not until
-// the copy ends. Otherwise, all sessions behind the ALTER TABLE in the lock queue would wait, too.
+// TestCopyGivesWay: the application alters its table during a copy. The ALTER TABLE must wait only for a second or two, not
+// until the copy ends, because other sessions that need the table queue up behind the ALTER TABLE.
 func TestCopyGivesWay(t *testing.T) {
 	t.Parallel()
 	url := pgserver.ForTest(t, pgserver.Options{}).URL("postgres") // on a shared server, transactions of other tests delay the slot, and capture first reads the table without a slot
@@ -165,8 +165,9 @@ func TestPreparedTransactionAtStart(t *testing.T) {
 	d.equal(conn, "votes", "vote_id")
 }
 
-// TestSlotBehindPlainRead: the walsender is suspended while the transaction that it waits for ends. A plain read then shows a
-// commit that is later than the start of the slot. The file must not lose that commit.
+// TestSlotBehindPlainRead: a plain read shows a commit that is later than the start of the slot, so the slot's snapshot
+// lacks this commit. The file must not lose the commit. To cause this, the test suspends the walsender while the transaction
+// that the slot waits for ends.
 func TestSlotBehindPlainRead(t *testing.T) {
 	t.Parallel()
 	s := pgserver.ForTest(t, pgserver.Options{})
@@ -441,8 +442,8 @@ func TestSynchronousStandby(t *testing.T) {
 	}
 }
 
-// TestRoleSettings: settings of the role neither end capture's sessions nor change what it writes. The rights that setup
-// grants are enough.
+// TestRoleSettings: timeouts and formats that are set for capture's role neither end its sessions nor change what it writes.
+// The role has only the rights that capture setup grants, and these are enough.
 func TestRoleSettings(t *testing.T) {
 	t.Parallel()
 	s := pgserver.ForTest(t, pgserver.Options{})

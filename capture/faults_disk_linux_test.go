@@ -33,9 +33,9 @@ func TestIdle(t *testing.T) {
 	c.says("unwell")
 	sender := one[int](t, conn, "SELECT active_pid FROM pg_replication_slots WHERE database = current_database()")
 	pids := []int{c.cmd.Process.Pid, sender}
-	// The docs promise less than 1 %, but the race detector and this child's own reports need some time, too, so a window with
-	// up to 5 % is calm. The first attempts to write are more frequent than later ones, so one calm window of several is
-	// enough. If capture looped without a pause, no window would be calm.
+	// The docs promise less than 1 %. The race detector and this child's own reports need some time, too, so the test allows
+	// up to 5 %. At first, capture tries to write more often, so it is enough if one of several windows is calm. If capture
+	// looped without a pause, no window would be calm.
 	const span, windows = 4 * time.Second, 8
 	for i, who := range []string{"capture", "its walsender"} {
 		calm := false
@@ -69,8 +69,8 @@ func cpu(t testing.TB, pid int) time.Duration {
 	return time.Duration(ticks) * 10 * time.Millisecond // Linux counts 100 ticks a second
 }
 
-// TestNoDescriptorLeft: the process may open no more files, and reports this. Once it may open files again, it writes the
-// missing changes.
+// TestNoDescriptorLeft: the process reaches its limit of open files, and reports this. Once the limit is raised, the process
+// writes the missing changes.
 func TestNoDescriptorLeft(t *testing.T) {
 	t.Parallel()
 	url := pgserver.Database(t)

@@ -122,9 +122,9 @@ func TestBurst(t *testing.T) {
 	}
 }
 
-// TestBusyBeyondSenderTimeout: under load, the goroutines that apply the stream and write the file are busy for several times
-// wal_sender_timeout, which is a second here. The connection survives, because another goroutine sends the standby status. (If
-// this machine itself stood still for that long, the test tries again.)
+// TestBusyBeyondSenderTimeout: under load, the goroutines that apply the stream and write the file are blocked for three
+// times wal_sender_timeout, which is a second here. The connection survives, because another goroutine sends the standby
+// status. If the connection is lost, but the machine itself stood still for a while, the test tries again.
 func TestBusyBeyondSenderTimeout(t *testing.T) {
 	t.Parallel()
 	const waits = time.Second

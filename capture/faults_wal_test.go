@@ -161,8 +161,9 @@ func TestIdleTable(t *testing.T) {
 	})
 }
 
-// TestNoSlotLeft: all slots are in use at the start, and again after a cut, because the old walsender does not end. Each
-// time, Status gives the reason, and capture follows the table once a slot is free.
+// TestNoSlotLeft: all slots are in use. At the start, somebody else has taken the only slot. Later, the connection is cut,
+// and the suspended walsender still holds capture's old slot. Each time, Status gives the reason, and capture follows the
+// table once the slot is free.
 func TestNoSlotLeft(t *testing.T) {
 	t.Parallel()
 	s := pgserver.ForTest(t, pgserver.Options{Settings: map[string]string{"max_replication_slots": "1"}})

@@ -228,8 +228,8 @@ func (f *flusher) logFlush(reason manifest.Reason, m manifest.Manifest, written 
 }
 
 // writeNewest writes the newest View and returns its version, which is 0 if there is no View. It keeps no reference to the
-// View, and the file releases the View's rows as it writes them. The memory of rows that change during the write can therefore
-// be freed.
+// View, and the file releases rows as it writes them. If a row changes during the write, the memory of its old version can
+// therefore be freed.
 func (f *flusher) writeNewest(start time.Time, reason manifest.Reason) (r store.Result, version uint64, err error) {
 	view := f.table.View()
 	if view == nil {
@@ -253,7 +253,7 @@ func (f *flusher) handleFailure(start time.Time, reason manifest.Reason, err err
 	f.metrics.flushErrors.Inc()
 }
 
-// idleStep performs one step of the work that the last write has left for a time without changes.
+// idleStep performs one step of the work that a write leaves for a time without changes (see [store.File.Idle]).
 func (f *flusher) idleStep(ctx context.Context) {
 	s, start := f.schedule, time.Now()
 	result, more, err := f.file.Idle(ctx, f.table.View())

@@ -16,8 +16,8 @@ type skewedClock struct {
 	by    time.Duration // how far the wall clock has been set ahead
 }
 
-// now returns a time like that of time.Now after the clock was set: its monotonic reading does not match its wall clock. Only
-// the runtime creates such times, so this method assembles the time from its parts.
+// now returns what time.Now returns after somebody has set the clock: a time whose monotonic reading does not match its wall
+// clock. Only the runtime creates such times, so this method assembles the time from its parts.
 func (c *skewedClock) now() time.Time {
 	t := c.base.Add(c.real)
 	wall := c.start.Add(c.real + c.by)

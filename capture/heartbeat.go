@@ -78,8 +78,8 @@ func (h *heartbeat) record(err error) {
 	h.failing = text != ""
 }
 
-// isHealthy reports whether capture is ready and, if it copies states off the machine, no copy is late or damaged, and a
-// copy has been read back recently.
+// isHealthy reports whether capture is ready and, if there are copies off the machine, whether their check is OK. This check
+// fails if a copy is late or damaged, or if no copy has been read back for two days.
 func isHealthy(st *Status) bool {
 	for _, c := range st.Checks {
 		if c.Name == copyCheck && !c.OK {

@@ -204,8 +204,8 @@ func TestOtherTableIsWarnedOf(t *testing.T) {
 	})
 }
 
-// TestLossWithSpilledRows: capture also finds the loss of rows in the spill file, and a loss that a new copy of the table
-// shows.
+// TestLossWithSpilledRows: capture finds a loss of rows that are in the spill file. It also finds a loss by comparing the
+// spilled rows with a new copy of the table.
 func TestLossWithSpilledRows(t *testing.T) {
 	if testing.Short() {
 		t.Skip("fills a table that is larger than the memory")
@@ -235,9 +235,10 @@ func TestLossWithSpilledRows(t *testing.T) {
 	}
 }
 
-// TestLossAfterKilledWrite: capture was killed after it had kept the state before a loss, and before it replaced the file. The
-// next run loads the file's rows, and writes them again because the file is damaged. This does not mean that the rows are back in
-// the table, so the loss does not end. An open transaction keeps this run from reading the table at first.
+// TestLossAfterKilledWrite: capture has kept the state before a loss, and was killed before it replaced the file. The file
+// still has the lost rows. An open transaction first keeps the next run from reading the table, so this run loads the file's
+// rows. The test damages the file, so the run also writes these rows again. The rows are not back in the table, so the loss
+// must not end.
 func TestLossAfterKilledWrite(t *testing.T) {
 	t.Parallel()
 	url := pgserver.Database(t)

@@ -27,8 +27,8 @@ func largeTable(t *testing.T, url string) (query func(sql string)) {
 	return query
 }
 
-// TestTableLargerThanMemory follows a table most of whose rows are spilled. The file equals the table after changes of rows in
-// all of its parts, after a change of its definition, and after a transaction that replaces all rows.
+// TestTableLargerThanMemory follows a table most of whose rows are spilled. The file equals the table after changes of rows
+// all over the table, after a change of its definition, and after a transaction that replaces all rows.
 func TestTableLargerThanMemory(t *testing.T) {
 	if testing.Short() {
 		t.Skip("fills tables that are larger than the memory")

@@ -51,8 +51,9 @@ func (m *memoryMonitor) checkOmitted() {
 	}
 }
 
-// checkSpilling logs the first spill. It also logs when rows cannot be spilled and stay in memory, and when spilling works
-// again. Without a memory limit, capture spills only rows that a large transaction has replaced or deleted.
+// checkSpilling logs the first spill of rows that exceed the memory limit. It also logs when spilling fails, so that rows
+// stay in memory, and when it works again. Without a memory limit, capture spills only rows that a large transaction has
+// replaced or deleted, and the first spill is not logged.
 func (m *memoryMonitor) checkSpilling() {
 	u := m.table.Usage()
 	if !m.spilled && u.Limit > 0 && u.Spilled > 0 {

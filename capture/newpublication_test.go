@@ -19,9 +19,9 @@ import (
 	"capture/internal/pgserver"
 )
 
-// TestAutoPublishesOnlyWhatItFollows: capture runs as the table's owner, who could create the publication, but may not
-// replicate or gets no slot. capture then polls and creates no publication. As soon as it can create a slot, it creates the
-// publication, logs that, and follows.
+// TestAutoPublishesOnlyWhatItFollows: capture runs as the table's owner, who may create the publication. While the owner may
+// not replicate, and while all slots are in use, capture polls and creates no publication, because it would not use it. As
+// soon as capture can create a slot, it creates the publication, logs that, and follows.
 func TestAutoPublishesOnlyWhatItFollows(t *testing.T) {
 	t.Parallel()
 	s := pgserver.ForTest(t, pgserver.Options{Settings: map[string]string{"max_replication_slots": "1"}})
@@ -123,8 +123,8 @@ func TestNoSlotWithoutPublication(t *testing.T) {
 	d.follows(conn, "votes", "vote_id")
 }
 
-// TestProbeConnectsOnce: if the slot of a probe has to wait for an open transaction, the probe creates the publication and does
-// not connect for replication again.
+// TestProbeConnectsOnce: a probe tests whether a slot can be created, and an open transaction keeps the slot waiting. The
+// probe then creates the publication without a second connection for replication.
 func TestProbeConnectsOnce(t *testing.T) {
 	t.Parallel()
 	url := pgserver.ForTest(t, pgserver.Options{}).URL("postgres")

@@ -24,8 +24,8 @@ type storedRows struct {
 	why  string // last logged reason why the rows were not used
 }
 
-// loader returns the function [source.Env.LoadRows] for a source of this kind. If the file holds no state of the table that
-// the source can bring up to date, the function logs the reason, and the Table stays empty.
+// loader returns the function [source.Env.LoadRows] for a source of this kind. If the source cannot bring the state in the
+// file up to date, the function logs the reason, and the Table stays empty.
 func (s *storedRows) loader(kind string, maxRow int64) func(context.Context, *snapshot.Table, *rowjson.Shape, *snapshot.Place) {
 	return func(ctx context.Context, t *snapshot.Table, shape *rowjson.Shape, place *snapshot.Place) {
 		s.load(ctx, t, shape, place, kind, maxRow)
@@ -60,7 +60,8 @@ func (s *storedRows) load(ctx context.Context, t *snapshot.Table, shape *rowjson
 	}
 }
 
-// newLoading returns the conditions for loading the file, or the reason why the source cannot bring the file's rows up to date.
+// newLoading returns what the file must contain to be loaded, or the reason why the source cannot bring the file's rows up
+// to date.
 func newLoading(m *manifest.Manifest, shape *rowjson.Shape, place *snapshot.Place, kind string) (_ store.Loading, why string) {
 	if m.Horizon == nil {
 		return store.Loading{}, "its manifest does not say how old the rows are"
@@ -84,8 +85,8 @@ func newLoading(m *manifest.Manifest, shape *rowjson.Shape, place *snapshot.Plac
 	}, ""
 }
 
-// positionOf returns the position of the state in the file. A horizon is valid only for a state that is not older than the
-// horizon.
+// positionOf returns the WAL position of the state in the file. It returns an error if this position is below the horizon's,
+// because a horizon is valid only for a state that is not older. Only the source logical requires a position.
 func positionOf(m *manifest.Manifest) (snapshot.Position, error) {
 	p := snapshot.Position{CommitTime: m.CommitTime}
 	if m.LSN == "" {

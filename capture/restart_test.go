@@ -28,8 +28,8 @@ func restartable(t *testing.T, source, url string) (cfg Config, conn *pgx.Conn, 
 	t.Helper()
 	conn = connect(t, url)
 	table(t, conn, 400)
-	// With the source notify, the horizon of the first copy is the oldest open transaction of the cluster. It must be younger
-	// than the transactions that inserted these votes.
+	// With the source notify, the horizon of the first copy is the oldest open transaction of the cluster. If that
+	// transaction were older than those that inserted these votes, the next run would read all votes again.
 	next := one[int64](t, conn, "SELECT pg_snapshot_xmax(pg_current_snapshot())::text::int8")
 	eventually(t, "the transactions of other tests end", func() error {
 		if oldest := one[int64](t, conn, "SELECT pg_snapshot_xmin(pg_current_snapshot())::text::int8"); oldest < next {
@@ -113,8 +113,9 @@ func TestRestartTransfersChanges(t *testing.T) {
 			if source != "logical" { // the other sources move the horizon only when they read the whole table
 				return
 			}
-			// The last transaction changes all rows. The write of these rows may store a horizon below this transaction. The stop
-			// must store the later horizon. Otherwise, the next run reads all rows again.
+			// The last transaction changes all rows. When these rows are written, the manifest may get a horizon below this
+			// transaction. With that horizon, the next run would read all rows again. Therefore, the stop must store the
+			// later horizon.
 			exec(t, conn, "UPDATE votes SET comment = 'all'")
 			next := one[int64](t, conn, "SELECT pg_snapshot_xmax(pg_current_snapshot())::text::int8")
 			eventually(t, "a horizon above the last transaction", func() error { // without a forced write, which would store the new horizon
@@ -139,8 +140,8 @@ func quietServer(t *testing.T) *pgserver.Server {
 	return pgserver.ForTest(t, pgserver.Options{Settings: map[string]string{"autovacuum": "off", "wal_sender_timeout": "1d"}})
 }
 
-// TestHorizonAfterLastCommit: the regular check moves the horizon past the last transaction of an idle server. The check needs
-// no WAL after that transaction, such as the record that a server writes every 15 seconds.
+// TestHorizonAfterLastCommit: the regular check moves the horizon past the last transaction of an idle server. It need not
+// wait until the server writes more WAL, such as the record that a server writes every 15 seconds.
 func TestHorizonAfterLastCommit(t *testing.T) {
 	t.Parallel()
 	s := quietServer(t)
@@ -174,8 +175,9 @@ func TestHorizonAfterLastCommit(t *testing.T) {
 	t.Error("the horizon moved only after later WAL")
 }
 
-// TestStopAfterChangeOfAllRows: capture stops directly after a transaction that changed all rows. The next run transfers none
-// of these rows again, even if the end of the WAL is not flushed or a later transaction is open when capture stops.
+// TestStopAfterChangeOfAllRows: capture stops directly after a transaction that changed all rows. The next run must not
+// transfer these rows again, even if the end of the WAL was not flushed or a later transaction was open when capture
+// stopped.
 func TestStopAfterChangeOfAllRows(t *testing.T) {
 	t.Parallel()
 	s := quietServer(t)
@@ -288,8 +290,9 @@ func (d *doubtful) runOnce(sql string) {
 
 func (d *doubtful) manifest() string { return filepath.Join(d.folder, "feedback.manifest.json") }
 
-// TestRestartWithDoubtfulFile: if anything about the file, its manifest, the database or the table is in doubt, the whole
-// table is copied. A file that is only older is brought up to date. In any case, the file equals the table afterwards.
+// TestRestartWithDoubtfulFile: if anything about the file, its manifest, the database or the table is in doubt, the next run
+// copies the whole table. If the folder was restored from a backup, nothing is in doubt, and the next run transfers only
+// what has changed. In each case, the file equals the table afterwards.
 func TestRestartWithDoubtfulFile(t *testing.T) {
 	if testing.Short() {
 		t.Skip("restarts many daemons")
@@ -385,8 +388,8 @@ func TestRestartWithDoubtfulFile(t *testing.T) {
 	}
 }
 
-// TestRestartOfServer: the whole table is copied after a restart of the server, and after the server was restored from a copy
-// of its data, although timeline and system identifier are the same.
+// TestRestartOfServer: the whole table is copied after a restart of the server, and after the server was restored from a
+// copy of its data. In both cases, the timeline and the system identifier stay the same.
 func TestRestartOfServer(t *testing.T) {
 	t.Parallel()
 	s := pgserver.ForTest(t, pgserver.Options{Settings: map[string]string{"autovacuum": "off"}})

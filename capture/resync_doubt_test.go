@@ -22,8 +22,8 @@ import (
 	"capture/snapshot/rowjson"
 )
 
-// TestResyncFrozenByForce: pg_surgery makes a deleted row visible again, as if it had always been there. The next resync
-// transfers this row.
+// TestResyncFrozenByForce: pg_surgery makes a deleted row visible again, with a transaction ID that is older than every
+// horizon. The next resync must nevertheless transfer this row.
 func TestResyncFrozenByForce(t *testing.T) {
 	t.Parallel()
 	url := pgserver.Database(t)
@@ -76,8 +76,9 @@ func TestResyncOutOfDoubt(t *testing.T) {
 	}
 }
 
-// TestResyncUnknownRow: the table is copied if the horizon implies that a row is old, but memory does not have the row. We
-// know no case in which this happens, so the test itself removes the row from memory.
+// TestResyncUnknownRow: according to the server, a row has not changed since the horizon, but memory does not have the row.
+// capture then copies the whole table. We know no case in which this happens, so the test itself removes the row from
+// memory.
 func TestResyncUnknownRow(t *testing.T) {
 	t.Parallel()
 	url := pgserver.Database(t)
@@ -115,8 +116,8 @@ func (d *daemon) corrupt(change func(key rowjson.Key, line []byte)) {
 	}
 }
 
-// TestVerifyFindsMistakeOfResync: a resync keeps a row that it should have read. The regular comparison finds this mistake,
-// and the table is copied. The test makes the mistake itself.
+// TestVerifyFindsMistakeOfResync: a resync keeps a wrong row, because the row has not changed since the horizon. The regular
+// comparison finds this mistake, and the table is copied. The test itself changes the row in memory before the resync.
 func TestVerifyFindsMistakeOfResync(t *testing.T) {
 	t.Parallel()
 	url := pgserver.Database(t)

@@ -166,8 +166,8 @@ func TestResyncAnotherCluster(t *testing.T) {
 	}, outcome{fools: true, reason: "cluster"})
 }
 
-// TestResyncAfterTwoBillionTransactions: after 2^31 transactions, every row would look older than the horizon, so the whole
-// table is copied.
+// TestResyncAfterTwoBillionTransactions: Postgres compares transaction IDs modulo 2^32. If a horizon is more than 2^31
+// transactions old, rows that have changed look older than the horizon, so the whole table must be copied.
 func TestResyncAfterTwoBillionTransactions(t *testing.T) {
 	t.Parallel()
 	bin, err := pgserver.Bin()

@@ -65,11 +65,11 @@ func TestSourcesRandomWorkload(t *testing.T) {
 	})
 }
 
-// TestSourcesShowWholeStates lets several sessions write at the same time. Each session has two groups of ten rows. One
-// transaction sets the rows of the first group to the next number, statement by statement, and another transaction does the
-// same with the second group. In every state that a reader sees, the rows of a group have the same number, and a second group
-// is at most one behind its first group. A reader may miss a state that lasts for microseconds, so the test also counts the states
-// of the source logical: each transaction makes one state.
+// TestSourcesShowWholeStates lets several sessions write at the same time. Each session has two groups of ten rows. It sets
+// the rows of the first group to the next number in one transaction, statement by statement, and those of the second group
+// in another transaction. In every state that a reader sees, all rows of a group have the same number, and a session's
+// second group is at most one number behind its first group. A reader may miss a state that lasts for microseconds. For the
+// source logical, the test therefore also checks that each transaction makes exactly one state.
 func TestSourcesShowWholeStates(t *testing.T) {
 	if testing.Short() {
 		t.Skip("watches the file for seconds")

@@ -162,9 +162,9 @@ func TestStatusNamesAnsweringHost(t *testing.T) {
 	}
 }
 
-// TestPublicationConditionEndsWithNextCopy: if a publication makes writes fail, the status shows a condition. This condition
-// remains until the next source has looked for such publications, which it does before it copies the table. Therefore, the
-// status no longer shows the condition during the copy.
+// TestPublicationConditionEndsWithNextCopy: if an attempt leaves a publication that makes writes fail, the status shows a
+// condition, also while the next source connects. The condition ends when this source copies the table. Before the copy, the
+// source has looked for such publications itself, so its own conditions count from then on.
 func TestPublicationConditionEndsWithNextCopy(t *testing.T) {
 	t.Parallel()
 	progress := source.NewProgress("logical", nil)

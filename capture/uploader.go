@@ -25,8 +25,8 @@ import (
 // acknowledged. It also reads states back, and removes the states that the retention policy no longer keeps.
 //
 // All of this runs on one goroutine, at the lowest priority and for at most a tenth of the time. The uploader takes the rows
-// from a View. It never opens feedback.json, because capture cannot patch a file that somebody has open. Each Write would
-// then take longer.
+// from a View. It never opens feedback.json. While somebody has the file open, capture cannot patch it, and each Write takes
+// longer.
 type uploader struct {
 	location *remote.Location
 	copies   *copyFinder

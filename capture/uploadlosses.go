@@ -233,7 +233,8 @@ func (u *uploader) compareNewest(ctx context.Context, v *snapshot.View) error {
 	}
 }
 
-// keepCopy uploads the copy s again, as the state before the loss found. v shows the table after this loss.
+// keepCopy uploads the copy s, whose manifest is m, again as the state before a loss. The parameter found describes the
+// loss, and v shows the table after it.
 func (u *uploader) keepCopy(ctx context.Context, s remote.State, m manifest.Manifest, found *manifest.Loss, v *snapshot.View) error {
 	r := u.location.JSON(ctx, s, m)
 	defer r.Close()
