@@ -77,7 +77,7 @@ func awaitCommits(ctx context.Context, env *source.Env, queries *postgres.QueryC
 }
 
 // readExportedSnapshot returns the exported snapshot with this name. It runs no statement that reads a table, because such a
-// statement could undo a commit (see awaitCommits).
+// statement could mark a committed row as aborted (see awaitCommits).
 func readExportedSnapshot(ctx context.Context, conn *pgx.Conn, name string) (xidSnapshot, error) {
 	tx, err := postgres.Begin(ctx, conn, "ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT "+postgres.QuoteLiteral(name))
 	if err != nil {
@@ -129,8 +129,9 @@ func parseXIDSnapshot(text string) (xidSnapshot, error) {
 	return s, nil
 }
 
-// endedBy reports whether every transaction that s shows as ended has also ended in the later snapshot now. Transactions
-// below s.xmin had ended for all sessions when s was built. Only transactions between s.xmin and s.xmax need a check.
+// endedBy reports whether every transaction that s shows as ended has also ended in the later snapshot that the parameter
+// now holds. Transactions below s.xmin had ended for all sessions when s was built, so only transactions from s.xmin up to
+// s.xmax need a check.
 func (s xidSnapshot) endedBy(now xidSnapshot) bool {
 	if now.xmax < s.xmax {
 		return false

@@ -8,9 +8,9 @@ import (
 	"capture/snapshot"
 )
 
-// TestHorizonWaitsForStream checks that a moment becomes the horizon only after the stream has passed it, and that newer
-// moments do not delay this. A moment of another server or database never becomes the horizon. A moment without newer
-// transactions does not replace a proposed moment.
+// TestHorizonWaitsForStream checks that a proposed moment becomes the horizon once the stream has passed it, and not
+// earlier. Newer proposals do not delay this. A proposal is ignored if it comes from a restarted server or another database,
+// or if it shows no newer transactions than an earlier proposal.
 func TestHorizonWaitsForStream(t *testing.T) {
 	place := snapshot.Place{SystemID: "1", Timeline: 1, Started: 5, DatabaseOID: 7, TableOID: 8, Files: "f", Fingerprint: "g"}
 	at := func(xid uint64, lsn pglogrepl.LSN, place snapshot.Place) *snapshot.Horizon {

@@ -58,9 +58,9 @@ func TestPlainReadDuringMigration(t *testing.T) {
 	}
 }
 
-// TestReadBetweenPartitions: a migration and capture lock the partitions in opposite orders. If capture waited for the lock
-// of one partition while it held the lock of the other, both would be in a deadlock. The migration would then fail at once,
-// because its deadlock_timeout is very short.
+// TestReadBetweenPartitions checks that capture causes no deadlock with a migration that locks two partitions in the
+// opposite order. If capture waited for the lock of one partition while it held the lock of the other, the migration would
+// fail: its deadlock_timeout is very short, so Postgres would cancel the migration and not capture's statement.
 func TestReadBetweenPartitions(t *testing.T) {
 	t.Parallel()
 	url := pgserver.Database(t)
@@ -153,9 +153,9 @@ func TestReadBetweenPartitions(t *testing.T) {
 	}
 }
 
-// TestImportAfterNameSwap swaps the names of two tables after a snapshot was exported. In the snapshot, the catalog has the old
-// table under the name votes, but a statement finds the new table. If the new table was created after the snapshot, the catalog
-// as of the snapshot does not show it. In each case, the import requests a resync.
+// TestImportAfterNameSwap swaps the names of two tables after a snapshot was exported. In the catalog as of the snapshot,
+// the old table has the name votes, but a statement finds the new table under this name. The catalog lacks the new table if
+// it was created after the snapshot. In each case, the import requests a resync.
 func TestImportAfterNameSwap(t *testing.T) {
 	t.Parallel()
 	url := pgserver.Database(t)

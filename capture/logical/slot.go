@@ -43,8 +43,8 @@ type slotSnapshot struct {
 	name string        // name of the exported snapshot
 }
 
-// connectionChecks is the number of tests of the connection within the timeout of a frozen client. With the default timeout,
-// the server tests every 10 s. That costs little, and frees the slot of a killed capture soon.
+// connectionChecks is how many times the server tests the connection within the timeout of a frozen client. With the default
+// timeout, it tests every 10 s. This costs little, and the slot of a killed capture soon ends.
 const connectionChecks = 12
 
 // create creates the slot. The server first waits until all open write transactions have ended. Each transaction is therefore
@@ -97,9 +97,9 @@ func (s *slot) check(ctx context.Context, conn *pgx.Conn) error {
 	return err
 }
 
-// checkUncreated is like check, but accepts a missing slot, because the slot may not exist yet. A slot that has existed can be
-// missing only if the replication connection has been closed. checkUncreated need not detect this, because the creation of the
-// slot then fails, too.
+// checkUncreated is like check, but for a slot whose creation may not have ended, so it accepts a missing slot. A slot that
+// existed can be missing only because the replication connection was closed. checkUncreated need not detect this, because
+// the creation of the slot then fails, too.
 func (s *slot) checkUncreated(ctx context.Context, conn *pgx.Conn) error {
 	err := s.checkRetainedWAL(ctx, conn)
 	if errors.Is(err, errNoSlot) {

@@ -206,10 +206,9 @@ func (s *Source) prepare(ctx context.Context) (missing, err error) {
 	return nil, err
 }
 
-// testSlot tests whether capture can create a slot, and drops that slot. Even if nobody uses a publication, the publication
-// can make the application's writes fail. capture therefore creates its publication only if it can create a slot. capture
-// later creates another slot to follow. This slot must be newer than the publication, because pgoutput looks up the
-// publication in the catalog as of each change.
+// testSlot tests whether capture can create a slot, and drops that slot. capture creates its publication only after this
+// test, because a publication can make the application's writes fail even if nobody uses it. The slot with which capture
+// follows is created after the publication, because pgoutput looks up the publication in the catalog as of each change.
 func (s *Source) testSlot(ctx context.Context) error {
 	test := newSlot(s.env)
 	created, err := test.probe(ctx, s.standby.conn)
@@ -283,8 +282,8 @@ func (s *Source) withIdleTimeout(ctx context.Context, f func(context.Context) er
 	return s.reads.WithIdleTimeout(ctx, s.env.Timeouts.Idle, f)
 }
 
-// stream applies the replication stream until the context stop ends, the connection fails, or a check or a Barrier ends the
-// stream. After the end of that context, the receiver and the standby continue until advanceHorizon returns.
+// stream applies the replication stream. It returns when the context stop ends, the connection fails, or a check or a
+// Barrier ends the stream. After the end of stop, the receiver and the standby continue while advanceHorizon runs.
 func (s *Source) stream(stop context.Context, t *snapshot.Table, encoder *rowjson.Encoder) error {
 	if err := s.startReplication(stop); err != nil {
 		return err
@@ -357,8 +356,8 @@ func (s *Source) startReplication(ctx context.Context) error {
 	})
 }
 
-// noteDoubt sets s.doubt if err is a ResyncError that is not Intact. Callers pass every error, because stream returns only the
-// first error, for example that of a lost connection.
+// noteDoubt sets s.doubt if err is a ResyncError that is not Intact. It must get the error of every task, because stream
+// returns only the first error, which may be that of a lost connection.
 func (s *Source) noteDoubt(err error) {
 	if resync := (*source.ResyncError)(nil); errors.As(err, &resync) && !resync.Intact {
 		s.doubt.Store(true)

@@ -41,8 +41,8 @@ func TestFullReadReasons(t *testing.T) {
 	}
 }
 
-// TestLossIsReportedOncePerReason: the log and the status get every new reason for lost notifications, but not each new usage of
-// the queue.
+// TestLossIsReportedOncePerReason checks that capture reports when a reason for lost notifications begins, changes or ends,
+// but not when only the usage of the queue changes.
 func TestLossIsReportedOncePerReason(t *testing.T) {
 	t.Parallel()
 	quiet, full, fuller := postgres.NotificationQueue{Usage: 0.01}, postgres.NotificationQueue{Usage: 0.3}, postgres.NotificationQueue{Usage: 0.4}

@@ -58,10 +58,10 @@ const (
 // delivers notifications in this order, and delivers a notification only after its transaction has become visible.
 //
 // When the marker arrives, the listener has therefore received the notifications of every transaction that the snapshot of
-// step 2 shows. Step 4 reads all rows that these transactions changed. The keys may include keys of later transactions. To
-// read their rows does no harm, because the snapshot does not show the later changes. The next round reads these rows again.
-// The keys drained in step 1 belong to transactions that the snapshot shows, so they need no second read. Therefore no View
-// shows only a part of a transaction.
+// step 2 shows. Step 4 reads all rows that these transactions changed, so no View shows only a part of a transaction. The
+// keys may include keys of later transactions. Reading their rows does no harm, because the snapshot does not show the later
+// changes, and the next round reads these rows again. The keys drained in step 1 need no second read, because their
+// transactions are in the snapshot.
 //
 // The listener starts before the first copy takes its snapshot. It therefore receives the notifications of every transaction
 // that the first copy does not show.

@@ -126,16 +126,16 @@ func (s *Source) withdrawHarmful(ctx context.Context, table postgres.Name) error
 	return s.env.WithdrawHarmful(ctx, s.reader.Conn, table)
 }
 
-// serverSnapshotQuery returns a text that detects changes. If two queries return the same text, no transaction that changed
-// a row has ended between the two queries. The query returns no row if the server cannot provide this text.
+// serverSnapshotQuery returns a text that shows whether rows may have changed. If two queries return the same text, no
+// transaction that changed a row has ended between them. The query returns no row if the server cannot provide this text.
 //
-// On a primary, the text contains the current snapshot. A snapshot contains xmax, which is above the IDs of all ended
-// transactions, and the list of running transactions below xmax. A transaction that ends between two queries leaves the list
-// or raises xmax, even if its commit waited for a standby during the first query. This is true for every transaction that
-// changes a row, because Postgres gives an ID to each of them. It is also true for transactions that roll back or are
-// prepared, and for transactions of other sessions and databases. After a crash, the server may reuse the IDs of
-// transactions that were lost because of synchronous_commit = off. The text therefore also identifies the session, because a
-// session always ends at a crash or a failover.
+// On a primary, the text contains the current snapshot: xmax, which is above the IDs of all ended transactions, and the list
+// of running transactions below xmax. Postgres gives an ID to every transaction that changes a row. When such a transaction
+// ends between two queries, it leaves the list or raises xmax. This is also true if the transaction rolls back, was
+// prepared, belongs to another session or database, or had to wait for a standby after it wrote its commit record.
+//
+// After a crash, the server may reuse the IDs of transactions that were lost because of synchronous_commit = off. The text
+// therefore also identifies the session, because a session always ends at a crash or a failover.
 //
 // On a standby, snapshots do not list running transactions. There, the text contains the replay position, which rises with
 // each WAL record.

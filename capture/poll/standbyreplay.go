@@ -7,11 +7,11 @@ import (
 	"capture/internal/postgres"
 )
 
-// checkReplay returns an error while the state of a standby is older than the state that capture has already shown. After a
-// crash, a standby restarts from its last restartpoint. It then answers queries before it has replayed everything that it had
-// shown before the crash. Another standby at the same address may be behind the standby that capture read before. The file
-// never goes back to an older state, so capture waits until the standby has caught up. A primary is not checked, because its
-// state is valid even after a failover.
+// checkReplay returns an error while a standby is behind the state that capture has already shown. This can have two causes.
+// After a crash, a standby restarts from its last restartpoint, and answers queries before it has replayed all WAL that it
+// had replayed before. Or another standby, which has replayed less WAL, now answers at the same address. The file never goes
+// back to an older state, so capture waits until the standby has caught up. A primary is not checked, because its state is
+// valid even after a failover.
 func (s *Source) checkReplay(ctx context.Context) error {
 	if s.shownLSN == 0 {
 		return nil

@@ -14,7 +14,7 @@ type Timeouts struct {
 	Check time.Duration // time between regular checks for events that the source's changes do not show, such as a new definition of the table
 	Stop  time.Duration // longest duration of each step with which a stop prepares the resync of the next run
 
-	// For the following fields, zero means the default, which the package named in the field's comment defines.
+	// In the fields below, zero means the default. Each field's comment refers to the package that defines it.
 	RowCount     time.Duration // interval at which the table's rows are counted; see package logical
 	FrozenClient time.Duration // time after which the server ends the sessions that create the slot or copy the table, if this process is frozen; see tablecopy.FrozenClientTimeout
 	Marker       time.Duration // longest wait for a marker, after which the whole table is read; see package notify

@@ -66,7 +66,8 @@ func (b *rowBatch) keep(encoder *rowjson.Encoder, values [][]byte) error {
 	return nil
 }
 
-// omit appends a row that is too large for memory to b.omitted. values must include the values of the key's columns.
+// omit appends a row to b.omitted, because the row is too large for memory. values must include the values of the key's
+// columns.
 func (b *rowBatch) omit(encoder *rowjson.Encoder, values [][]byte, sizes []int64) error {
 	key, err := encoder.AppendKey(nil, values)
 	if err == nil {

@@ -124,9 +124,9 @@ func NewEncoder(table *postgres.Table, server postgres.Server, maxRow int64) (*r
 }
 
 // ImportSnapshot begins a transaction on conn that uses an exported snapshot. It returns a *source.ResyncError if the table
-// was redefined, rewritten, truncated or renamed after its definition was loaded. Rewriting and truncation are not MVCC-safe: an
-// older snapshot then shows an empty table (PostgreSQL documentation, "Concurrency Control", "Caveats"). After a renaming, the
-// copy would read another table that has the name now.
+// was redefined, rewritten, truncated or renamed after its definition was loaded. If the table was rewritten or truncated,
+// an older snapshot shows it as empty, because these commands are not MVCC-safe (PostgreSQL documentation, "Concurrency
+// Control", "Caveats"). If it was renamed, the copy would read the table that has the name now.
 func ImportSnapshot(ctx context.Context, env *source.Env, conn *pgx.Conn, table *postgres.Table, snapshotName string) error {
 	tx, err := postgres.Begin(ctx, conn, "ISOLATION LEVEL REPEATABLE READ READ ONLY")
 	if err != nil {

@@ -8,8 +8,8 @@ import (
 	"capture/internal/busy"
 )
 
-// TestRateLimiter checks the rate for small pieces. After a very large row, a call waits only up to the limit of a single
-// wait, and the next call must wait for the rest.
+// TestRateLimiter checks the rate for small pieces, and the waits after a very large row. The first call waits only up to
+// the limit of a single wait. The next call waits for the rest.
 func TestRateLimiter(t *testing.T) {
 	t.Parallel()
 	elapsed := func(f func() error) time.Duration {
