@@ -26,10 +26,10 @@ const maxResponse = 1 << 20
 // findDaemon returns the address of the daemon that writes the file at path, or "" if the daemon has not published one yet.
 // running is false if no daemon runs.
 //
-// Requests to the address may carry the token, which another user's server must not get. Therefore findDaemon uses the address
-// in the lock file only if no other user can have written that file, and if the address belongs to this machine or equals that
-// of --listen. If this user can't read the lock file or can't trust it, findDaemon tries the address of --listen. The parameter
-// listen holds that address.
+// Requests to the address may carry the token, which another user's server must not get. Therefore findDaemon uses the
+// address in the lock file only if no other user can have written that file, and if the address belongs to this machine or
+// equals that of --listen. If this user cannot read the lock file, or if another user can have written it, findDaemon tries
+// the address of --listen, which the parameter listen holds.
 func findDaemon(ctx context.Context, path, listen string) (address string, running bool, err error) {
 	asked := dialAddress(listen, "")
 	owner, held, err := store.ReadOwner(path)
@@ -84,8 +84,9 @@ func isThisMachine(address string) bool {
 	})
 }
 
-// dialAddress returns the address to dial for an address that a server listens on. If listen has no host, or an unspecified
-// IP address such as 0.0.0.0, the result contains host instead. If host is "", the result contains the loopback address.
+// dialAddress returns the address at which a client reaches a server. The parameter listen is the address that the server
+// listens on. If listen has no host, or an unspecified IP address such as 0.0.0.0, the result has the parameter host in its
+// place, or 127.0.0.1 if host is "".
 func dialAddress(listen, host string) string {
 	name, port, err := net.SplitHostPort(listen)
 	if err != nil {
