@@ -29,8 +29,8 @@ type applier struct {
 	inTxn   bool  // whether a Begin message has arrived, but not yet its Commit message
 	txn     source.TxnStats
 
-	// Rows whose key another row has taken in this transaction. When the update or delete of a displaced row arrives, the row
-	// is removed from displaced, so displaced is empty at the end of the transaction.
+	// Rows that have lost their key to another row in this transaction. When the update or delete of such a row arrives, the
+	// row is removed from displaced, so displaced is empty at the end of the transaction.
 	displaced displacedRows
 
 	// The current change, and buffers that each change reuses. oldValues and newValues contain one value in text form for each

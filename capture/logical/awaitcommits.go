@@ -129,9 +129,9 @@ func parseXIDSnapshot(text string) (xidSnapshot, error) {
 	return s, nil
 }
 
-// endedBy reports whether every transaction that s shows as ended has also ended in the later snapshot that the parameter
-// now holds. Transactions below s.xmin had ended for all sessions when s was built, so only transactions from s.xmin up to
-// s.xmax need a check.
+// endedBy reports whether every transaction that s shows as ended has also ended in a later snapshot (the parameter now).
+// Transactions below s.xmin had ended for all sessions when s was built, so only transactions from s.xmin up to s.xmax need
+// a check.
 func (s xidSnapshot) endedBy(now xidSnapshot) bool {
 	if now.xmax < s.xmax {
 		return false

@@ -33,7 +33,7 @@ func (d *daemon) awaitCopy(rows int) *capture.CopiesStatus {
 }
 
 // TestRestoreOnAnotherMachine: after the loss of a machine, another machine restores the table from the URL of the copies
-// into an empty database. Every row is equal. Nothing that capture writes contains a secret.
+// into an empty database. Every restored row equals the lost one. Nothing that capture writes contains a secret.
 func TestRestoreOnAnotherMachine(t *testing.T) {
 	if testing.Short() {
 		t.Skip("runs many commands")
