@@ -99,7 +99,7 @@ func TestUnreachableVulnerabilityDatabaseFailsOnGitHubOnly(t *testing.T) {
 	if testing.Short() {
 		t.Skip("loads packages several times")
 	}
-	// Below, the proxy of Go modules is unreachable, too. On a new machine, govulncheck must therefore be built first.
+	// Build govulncheck first: below, the proxy of Go modules is unreachable, too, so a new machine could not download it.
 	build := exec.Command("go", "tool", "-n", "govulncheck")
 	build.Dir = root
 	if out, err := build.CombinedOutput(); err != nil {
@@ -193,8 +193,8 @@ func TestWorkflowCommandsContainNoExpression(t *testing.T) {
 	}
 }
 
-// unpinnedImages maps each image that is named by a tag without a digest to the reason. docs/security.md lists the images
-// whose reason begins with "moves".
+// unpinnedImages lists the images that may have a tag without a digest, each with the reason. docs/security.md lists the
+// images whose reason begins with "moves".
 var unpinnedImages = map[string]string{
 	"golang:1.26-bookworm":               "moves with Go's security releases; builds the image only, not the release",
 	"postgres:18":                        "moves with Postgres' security releases",

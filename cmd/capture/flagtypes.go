@@ -21,8 +21,8 @@ import (
 	"capture/store/retention"
 )
 
-// This file defines the types of the flags. An error of a type quotes the bad value, unless the value may be secret, and
-// says what is accepted. kong adds the name of the flag or of the environment variable to the error.
+// This file defines the types of the flags. The error for a bad value says what is accepted. It also quotes the value,
+// unless the value may be secret. kong adds the name of the flag or of the environment variable to the error.
 
 // duration is a time.Duration within the limits of the flag's min and max tags.
 type duration time.Duration
@@ -179,8 +179,8 @@ func popValue(ctx *kong.DecodeContext, what string) (string, error) {
 	return strings.TrimSpace(text), nil
 }
 
-// choice is one of the words in the flag's enum tag, in lower case. kong also checks the enum tag, but kong's error does not
-// name the environment variable of a bad value. Therefore, Decode checks the value first.
+// choice is one of the words in the flag's enum tag, in lower case. Decode checks the value before kong does, because kong's
+// own error does not name the environment variable that a bad value comes from.
 type choice string
 
 func (c *choice) Decode(ctx *kong.DecodeContext) error {

@@ -95,7 +95,7 @@ func (h *historyLists) load(ctx context.Context) (err error) {
 	return nil
 }
 
-// acknowledge marks all losses as acknowledged, and prints each of them.
+// acknowledge marks all open losses as acknowledged, and reports each of them.
 func (c historyCmd) acknowledge(ctx context.Context, std streams, h *historyLists) error {
 	n := 0
 	for _, s := range h.kept {

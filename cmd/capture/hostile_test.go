@@ -47,8 +47,8 @@ func hostileServer(t *testing.T) string {
 	return fmt.Sprintf("postgres://u@%s/app?sslmode=disable", l.Addr())
 }
 
-// wantHarmless fails the test if a text has more bytes than the parameter longest allows, is not UTF-8, or contains a character
-// that a terminal would interpret.
+// wantHarmless fails the test if a text is not UTF-8, contains a character that a terminal would interpret, or has more
+// bytes than the parameter longest.
 func wantHarmless(t *testing.T, what, text string, longest int) {
 	t.Helper()
 	if len(text) > longest {
@@ -133,8 +133,8 @@ func TestAnswersOfHostilePeerAreHarmless(t *testing.T) {
 	}
 }
 
-// TestMessagesOfTriggersAreNotShown checks that capture shows only a trigger's function and the line in this function. The
-// trigger's message may contain the text of a row.
+// TestMessagesOfTriggersAreNotShown checks what capture shows if a trigger refuses a row: the SQLSTATE and the line in the
+// trigger's function, but not the trigger's message. The message may contain the text of a row.
 func TestMessagesOfTriggersAreNotShown(t *testing.T) {
 	if testing.Short() {
 		t.Skip("runs many restores")
@@ -146,8 +146,8 @@ func TestMessagesOfTriggersAreNotShown(t *testing.T) {
 			CONSTRAINT = 'SECRET', DATATYPE = 'SECRET', TABLE = 'SECRET'; END $$`)
 	ways := []string{"", "--dry-run", "--on-conflict=skip --dry-run"}
 	// For the first four SQLSTATEs, capture has its own messages, which contain fields of the server's error. So the test
-	// tries each of these SQLSTATEs in all ways. capture treats all other SQLSTATEs alike, so the test tries each of them in
-	// one way only.
+	// restores in all ways with each of these SQLSTATEs. capture treats all other SQLSTATEs alike, so the test restores in only
+	// one way with each of them.
 	for i, state := range []string{"23505", "42501", "23502", "23514", "P0001", "22023", "57014", "28000", "XX000"} {
 		sql(t, url, "DROP TRIGGER IF EXISTS refuse ON votes", "CREATE TRIGGER refuse BEFORE INSERT ON votes FOR EACH ROW EXECUTE FUNCTION refuse('"+state+"')")
 		tried := ways

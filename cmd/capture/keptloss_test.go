@@ -135,8 +135,8 @@ func TestKeptLossIsDamaged(t *testing.T) {
 	}
 }
 
-// TestManyKeptLosses checks that only the newest three of many losses are printed, as in the status. A loss that does not
-// precede the file is not printed.
+// TestManyKeptLosses checks that only the newest three of many losses are printed, as in the status. If the file equals the
+// state before a loss, this loss is not printed.
 func TestManyKeptLosses(t *testing.T) {
 	t.Parallel()
 	_, dir, lossPath := emptied(t)

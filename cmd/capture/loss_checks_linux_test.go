@@ -15,8 +15,8 @@ import (
 	"capture/store/kept"
 )
 
-// checkFile checks that the file is whole. The file must match a manifest that a reader would accept, and contain either the
-// rows before the step or the rows after it.
+// checkFile checks that the file is whole: it must match a manifest that a reader would accept, and contain either the rows
+// before the last change or the rows after it.
 func (r *lossRound) checkFile() {
 	r.t.Helper()
 	rowsInFile(r.t, r.path)

@@ -9,10 +9,10 @@ import (
 	"time"
 )
 
-// TestLossesKilledAtEachStep loses rows in several ways with each source, and kills capture with SIGKILL at one step. The
-// step belongs to the Write that brings the loss to the file, or to the compression of the state before the loss. After each
-// kill, the file is whole. After capture has been started again, exactly the rows before the loss are kept, and the file
-// equals the table.
+// TestLossesKilledAtEachStep loses rows in several ways with each source. Each round kills capture with SIGKILL at one
+// system call, either of the Write that brings the loss to the file, or of the compression of the state before the loss. The
+// test checks that the file is whole after the kill. It then starts capture again, and checks that exactly the rows before
+// the loss are kept, and that the file equals the table.
 //
 // By default, the test runs two random rounds for each source, and logs the seed. CAPTURE_TEST_SEED=N repeats the rounds of
 // the seed N. CAPTURE_TEST_LOSSES=100 runs 100 random rounds, and CAPTURE_TEST_LOSSES=all runs every possible round.
@@ -74,7 +74,7 @@ func TestLossesKilledAtEachStep(t *testing.T) {
 }
 
 // killAtEachStep runs a round without a kill, which records the system calls. For each recorded call, it then runs a round
-// that kills capture at this call. It does both for the Write and for the compression.
+// that kills capture at this call. It does so first for the calls of the Write, and then for the calls of the compression.
 func killAtEachStep(t *testing.T, kind lossKind, source string) {
 	round := func(step killStep) (r lossRound) {
 		t.Run(step.String(), func(t *testing.T) {

@@ -11,15 +11,16 @@ import (
 	"capture/store/manifest"
 )
 
-// A killStep is the moment at which strace kills capture: a thread makes its nth call of one system call. The call belongs
-// to a Write, or to the compression after the Write. If call is "", strace kills nothing.
+// A killStep tells when strace kills capture: once a thread makes its nth call of one system call. strace counts the calls
+// on the files of a Write or, if compressing is true, on the files of the compression after the Write. If call is "", strace
+// kills nothing.
 type killStep struct {
 	call        string
 	n           int
 	compressing bool // whether only the files of the compression are traced
 }
 
-// killCalls are the system calls that change files on disk. openat only begins a change.
+// killCalls are the system calls with which capture opens, writes, syncs, links, renames and removes files.
 var killCalls = []string{"openat", "fsync", "linkat", "renameat", "renameat2", "unlinkat", "pwrite64"}
 
 // drawStep returns a random step that occurs in most rounds. capture patches only large files, so drawStep chooses renameat2
@@ -73,8 +74,8 @@ func (s killStep) options(log, path, kept string) []string {
 	return options
 }
 
-// readTrace reads strace's output. It sets made to the numbers of system calls, and killed to the call at which strace
-// killed capture.
+// readTrace reads strace's output. For each system call, it sets made to the largest number of calls by one thread. It sets
+// killed to the call at which strace killed capture.
 func (r *lossRound) readTrace(log string) {
 	trace, err := os.ReadFile(log)
 	if err != nil {

@@ -10,8 +10,8 @@ import (
 	"testing"
 )
 
-// TestCommandsOfAnotherUser runs commands as a user who cannot read the lock file. The commands find the daemon through
-// --listen.
+// TestCommandsOfAnotherUser checks that the commands work for a user who cannot read the lock file, if the configuration
+// contains the daemon's address. With another address, the error names the lock file.
 func TestCommandsOfAnotherUser(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("needs root to run a command as another user")
@@ -67,8 +67,9 @@ func TestCommandsOfAnotherUser(t *testing.T) {
 	}
 }
 
-// TestKeptLossOfAnotherUser checks that a user who can only read the folder of feedback.json learns about a loss. If the
-// user cannot even list the folder, the command prints why it cannot find out about losses. The command works in both cases.
+// TestKeptLossOfAnotherUser checks what verify and restore print about a loss if they run as another user. If the user can
+// read the folder of feedback.json, they print how to bring the rows back. If the user cannot even list the folder, they
+// print why they cannot find out about losses. In both cases, the commands succeed.
 func TestKeptLossOfAnotherUser(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("needs root to run a command as another user")

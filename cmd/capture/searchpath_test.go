@@ -108,9 +108,9 @@ CREATE TABLE public.votes (vote_id serial, kind extensions.citext DEFAULT 'up', 
 	"timestamp" timestamp DEFAULT CURRENT_TIMESTAMP, PRIMARY KEY (vote_id, kind, amount));
 INSERT INTO public.votes (comment, tags, props, score) SELECT 'comment ' || n, ARRAY['a', 'b'], 'k=>v', n FROM pg_catalog.generate_series(1, 50) n`
 
-// TestSearchPathIsNotTrusted runs every command against a database whose owner has planted operators and functions. They
-// match the argument types better than those of Postgres, or come first on the search path. No session of capture may ever
-// call one of them.
+// TestSearchPathIsNotTrusted runs every command against a database whose owner has planted operators and functions. These
+// match the argument types better than Postgres' own operators and functions, or come first on the search path. The test
+// checks that no session of capture calls one of them.
 func TestSearchPathIsNotTrusted(t *testing.T) {
 	t.Parallel()
 	server := pgserver.ForTest(t, pgserver.Options{Settings: map[string]string{

@@ -21,7 +21,7 @@ type fact struct {
 // statusText returns the status as text: whether capture is ready, then the failing checks, then the facts. If the text is
 // larger than the screen, statusText leaves out the least important facts. page is the address of the feedback page, or "".
 //
-// statusText breaks no lines, because a line may contain a command to paste. The terminal breaks lines that are too long.
+// statusText does not wrap long lines, because a line may contain a command to paste. The terminal wraps them instead.
 func statusText(s capture.Status, page string, p palette, size screen, now time.Time) string {
 	facts := statusFacts(s, page, now)
 	head := headText(s, p, now)

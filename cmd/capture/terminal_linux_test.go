@@ -17,8 +17,8 @@ import (
 	"capture/internal/statefile"
 )
 
-// terminal is a pseudoterminal. The command uses the slave. Through the master, the test types, and reads what the terminal
-// shows.
+// terminal is a pseudoterminal. The command runs on the slave. The test uses the master to type, and to read what the
+// terminal shows.
 type terminal struct {
 	master, slave *os.File
 	shown         output // what has been written to the terminal

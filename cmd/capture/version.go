@@ -29,7 +29,7 @@ func (versionCmd) Run(std streams) error {
 // versionFlag is --version, which does the same as the command version.
 type versionFlag bool
 
-// BeforeReset is called by kong when it finds the flag.
+// BeforeReset prints the version and ends the program. kong calls BeforeReset when it finds the flag.
 func (versionFlag) BeforeReset(app *kong.Kong, std streams) error {
 	if err := (versionCmd{}).Run(std); err != nil {
 		return err
