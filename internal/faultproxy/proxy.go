@@ -34,8 +34,8 @@ type Proxy struct {
 
 // New starts a proxy to target (host:port) on a free port of the loopback interface.
 func New(target string) (*Proxy, error) {
-	// While the proxy refuses connections, nobody listens on its port. So use FreePort: the system does not give such a port
-	// to an outgoing connection.
+	// While the proxy refuses connections, nobody listens on its port. Use FreePort, because the system never gives a port of
+	// FreePort to an outgoing connection.
 	port, err := pgserver.FreePort()
 	if err != nil {
 		return nil, fmt.Errorf("start a proxy: %w", err)
@@ -287,7 +287,8 @@ func (l *link) addConn(conn *net.TCPConn) bool {
 	return l.ctx.Err() == nil
 }
 
-// reset ends a link at once, so both sides see a connection reset. After a call to closeConns, reset does nothing.
+// reset aborts a link, so both sides see a connection reset. If closeConns has already closed the connections, reset does
+// not affect them.
 func (l *link) reset() {
 	l.cancel()
 	l.mu.Lock()
@@ -309,8 +310,8 @@ func (l *link) closeConns() {
 	l.conns = nil
 }
 
-// waitOpen waits until the channel open is closed, which ends a stall, or until the link ends. It reports whether the link
-// still works.
+// waitOpen waits while the proxy is stalled: until the channel open is closed, or until the link ends. It reports whether
+// the link still works.
 func (l *link) waitOpen(open <-chan struct{}) bool {
 	select {
 	case <-open:

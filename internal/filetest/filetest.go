@@ -14,8 +14,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// Rows returns the rows of a file in the form that [Compact] returns. The error is not nil if the file is not complete and
-// valid.
+// Rows returns the rows of a file in the form that [Compact] returns, or an error if the file is incomplete or invalid.
 func Rows(file []byte) ([]string, error) {
 	lines, err := split(file)
 	if err != nil || len(lines) == 0 {
@@ -31,8 +30,8 @@ func Rows(file []byte) ([]string, error) {
 	return rows, nil
 }
 
-// Lines returns the lines of a file that contain its rows, without the commas. The error is not nil if the file is not
-// complete and valid.
+// Lines returns the lines of a file that contain its rows, without the commas. It returns an error if the file is incomplete
+// or invalid.
 func Lines(file []byte) ([][]byte, error) {
 	lines, err := split(file)
 	for i, line := range lines {
@@ -43,7 +42,7 @@ func Lines(file []byte) ([][]byte, error) {
 	return lines, err
 }
 
-// split returns the lines of a file that contain its rows. The error is not nil if the file is not complete.
+// split returns the lines of a file that contain its rows, or an error if the file is incomplete.
 func split(file []byte) ([][]byte, error) {
 	if string(file) == "[]\n" {
 		return nil, nil

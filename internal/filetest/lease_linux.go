@@ -8,9 +8,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// OpenLeased takes a lease on the file at path, as a file server does, and calls the function open, which must open this file.
-// Once that call waits for the end of the lease, OpenLeased calls atWait unless atWait is nil, and then gives up the lease. It
-// returns the error of open. OpenLeased skips the test if the file system grants no lease.
+// OpenLeased takes a lease on the file at path, as a file server does, and calls the function open, which must open this
+// file. The kernel makes open wait until the lease ends. While open waits, OpenLeased calls atWait, unless atWait is nil,
+// and then gives up the lease. It returns the error of open. OpenLeased skips the test if the file system grants no lease.
 func OpenLeased(t testing.TB, path string, open func() error, atWait func()) error {
 	t.Helper()
 	f, err := os.OpenFile(path, os.O_RDWR, 0)

@@ -268,8 +268,8 @@ func TestFolderTrouble(t *testing.T) {
 	}
 }
 
-// TestNotRegularFile uses a FIFO and a folder as paths of the logs. It checks that they do not block the logger, and that
-// nobody renames them.
+// TestNotRegularFile uses a FIFO and a folder as paths of the logs. It checks that both logs report an error, do not block
+// the logger, and do not replace the FIFO or the folder.
 func TestNotRegularFile(t *testing.T) {
 	cfg := testConfig(t.TempDir(), io.Discard)
 	if err := os.MkdirAll(cfg.Error, 0o755); err != nil {

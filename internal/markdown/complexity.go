@@ -38,7 +38,8 @@ func isSimple(source string) bool {
 	return widest*lines <= maxTableCells
 }
 
-// leadingMarkers returns the number of markers of quotes and list items that begin a line, and the column of the first marker.
+// leadingMarkers returns the number of quote markers and list markers at the start of a line, and the column of the first
+// marker.
 func leadingMarkers(line string) (markers, column int) {
 	first := -1
 	for i := 0; i < len(line); {
@@ -59,7 +60,7 @@ func leadingMarkers(line string) (markers, column int) {
 	return markers, max(first, 0)
 }
 
-// markerLength returns the length of the marker of a quote or list item that begins text, or 0.
+// markerLength returns the length of the quote marker or list marker at the start of text, or 0 if there is none.
 func markerLength(text string) int {
 	if text[0] == '>' {
 		return 1

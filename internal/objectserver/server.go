@@ -130,8 +130,8 @@ func start(kind string) (*Server, error) {
 	return s, s.awaitReady()
 }
 
-// startProcess starts the process. The process ends when the thread that started it ends (see endWithParent). Therefore, a
-// thread that does nothing else starts the process and waits for the end of the process.
+// startProcess starts the process. The kernel kills the process when the thread that started it ends (see endWithParent). So
+// startProcess uses a thread that does nothing else, and that lives until the process ends.
 func (s *Server) startProcess() error {
 	endWithParent(s.cmd)
 	started := make(chan error)

@@ -120,8 +120,8 @@ func parseAnswer(b []byte, caller, server netip.AddrPort) (uid uint32, err error
 	if from != caller || to != server {
 		return 0, ErrNoSocket
 	}
-	// A socket that no process holds any more has no inode. Many kernels return user 0 (root) as its owner, whoever created
-	// it. Therefore, uid is wrong for such a socket.
+	// A socket that no process holds any more has no inode. As its owner, many kernels return user 0 (root), whoever created
+	// it. So uid can be wrong for such a socket.
 	if inode == 0 {
 		return 0, ErrNoSocket
 	}

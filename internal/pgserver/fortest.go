@@ -80,8 +80,8 @@ func Shared(tb TB) *Server {
 	return shared.server
 }
 
-// Database creates a database in the cluster of the package and returns its URL. The strings of the parameter with are appended
-// to CREATE DATABASE, for example "TEMPLATE template0 ENCODING 'LATIN1' LOCALE 'C'". When the test ends, the database is
+// Database creates a database in the cluster of the package and returns its URL. The parameter with contains options of
+// CREATE DATABASE, for example "TEMPLATE template0 ENCODING 'LATIN1' LOCALE 'C'". When the test ends, the database is
 // dropped with its sessions, slots and prepared transactions.
 func Database(tb TB, with ...string) string {
 	tb.Helper()
@@ -156,8 +156,7 @@ func (s *Server) dropDatabase(name string) error {
 		return fmt.Errorf("drop database %s: %w", name, err)
 	}
 	for {
-		// A client may reconnect, and a terminated walsender releases its slot only a little later. In both cases, another
-		// round is needed.
+		// Several rounds may be necessary: a client may reconnect, and a terminated walsender releases its slot a little later.
 		_, err = conn.Exec(ctx, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", name)
 		if err == nil {
 			_, err = conn.Exec(ctx, "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE database = $1 AND NOT active", name)
@@ -222,8 +221,8 @@ func ForTest(tb TB, o Options) *Server {
 }
 
 // memoryDir returns a folder in memory, or "" if there is no such folder with enough room. The folder is for servers without
-// fsync, which are not durable on a disk either. Each database has hundreds of files. In memory, creating and dropping a
-// database takes a fifth of the processor time that it takes on a disk.
+// fsync, which may lose data in a crash even if the data is on a disk. Each database has hundreds of files. In memory,
+// creating and dropping a database takes a fifth of the processor time that it takes on a disk.
 func memoryDir() string {
 	const dir, room = "/dev/shm", 4 << 30 // in containers, /dev/shm often has only 64 MB
 	if free, err := volume.FreeBytes(dir); err != nil || free < room || unix.Access(dir, unix.W_OK) != nil {

@@ -147,9 +147,9 @@ func childrenOf(parent int) []int {
 }
 
 // reaperScript reads PIDs from its standard input until EOF, which comes when this process dies in any way. Then it stops
-// the process with the last PID that it has read (0 means none) and removes the folder. If this process dies after it has
-// started a server and before it has written the PID, that server stops on its own within a minute, because the reaper has
-// removed its data folder.
+// the process with the last PID that it has read (0 means none) and removes the server's folder. If this process dies after
+// it has started a server and before it has written the PID, reaperScript only removes the folder. The server notices within
+// a minute that its data folder is gone, and stops.
 const reaperScript = `
 trap "" HUP INT TERM
 pid=0

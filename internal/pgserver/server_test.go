@@ -310,8 +310,8 @@ func TestStandbyFollowsAndIsPromoted(t *testing.T) {
 	execSQL(t, on, "INSERT INTO votes VALUES (1001)")
 	copied := connect(t, standby.URL("postgres"))
 	waitUntil(t, "the row on the standby", func() bool { return queryRow[int](t, copied, "SELECT max(n) FROM votes") == 1001 })
-	// Standby has closed the session in which it copied the primary. The session's process on the primary, and its temporary
-	// slot, may exist for another moment.
+	// Standby has closed the session in which it copied the primary. On the primary, the session's process and its temporary
+	// slot may still exist for a moment.
 	waitUntil(t, "the standby as the only one that replicates", func() bool {
 		return queryRow[string](t, on, "SELECT string_agg(application_name, ',') FROM pg_stat_replication") == "standby"
 	})
@@ -329,7 +329,8 @@ func TestStandbyFollowsAndIsPromoted(t *testing.T) {
 	}
 }
 
-// TestKilledOwner checks that if a process is killed before Close, its server stops and the server's folder disappears.
+// TestKilledOwner checks that if a process is killed before it calls Close, its server stops and the server's folder
+// disappears.
 func TestKilledOwner(t *testing.T) {
 	if testing.Short() {
 		t.Skip("waits for the reaper")
