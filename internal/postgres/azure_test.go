@@ -154,7 +154,8 @@ func TestAzureTokens(t *testing.T) {
 	}
 }
 
-// TestAzureTokensNeedTLS checks that an unencrypted connection gets no token, even if the configuration required TLS before.
+// TestAzureTokensNeedTLS checks that an unencrypted connection gets no token, even if the configuration required TLS when
+// UseAzureTokens was called.
 func TestAzureTokensNeedTLS(t *testing.T) {
 	endpoint := startTokenEndpoint(t)
 	endpoint.token.Store(azureTestToken(t, 0))

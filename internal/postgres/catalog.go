@@ -27,7 +27,7 @@ var (
 	//
 	//go:embed own_names.sql
 	ownNamesSQL string
-	// catalogSQL returns one row of two JSON documents about the table; see [catalogEntry] and [facts].
+	// catalogSQL returns one row with two JSON documents about the table; see [catalogEntry] and [facts].
 	//
 	//go:embed catalog.sql
 	catalogSQL string
@@ -38,9 +38,10 @@ const (
 	emptyPathSQL = "SELECT pg_catalog.set_config('search_path', '', true)"
 )
 
-// queueCatalog adds to b the statements that read a table's catalog into c. The caller sends b over q. The statements change
-// the search path until the end of the transaction. Outside a transaction block, the batch is a transaction of its own, which
-// Postgres ends at the Sync message. If own is true, the batch also reads the names that the session's own search path shows.
+// queueCatalog adds to b the statements that read a table's catalog into c. The caller sends b over q. If own is true, the
+// statements also read the names that the session's own search path shows. The statements change the search path until the
+// end of the transaction. If q is not in a transaction block, Postgres runs the batch as a transaction of its own, so the
+// change ends with the batch's Sync message.
 func (c *catalogRow) queueCatalog(b *pgx.Batch, q Querier, name Name, own bool) {
 	low := name.foldCase()
 	b.Queue(ownPathSQL)
@@ -88,9 +89,9 @@ type preparedCatalog struct {
 	done     bool
 }
 
-// name returns the statement's name. Each attempt has its own name, because the statement of a failed attempt may exist: if
-// capture cannot read the batch's results, it does not learn whether the statement exists. A rollback does not remove
-// prepared statements.
+// name returns the statement's name. Each attempt to prepare the statement uses another name, because a failed attempt may
+// have prepared it: if capture cannot read the batch's results, it does not learn whether the statement exists. A rollback
+// does not remove prepared statements.
 func (p *preparedCatalog) name() string { return "capture_catalog_" + strconv.Itoa(p.attempts) }
 
 // connOf returns the connection of q, or nil if it is not known.

@@ -20,10 +20,12 @@ import (
 )
 
 // libpqOnly are the parameters that libpq itself evaluates and pgx does not know. pgx would send them to the server, which
-// refuses unknown parameters. The field variable is the environment variable that libpq reads if the parameter is not given.
-// capture accepts an empty value, and the values in the field accepted, which request what capture does anyway. It refuses
-// any other value with the text in the field refusal. If capture ignored the value instead, it might not verify the server,
-// for example. If refusal is empty, capture ignores the parameter.
+// refuses unknown parameters. If a parameter is not given, libpq reads the environment variable that the field variable
+// names.
+//
+// If the field refusal is empty, capture ignores the parameter. Otherwise, capture accepts only an empty value and the
+// values in the field accepted, which request what capture does anyway. Any other value causes an error with the text in
+// refusal. If capture ignored such a value instead, it might not verify the server, for example.
 var libpqOnly = map[string]struct {
 	variable string
 	accepted []string
@@ -119,8 +121,8 @@ func applyTLSVersions(cfg *pgx.ConnConfig) error {
 	return nil
 }
 
-// checkedValues are the parameters with a fixed set of values. The field variable is the environment variable that libpq
-// reads if the parameter is not given. capture checks these values itself, because pgx's errors contain neither the value
+// checkedValues are the parameters with a fixed set of values. If a parameter is not given, libpq reads the environment
+// variable that the field variable names. capture checks these values itself, because pgx's errors contain neither the value
 // nor the accepted values.
 var checkedValues = []struct {
 	name, variable string
@@ -183,8 +185,8 @@ func hostAddresses(cfg *pgx.ConnConfig) string {
 	return value
 }
 
-// namesHost reports whether the connection string, the environment or a service file names a host. Otherwise cfg has pgx's
-// default: a folder of sockets, or localhost.
+// namesHost reports whether the connection string, the environment or a service file names a host. If none of them does,
+// cfg.Host is pgx's default: a folder of sockets, or localhost.
 func namesHost(s string, cfg *pgx.ConnConfig) bool {
 	if filepath.IsAbs(cfg.Host) { // a socket's folder does not count, because libpq prefers an address to a socket
 		return false
@@ -240,8 +242,8 @@ func configHosts(c *pgconn.Config) []hostPort {
 	return hosts
 }
 
-// answeringHost returns the host that has the address remote, the server's end of a connection. The result contains the
-// host's name in the configuration, or the IP address if no host of the configuration matches.
+// answeringHost returns the host in the configuration c that a connection goes to. remote is the address of the server's end
+// of the connection. If no host matches remote, answeringHost returns the IP address and port in remote.
 func answeringHost(ctx context.Context, c *pgconn.Config, remote net.Addr) hostPort {
 	hosts := configHosts(c)
 	tcp, isTCP := remote.(*net.TCPAddr)

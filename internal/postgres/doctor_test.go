@@ -123,8 +123,8 @@ func TestDoctorWithoutLogicalWAL(t *testing.T) {
 }
 
 // TestDoctorAtReplica checks the findings at wal_level = replica. Up to PostgreSQL 18, this level excludes logical
-// replication. From 19 on, it allows logical replication, but the end of the last logical slot invalidates the slots of a
-// standby.
+// replication. From 19 on, it allows logical replication. But when the last logical slot of the primary is dropped, the
+// logical slots of its standbys become invalid.
 func TestDoctorAtReplica(t *testing.T) {
 	t.Parallel()
 	server := pgserver.ForTest(t, pgserver.Options{Settings: map[string]string{"wal_level": "replica"}})
@@ -156,8 +156,8 @@ func TestDoctorAtReplica(t *testing.T) {
 	setup(t, conn, "votes", SetupOptions{Source: "logical"})
 }
 
-// TestDoctorNamesOutputPlugins checks that the statements in the hint work as they are. They allow pgoutput in addition to
-// the plugins that were already allowed.
+// TestDoctorNamesOutputPlugins checks that capture can stream after somebody has run the statements in the hint unchanged.
+// The statements allow pgoutput in addition to the plugins that were already allowed.
 func TestDoctorNamesOutputPlugins(t *testing.T) {
 	t.Parallel()
 	server := pgserver.ForTest(t, pgserver.Options{})

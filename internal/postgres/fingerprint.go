@@ -60,12 +60,13 @@ func publicationFingerprintSQL(conn *pgx.Conn) string {
 	return `SELECT COALESCE((SELECT ` + publicationFingerprintExpr(conn, "$2::oid") + ` FROM pg_catalog.pg_publication p WHERE p.pubname = $1::text::name), '')`
 }
 
-// publicationFingerprintExpr returns an SQL expression for the fingerprint of publication p for a table. The fingerprint
-// changes with every change of what p publishes of the table, even if that change was reverted: an updated catalog row has a
-// new xmin, and a row that was deleted and inserted again has a new OID. A publication may list the table itself, a partitioned
-// table that contains it, or (since version 15) the schema of either. The parameter table is an expression for the table's OID.
+// publicationFingerprintExpr returns an SQL expression for the fingerprint of publication p for a table. The parameter table
+// is an expression for the table's OID. The fingerprint changes whenever the part of the table that p publishes changes. It
+// does not return to its old value if that change is reverted: an updated catalog row has a new xmin, and a row that was
+// deleted and inserted again has a new OID. A publication may list the table itself, a partitioned table that contains it,
+// or (since version 15) the schema of either.
 //
-// If p does not list the table itself, Postgres allows two changes that take the table out of p for a while: ALTER TABLE SET
+// If p does not list the table itself, two statements can take the table out of p and bring it back: ALTER TABLE SET
 // UNLOGGED, and ALTER TABLE SET SCHEMA of the table or of a partitioned table that contains it. Both update the row in
 // pg_class, so the fingerprint includes the xmin of this row. TRUNCATE, GRANT and rewrites also give the row a new xmin, but
 // VACUUM and ANALYZE do not. A publication that lists the table and contains nothing else, such as capture's own

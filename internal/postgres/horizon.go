@@ -129,9 +129,9 @@ func (t *Table) ChangesQuery(xid uint64, where string) string {
 		t.FromClause() + where + ") TO STDOUT (FORMAT binary)"
 }
 
-// SampleChanges reads about the given percentage of the table's pages. The result rows is the number of rows on these pages,
-// and the result changed is the number of these rows that transaction xid or a later transaction wrote. The result age is the
-// distance from xid to the next transaction ID, modulo 2^32; it is negative above 2^31.
+// SampleChanges reads about the given percentage of the table's pages. It returns the number of rows on these pages, and how
+// many of these rows were written by transaction xid or a later transaction. age is the distance from xid to the next
+// transaction ID as a signed 32-bit number, so it is negative if the distance is 2^31 or more.
 func (t *Table) SampleChanges(ctx context.Context, q Querier, xid uint64, percent float64) (rows, changed int64, age int32, err error) {
 	err = Pinned(q).QueryRow(ctx, fmt.Sprintf("SELECT count(*), count(*) FILTER (WHERE %s), pg_catalog.age('%d'::pg_catalog.xid) FROM %s TABLESAMPLE SYSTEM (%.6f)",
 		changedCondition(xid), uint32(xid), t.FromClause(), percent)).Scan(&rows, &changed, &age)

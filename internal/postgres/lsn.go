@@ -31,9 +31,9 @@ const walSizesSQL = ` || ' ' || pg_catalog.current_setting('wal_block_size') ||
 const walPositionSQL = `CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn()
 			ELSE pg_catalog.pg_current_wal_insert_lsn() END::pg_catalog.text` + walSizesSQL
 
-// LoadWALPosition returns the replay position of a standby or the insert position of a primary. Everything that is visible to a
-// snapshot taken before the call is at or below this position. The position is 0 for a standby that has replayed nothing. The
-// result standby is true if the server is a standby.
+// LoadWALPosition returns the replay position of a standby or the insert position of a primary, and whether the server is a
+// standby. Everything that is visible to a snapshot taken before the call is at or below this position. The position is 0
+// for a standby that has replayed nothing.
 func LoadWALPosition(ctx context.Context, q Querier) (lsn pglogrepl.LSN, standby bool, err error) {
 	var text *string
 	err = Pinned(q).QueryRow(ctx, `
@@ -49,12 +49,12 @@ func LoadWALPosition(ctx context.Context, q Querier) (lsn pglogrepl.LSN, standby
 
 // parseWALPosition returns the LSN in the parameter text, which has an LSN and the sizes of WAL pages and WAL segments in
 // bytes. If the LSN is inside the header of a page or directly after it, parseWALPosition returns the start of the page
-// instead. A header is not part of a record. A reader that has read all records below such a position is at the start of the
-// page, and never reaches the position itself.
+// instead. A header is not part of a record. So a reader that has read all records below the LSN is at the start of the
+// page, and never reaches the LSN itself.
 //
-// The first page of a segment has a longer header than the other pages. On any other page, a record can end at the same
-// offset, and the start of the page would be too low as a result. To know which page is the first of its segment,
-// parseWALPosition needs the sizes from the server.
+// The first page of a segment has a longer header than the other pages. parseWALPosition needs the sizes to know whether a
+// page is the first of its segment. On any other page, a record can end within the length of the longer header, and the
+// start of the page would be below the end of this record.
 func parseWALPosition(text string) (pglogrepl.LSN, error) {
 	var position string
 	var page, segment pglogrepl.LSN

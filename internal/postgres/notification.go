@@ -22,8 +22,8 @@ type NotificationQueue struct {
 
 // LoadNotificationQueue returns the state of the server's queue of notifications.
 func LoadNotificationQueue(ctx context.Context, q Querier) (queue NotificationQueue, err error) {
-	// Only the rights of PUBLIC count, because capture cannot know which roles write. A trigger runs with the rights of the
-	// current user, who needs no rights on the table if the write goes through a view.
+	// Check only the rights of PUBLIC, because capture cannot know which roles write. A trigger runs with the rights of the
+	// role that writes, and this role needs no rights on the table if it writes through a view.
 	err = Pinned(q).QueryRow(ctx, `
 		SELECT NOT (pg_catalog.has_function_privilege('public', 'pg_catalog.pg_notification_queue_usage()', 'EXECUTE')
 			AND pg_catalog.has_function_privilege('public', 'pg_catalog.float8le(float8, float8)', 'EXECUTE'))`).Scan(&queue.Hidden)
@@ -43,8 +43,8 @@ func (q NotificationQueue) LosesNotifications() bool { return q.Hidden || q.Usag
 func (t *Table) Channel() string { return objectName(t.Name()) }
 
 // ParseNotification parses a notification's payload. It returns the keys of the changed rows. Each key is a list of its
-// columns' text forms, in the key's order, as in [Table.SelectList]. If the result all is true, keys is nil and the whole table
-// must be read again.
+// columns' text forms, in the key's order, as in [Table.SelectList]. If the whole table must be read again,
+// ParseNotification returns no keys, and all is true.
 func ParseNotification(payload string) (keys [][]string, all bool, err error) {
 	if payload == "*" {
 		return nil, true, nil

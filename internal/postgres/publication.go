@@ -16,7 +16,7 @@ import (
 type publication struct {
 	name        string
 	owner       string
-	trusted     bool     // whether the owner may have made the publication for capture; see publicationOwnerSQL
+	trusted     bool     // whether capture can trust the owner; see publicationOwnerSQL
 	alterable   bool     // whether the user may alter and drop the publication, and the owner is trusted
 	listed      bool     // whether the table is on the publication's list, under whatever name it is published
 	ancestors   bool     // whether the publication also contains a partitioned table that contains the table
@@ -35,17 +35,20 @@ var (
 	ErrPublicationIncomplete = errors.New("capture's publication does not have all changes of the table")
 )
 
-// FindPublication returns a publication whose stream has every change of the table, and the publication's fingerprint for
-// [CompareCatalog]. It sets the field Published of each column of the table to whether the stream will have the column.
+// FindPublication returns the name of a publication whose stream has every change of the table, and the publication's
+// fingerprint for [CompareCatalog]. It sets the field Published of each column of the table to whether the stream will have
+// the column. conn must not be in a transaction.
 //
-// FindPublication creates and repairs nothing. If [EnsurePublication] has to create or repair capture's own publication, and
-// the user may do so, the error is ErrPublicationMissing or ErrPublicationIncomplete. If logical replication of this table on
-// this server is impossible or would harm the application, the error is a [*Problem]. If publishing the table makes its UPDATE
-// and DELETE fail, FindPublication drops capture's own publication. conn must not be in a transaction.
+// FindPublication creates and repairs no publication. If capture's own publication must be created or repaired, and
+// [EnsurePublication] can do so, the error is ErrPublicationMissing or ErrPublicationIncomplete. If logical replication of
+// this table on this server is impossible or would harm the application, the error is a [*Problem]. If the table's replica
+// identity is the reason, FindPublication drops capture's own publication if it can, because this publication could make the
+// application's UPDATE and DELETE fail.
 func FindPublication(ctx context.Context, conn *pgx.Conn, s *Server, table *Table) (name, fingerprint string, err error) {
 	own := objectName(table.Name())
-	// This check comes before the checks of the server's settings, because Postgres refuses the application's writes at any
-	// wal_level.
+	// Check the replica identity before the server's settings. If a published table has no usable replica identity, Postgres
+	// refuses the application's UPDATE and DELETE at any wal_level. So the publication must be dropped even if wal_level is too
+	// low for logical replication.
 	if refusal := table.checkReplicaIdentity(s.VersionNum); refusal != nil && s.VersionNum >= MinVersion && !s.InRecovery {
 		return "", "", dropOwnPublication(ctx, conn, table, own, refusal)
 	}
@@ -140,8 +143,8 @@ func findPublications(ctx context.Context, conn *pgx.Conn, t *Table, own string)
 	return publications, nil
 }
 
-// containsSQL returns an SQL condition that publication p lists a table or its schema. The parameter table is an expression for
-// the table's OID.
+// containsSQL returns an SQL condition that is true if publication p lists a table or the table's schema. The parameter
+// table is an expression for the table's OID.
 func containsSQL(conn *pgx.Conn, table string) string {
 	condition := `EXISTS (SELECT FROM pg_catalog.pg_publication_rel r WHERE r.prpubid = p.oid AND r.prrelid = ` + table + `)`
 	if hasSchemaPublications(conn) {
@@ -151,9 +154,10 @@ func containsSQL(conn *pgx.Conn, table string) string {
 	return condition
 }
 
-// publicationOwnerSQL returns an SQL condition that the owner of publication p may have made p for capture. It holds for the
-// owners that trustedOwnerSQL accepts, and for a role that may replicate and read the table, such as capture's own role. Such a
-// role can follow the table in any case, so it gains nothing by owning the publication.
+// publicationOwnerSQL returns an SQL condition that is true if capture can trust the owner of publication p. If capture
+// cannot, it does not alter or drop p, even if p has the name of capture's own publication. capture trusts the owners that
+// trustedOwnerSQL accepts, and a role that may replicate and read the table, such as capture's own role. Such a role can
+// follow the table in any case, so it gains nothing by owning the publication.
 func publicationOwnerSQL(table string) string {
 	return `(` + trustedOwnerSQL("p.pubowner", table) + ` OR EXISTS (SELECT FROM pg_catalog.pg_roles o WHERE o.oid = p.pubowner
 			AND (o.rolreplication OR EXISTS (SELECT FROM pg_catalog.pg_auth_members m JOIN pg_catalog.pg_roles g ON g.oid = m.roleid
@@ -205,15 +209,16 @@ func (p *publication) mayRepair(t *Table) bool {
 	return p.alterable && (t.facts.Owned || !p.needsList(t))
 }
 
-// needsList reports whether a repair must change the publication's list of tables so that the publication has the whole
-// table under the table's own name. Every repair sets the option publish_via_partition_root. If the publication also
-// contains a partitioned table that contains the table, this option makes the stream use the name of the partitioned table.
-// The repair must then remove the partitioned table from the publication, even if the option is still off and the stream
-// uses the table's own name.
+// needsList reports whether a repair must change the publication's list of tables. After the repair, the stream must have
+// the whole table under the table's own name.
 //
-// In one case, the stream does not use the table's own name, but the list is right: the publication has the table and no
-// partitioned table that contains it, the table itself is partitioned, and the option is off. The repair then only sets the
-// option.
+// Every repair turns on the option publish_via_partition_root. If the publication also contains a partitioned table that
+// contains the table, this option makes the stream use the name of the partitioned table. So the repair must remove the
+// partitioned table from the list, even if the option is still off and the stream uses the table's own name.
+//
+// In one case, the list is right although the stream does not use the table's own name: the publication lists the table and
+// contains no partitioned table that contains it, the table itself is partitioned, and the option is off. The repair then
+// only turns on the option.
 func (p *publication) needsList(t *Table) bool {
 	if p.hasTable {
 		return p.ancestors || p.filtered || p.leftOutColumn(t) != ""
@@ -281,9 +286,9 @@ func (t *Table) alterPublicationSQL(version int) []string {
 }
 
 // completePublicationSQL returns the statements that complete capture's own publication p. They are for somebody who owns
-// both the table and p, or for a superuser. If p lacks only the table, the statements keep the other tables in p, unlike
-// those of alterPublicationSQL. But if one of the other tables is a partitioned table that contains the table, the
-// statements remove all other tables, because the stream may use the name of the partitioned table.
+// both the table and p, or for a superuser. If p contains neither the table nor a partitioned table that contains it, the
+// statements add the table and keep the other tables in p, unlike those of alterPublicationSQL. Otherwise, if needsList is
+// true, they remove all other tables: if one of these contains the table, the stream may use its name.
 func (t *Table) completePublicationSQL(p *publication, version int) (statements []string) {
 	own := QuoteIdentifier(objectName(t.Name()))
 	switch {

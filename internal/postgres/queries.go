@@ -7,8 +7,8 @@ import (
 )
 
 // SelectList returns the table's columns as an SQL select list, for a query that gives the table no alias. Each expression
-// returns the value's text form, as the type's output function prints it, in a type whose binary form is that text. If
-// [rowjson.Type.NeedsServer] is true for the column's type, the expression returns the JSON value instead.
+// returns the value as the text that the type's output function prints. The type of the expression is one whose binary form
+// is this text. If [rowjson.Type.NeedsServer] is true for the column's type, the expression returns the JSON value instead.
 func (t *Table) SelectList() string { return strings.Join(t.selectExprs, ", ") }
 
 // FromClause returns the table as it appears after FROM.
@@ -53,8 +53,8 @@ func (t *Table) KeyCondition() string {
 	return strings.Join(conditions, " AND ")
 }
 
-// keyCondition returns an SQL condition that column i of the key equals a value. The parameter text is an SQL expression for
-// the value's text form.
+// keyCondition returns an SQL condition that is true if column i of the key equals a value. The parameter text is an SQL
+// expression for the value's text form.
 func (t *Table) keyCondition(i int, text string) string {
 	column := t.Name().Quoted() + "." + QuoteIdentifier(t.Columns[t.Key[i]].Name)
 	if o := &t.keyOperators[i]; o.isText() {
@@ -77,7 +77,7 @@ func (o *keyOperator) text(expression string) string {
 	return "pg_catalog.concat(" + expression + ")"
 }
 
-// KeyEqual returns an SQL condition that the expressions a and b are equal as values of the key's column i.
+// KeyEqual returns an SQL condition that is true if the expressions a and b are equal as values of the key's column i.
 func (t *Table) KeyEqual(i int, a, b string) string {
 	if o := &t.keyOperators[i]; o.isText() {
 		return o.text(a) + " OPERATOR(pg_catalog.=) " + o.text(b)
@@ -111,10 +111,10 @@ func (t *Table) keySchemas() (schemas []string) {
 	return schemas
 }
 
-// GeneratedColumnsQuery returns a query that computes the unpublished columns of one row, in their order. Its parameters are
-// the text forms of the columns that the computation depends on. The result from contains the indexes of these columns, and the
-// result types contains the OIDs of their types. A generated column depends on its own row only, so the query does not read the
-// table.
+// GeneratedColumnsQuery returns a query that computes the unpublished columns of one row, in the table's order. Its
+// parameters are the text forms of the columns that the computation depends on. GeneratedColumnsQuery also returns these
+// columns' indexes (from) and the OIDs of their types. A generated column depends on its own row only, so the query does not
+// read the table.
 func (t *Table) GeneratedColumnsQuery() (query string, from []int, types []uint32) {
 	var values, inputs []string
 	for i, c := range t.columns {

@@ -82,7 +82,7 @@ func (q *QueryConn) Return(ctx context.Context, conn *pgx.Conn) {
 	q.conn = conn
 }
 
-// Reads returns the clock of reads from the connection. The clock includes reads from a connection that Take returned.
+// Reads returns the clock that records when bytes arrive from the server, also on a connection that Take returned.
 func (q *QueryConn) Reads() *ReadClock { return &q.clock }
 
 // LastRead returns when the last call of Do began or received data, whichever is later.

@@ -96,8 +96,8 @@ func (m *rowLimiter) fill() error {
 	return err
 }
 
-// clear adds to the field cleared the size of the messages at the start of buf that may be passed on unchanged. If the first
-// message may not be passed on unchanged, clear splits or rewrites this message, or returns an error.
+// clear finds the messages at the start of buf that may be passed on unchanged, and adds their size to the field cleared. If
+// not even the first message may be passed on unchanged, clear splits or rewrites this message, or returns an error.
 func (m *rowLimiter) clear() error {
 	if m.copyBody > 0 {
 		m.cleared = min(m.copyBody, copyPieceBytes)
@@ -149,8 +149,8 @@ func (m *rowLimiter) clear() error {
 	}
 }
 
-// rewrite replaces a message that has a body of n bytes. It calls the function body, which reads the message's body and builds
-// the new message.
+// rewrite replaces a message that has a body of n bytes. The function in the parameter body reads the message's body and
+// builds the new message.
 func (m *rowLimiter) rewrite(kind byte, n int, body func(*messageRewriter)) error {
 	w := messageRewriter{rowLimiter: m, left: n, out: []byte{kind, 0, 0, 0, 0}}
 	body(&w)
@@ -246,7 +246,7 @@ func (w *messageRewriter) rewriteDataRow() {
 }
 
 // OmittedSizes reports whether a row with the given number of columns was larger than its connection's limit; see
-// [WithReadBuffer]. If so, it returns the size of each value in bytes. The large values of such a row are nil in the parameter
+// [WithReadBuffer]. If so, it returns the size of each value in bytes, and the row's large values are nil in the parameter
 // values.
 func OmittedSizes(values [][]byte, columns int) (sizes []int64, omitted bool) {
 	if len(values) != columns+1 || len(values[columns]) != 8*columns {

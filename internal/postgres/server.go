@@ -127,16 +127,16 @@ func (s *Server) decodesOnDemand() bool {
 	return s.VersionNum >= decodingOnDemandVersion && s.WALLevel == "replica"
 }
 
-// CheckStandbys returns a [*Problem] if the end of capture's slot could invalidate logical slots on a standby. If logical
-// decoding is enabled only while a logical slot exists, a standby's slots become invalid when the primary's last logical slot
-// is dropped. capture's slot is dropped whenever its connection is lost.
+// CheckStandbys returns a [*Problem] if logical slots on a standby could become invalid when capture's slot is dropped,
+// which happens whenever capture's connection is lost. If logical decoding is enabled only while a logical slot exists, the
+// primary disables it after its last logical slot is dropped. The logical slots on standbys then become invalid.
 func (s *Server) CheckStandbys(ctx context.Context, q Querier) error {
 	if !s.decodesOnDemand() {
 		return nil
 	}
-	// The query finds standbys by their physical replication connections, which have no database. Every user may see that.
-	// Only a privileged user sees which of these connections takes a base backup, so for other users, a base backup looks
-	// like a standby.
+	// The query finds standbys by their physical replication connections, which have no database. Every user may see these
+	// connections. But only a privileged user sees which of them belong to a base backup. So for other users, a base backup
+	// counts as a standby.
 	var standbys string
 	err := Pinned(q).QueryRow(ctx, `
 		SELECT COALESCE(pg_catalog.string_agg(COALESCE(NULLIF(a.application_name, ''), 'unnamed'), ', ' ORDER BY a.pid), '')
