@@ -61,8 +61,8 @@ func publicationFingerprintSQL(conn *pgx.Conn) string {
 }
 
 // publicationFingerprintExpr returns an SQL expression for the fingerprint of publication p for a table. The parameter table
-// is an expression for the table's OID. The fingerprint changes whenever the part of the table that p publishes changes. It
-// does not return to its old value if that change is reverted: an updated catalog row has a new xmin, and a row that was
+// is an expression for the table's OID. The fingerprint changes whenever a statement changes what p publishes of the table.
+// It does not return to its old value if that change is reverted: an updated catalog row has a new xmin, and a row that was
 // deleted and inserted again has a new OID. A publication may list the table itself, a partitioned table that contains it,
 // or (since version 15) the schema of either.
 //
