@@ -82,8 +82,9 @@ func TestSetupRoleSufficesForLogical(t *testing.T) {
 	teardown(t, conn, "app.votes", "capture_test_least")
 }
 
-// TestSetupAsksForNotify checks that without --source, setup creates neither triggers nor a publication that would harm the
-// application. Its error names the command that creates triggers.
+// TestSetupAsksForNotify checks that setup refuses a table with a deferrable key unless the source is notify, because a
+// publication would make the application's updates and deletes fail. Without --source, the error names the command that
+// creates triggers.
 func TestSetupAsksForNotify(t *testing.T) {
 	t.Parallel()
 	conn, _ := database(t, "CREATE TABLE t (id int PRIMARY KEY DEFERRABLE)")
@@ -103,9 +104,9 @@ func TestSetupAsksForNotify(t *testing.T) {
 	teardown(t, conn, "t", "")
 }
 
-// TestCompleteSetupNeedsNoMoreRights checks the setup that the table's owner prints for a new role. The owner may not create
-// roles, but prints the same statements as a superuser. After a superuser has run the statements, nothing is left to do, and
-// the role can follow the table.
+// TestCompleteSetupNeedsNoMoreRights checks the setup that the table's owner prints for a new role. It must be the same as
+// the setup that a superuser prints, although the owner may not create roles. After a superuser has run the statements,
+// nothing is left to do: the role owns the publication and may replicate.
 func TestCompleteSetupNeedsNoMoreRights(t *testing.T) {
 	t.Parallel()
 	const owner, role = "capture_test_prints", "capture_test_printed"
@@ -140,8 +141,8 @@ func TestCompleteSetupNeedsNoMoreRights(t *testing.T) {
 		t.Errorf("the publication belongs to %s; the role may replicate: %t; %v", publicationOwner, replicates, err)
 	}
 
-	// The publication and the role exist, but the publication has another owner, and the role may not replicate. The owner
-	// then prints only the two statements that correct this.
+	// If the publication and the role exist, but the publication has another owner and the role may not replicate, the owner
+	// prints only the two statements that correct this.
 	run(t, conn, "ALTER PUBLICATION capture_votes OWNER TO CURRENT_USER", "ALTER ROLE "+role+" NOREPLICATION")
 	if rest := setupSQL(user); len(rest) != 2 || !slices.Equal(rest, setupSQL(conn)) {
 		t.Errorf("with an incomplete role, the owner prints %q", rest)
@@ -203,9 +204,9 @@ func TestRolePrintsSetupForAdministrator(t *testing.T) {
 	}
 }
 
-// TestReplacedTableIsAddedAgain checks what happens if the table was dropped and created again, and its owner does not own the
-// publication. capture's role and the table's owner each get a hint that completes the publication, and setup prints the same
-// statement for each of them.
+// TestReplacedTableIsAddedAgain checks the hints after the table was dropped and created again, which removes it from the
+// publication. Neither capture's role nor the table's owner may add it, because the role owns only the publication and the
+// owner only the table. Each of them gets a hint with the statement that adds it, and setup prints the same statement.
 func TestReplacedTableIsAddedAgain(t *testing.T) {
 	t.Parallel()
 	const owner, role = "capture_test_replaces", "capture_test_replaced"
@@ -231,10 +232,10 @@ func TestReplacedTableIsAddedAgain(t *testing.T) {
 	wantPublication(t, connectAs(t, url, role), "votes", "capture_votes")
 }
 
-// TestPartitionIsPublishedUnderAnotherName checks what happens if somebody adds the partitioned table to capture's
-// publication of a partition. The stream then has the partition's changes under the partitioned table's name. capture's role
-// owns the publication but not the partition, so it may repair the publication's options but not its list. Therefore, the
-// error of FindPublication contains the statements that repair the list, and setup prints them.
+// TestPartitionIsPublishedUnderAnotherName checks the setup of a partition after somebody has added the partitioned table to
+// the partition's publication. The stream then has the partition's changes under the partitioned table's name. capture's
+// role owns the publication but not the partition, so it may repair the options of the publication, but not its list of
+// tables. The error of FindPublication must contain the statements that repair the list, and setup must print them.
 func TestPartitionIsPublishedUnderAnotherName(t *testing.T) {
 	t.Parallel()
 	const role = "capture_test_partition"
@@ -274,8 +275,8 @@ func TestPartitionIsPublishedUnderAnotherName(t *testing.T) {
 				run(t, conn, "ALTER PUBLICATION "+own+" SET ("+options+")")
 				want = append(want, `ALTER PUBLICATION "`+own+`" SET (`+publicationOptions(s.VersionNum)+")")
 			}
-			// Without publish_via_partition_root, a partition that is not partitioned itself is published under its own
-			// name, so capture can use the publication.
+			// With publish_via_partition_root = false, the changes of a partition are published under its own name, so
+			// capture can use the publication. This does not apply to p2, which is partitioned itself.
 			if strings.HasPrefix(options, noRoot) && !strings.Contains(options, "'insert'") && step.table != "p2" {
 				wantPublication(t, user, step.table, own)
 				wantPublication(t, user, step.table, own) // the first call has not broken it

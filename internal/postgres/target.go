@@ -9,11 +9,11 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// LoadTarget is like LoadTable, but for a table that capture writes or compares and does not follow. It also accepts tables
-// that no source can follow: unlogged tables, tables from which other tables inherit (without the rows of the other tables),
-// and tables without a key. For a table without a key, the parameter key names the columns to use instead, for example those
-// in a manifest. If key is empty or names a column that the table lacks, the result has no key. [Table.HasKey] reports
-// whether the table itself has a key.
+// LoadTarget is like LoadTable, but for a table that capture writes to or compares, and does not follow. It also accepts
+// tables that no source can follow: unlogged tables, tables from which other tables inherit (without the rows of the other
+// tables), and tables without a key. If the table has no key, the columns that the parameter key names, for example those in
+// a manifest, become the key. If key is empty or names a column that the table lacks, the result has no key. [Table.HasKey]
+// reports whether the table itself has a key.
 func LoadTarget(ctx context.Context, q Querier, name Name, key []string) (*Table, error) {
 	var row catalogRow
 	b := &pgx.Batch{}
@@ -51,7 +51,8 @@ func (c *catalogRow) newTarget(ctx context.Context, q Querier, name Name, key []
 	return t, t.addKey(e)
 }
 
-// HasKey reports whether the table itself has the key: a primary key or a replica identity index.
+// HasKey reports whether the table has a key of its own: a primary key or a replica identity index. A key that LoadTarget
+// has taken from its parameter does not count.
 func (t *Table) HasKey() bool { return len(t.Key) > 0 && !t.assumedKey }
 
 // assumeKey makes the named columns the key of a table that has no key. capture compares the values of these columns as

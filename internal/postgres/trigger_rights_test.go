@@ -8,9 +8,9 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// TestTriggersNeverFailTheWriter checks that the application's writes succeed, whatever function an administrator revokes
-// from PUBLIC. The triggers still notify, unless the writer lacks the right to check whether the notification queue has
-// room.
+// TestTriggersNeverFailTheWriter checks that the application's writes succeed even if an administrator has revoked the right
+// to execute functions from PUBLIC, whichever functions these are. The triggers still notify, unless the writer lacks the
+// right to check whether the notification queue has room.
 func TestTriggersNeverFailTheWriter(t *testing.T) {
 	t.Parallel()
 	hardenings := []struct {
@@ -89,7 +89,7 @@ func TestTriggersOfHiddenSchema(t *testing.T) {
 	setup(t, conn, "hidden.votes", SetupOptions{Source: "notify"})
 	setup(t, conn, "hidden.answers", SetupOptions{Source: "notify"})
 	run(t, conn, "REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA hidden FROM PUBLIC",
-		// These objects have the same names as the objects that the trigger functions use.
+		// The trigger functions must use the objects of pg_catalog, and not these objects with the same names.
 		"CREATE SCHEMA evil; GRANT USAGE ON SCHEMA evil TO pg_monitor",
 		"CREATE FUNCTION evil.pg_notify(text, text) RETURNS void LANGUAGE plpgsql AS 'BEGIN RAISE ''evil''; END'",
 		"CREATE FUNCTION evil.pg_notification_queue_usage() RETURNS float8 LANGUAGE sql AS 'SELECT 1::float8'",

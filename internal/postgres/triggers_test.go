@@ -22,9 +22,9 @@ func listen(t *testing.T, url string, table *Table) *listener {
 	return &listener{t, conn, table}
 }
 
-// receiveKeys returns the keys of all notifications since the last call, sorted and without duplicates. The key "*" stands
-// for a notification that asks for a read of the whole table. receiveKeys itself sends a last notification on the connection
-// writer, and returns when this notification arrives.
+// receiveKeys returns the keys of all notifications since the previous call, sorted and without duplicates. The key "*"
+// stands for a notification that asks for a read of the whole table. To find the end of the notifications, receiveKeys sends
+// one of its own over the connection writer, and returns when it arrives.
 func (l *listener) receiveKeys(writer *pgx.Conn) []string {
 	l.t.Helper()
 	run(l.t, writer, "NOTIFY "+QuoteIdentifier(l.table.Channel())+", '[[\"end\"]]'")

@@ -12,7 +12,7 @@ const batchBytes = 2 << 20
 type batch struct {
 	columns  *columnMap
 	staged   bool // whether the rows are for the staging table: see appendCopyRow
-	numbered bool // whether each row starts with its number and its line number: see appendCopyRow
+	numbered bool // whether each row starts with its number and its line in the file: see appendCopyRow
 
 	data     []byte
 	ends     []int                  // end of each row, as an offset in data

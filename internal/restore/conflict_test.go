@@ -132,9 +132,9 @@ func TestKeysOfSeveralCollations(t *testing.T) {
 	}
 }
 
-// TestAssumedKeyComparesBytes checks a restore into a table without a key. The collation of one of its columns ignores case.
-// The columns of the manifest's key then identify the rows. Their values are compared as bytes, because the table has no
-// index that treats values as equal if they differ only in case.
+// TestAssumedKeyComparesBytes checks that keys that differ only in case stay different in a table without a key of its own.
+// The columns of the manifest's key identify the rows, and one of these columns has a collation that ignores case. The
+// values are compared as bytes, because the table has no index that treats them as equal.
 func TestAssumedKeyComparesBytes(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)

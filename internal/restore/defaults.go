@@ -47,8 +47,9 @@ var (
 	zonePattern = regexp.MustCompile(`^timezone\(('(?:[^'\x00]|'')*')(?:::text)?, `)
 )
 
-// parse parses a value. The result literal is true if the value is a string constant or NULL. A cast of a literal runs only the
-// input function of the type. A cast of any other value may run a cast function.
+// parse parses a value. The result literal reports whether the value is a string constant or NULL. A cast of a literal runs
+// only the input function of the type. A cast of any other value may run a cast function, so parse accepts it only if the
+// type is built in.
 func (p *defaultParser) parse(depth int) (sql string, literal bool, err error) {
 	if depth > maxDefaultDepth {
 		return "", false, errNotSimple

@@ -50,7 +50,7 @@ func (m *stagedMerge) findRefused(ctx context.Context, err error) (place string,
 		return pg.Code + pg.ConstraintName
 	}
 	_ = withSavepoint(ctx, m.tx, func() error {
-		// Count again, because a way of merging that was rolled back may have changed m.moved.
+		// Count the moved rows again: the last count may come from a way of merging that was rolled back.
 		var countErr error
 		if m.moved, countErr = m.countMoved(ctx); countErr != nil {
 			return countErr
@@ -86,7 +86,7 @@ func (m *stagedMerge) findRefused(ctx context.Context, err error) (place string,
 	return place, refused
 }
 
-// inRange returns an SQL condition for the staged rows lo to hi-1, counted from 0, with AND before it.
+// inRange returns an SQL condition, with AND before it, that selects the staged rows lo to hi-1, counted from 0.
 func (m *stagedMerge) inRange(lo, hi int) string {
 	if !m.wide {
 		return fmt.Sprintf(" AND %s OPERATOR(pg_catalog.>) %d AND %[1]s OPERATOR(pg_catalog.<=) %[3]d", m.number, lo, hi)
@@ -167,10 +167,12 @@ func (m *stagedMerge) checkForeignKeys(ctx context.Context) error {
 	return nil
 }
 
-// errDisplaced is the error of a way of merging that notices in advance that it cannot work; see [stagedMerge.write].
+// errDisplaced is the error of a way of merging that finds out, before it runs its steps, that it cannot work for these
+// rows. See [stagedMerge.write].
 var errDisplaced = errors.New("rows stand in each other's way")
 
-// explainDisplaced returns the error for rows that block each other in every order in which they could be written.
+// explainDisplaced returns the error for a merge that failed in every way that [stagedMerge.write] knows, because rows block
+// each other.
 func (m *stagedMerge) explainDisplaced(ctx context.Context, err error) error {
 	if errors.Is(err, errDisplaced) {
 		return &postgres.Problem{
@@ -215,9 +217,8 @@ const uniqueColumnsSQL = `
 	WHERE i.indrelid = $1::bigint::oid AND c.relname = $2::text::name AND i.indisunique AND i.indexprs IS NULL AND i.indpred IS NULL
 	ORDER BY k`
 
-// findTaken finds a row of the file that cannot be written, because another row of the table has the same value of a unique
-// constraint. The file lacks the table's row, and the merge does not delete it. findTaken returns the place of the file's
-// row, or "" if it finds no such row.
+// findTaken searches for a row of the file whose value of a unique constraint is taken by a row of the table that the file
+// lacks and that the merge does not delete. It returns the place of the file's row, or "" if it finds no such row.
 func (m *stagedMerge) findTaken(ctx context.Context, constraint string) string {
 	if m.options.DeleteExtra || len(m.key) == 0 {
 		return ""

@@ -9,9 +9,9 @@ import (
 	"capture/internal/statefile"
 )
 
-// appendCopyRow appends a row in COPY's text format ("File Formats" on the COPY page of Postgres' documentation). A row for
-// the staging table includes the values of generated columns and, if numbered is true, starts with its number and its line
-// number in the file.
+// appendCopyRow appends a row in COPY's text format ("File Formats" on the COPY page of Postgres' documentation). If staged
+// is true, the row is for the staging table and includes the values of generated columns. If numbered is true, the row
+// starts with two numbers: the parameter number, and the line of the file on which the row starts.
 func (m *columnMap) appendCopyRow(dst []byte, row statefile.Row, number int, staged, numbered bool) ([]byte, error) {
 	separate := false
 	if numbered {

@@ -64,8 +64,8 @@ func (e *rowError) Error() string {
 
 func (e *rowError) Unwrap() error { return e.err }
 
-// explain returns err with the action that failed, as [postgres.ExplainRedacted] does. If the user lacks a privilege, explain
-// gives a hint for a restore, because the hint of ExplainRedacted is for following a table.
+// explain adds the action that failed to err, as [postgres.ExplainRedacted] does. If the user lacks a privilege, explain
+// gives a hint of its own, because the hint of ExplainRedacted is about following a table.
 func explain(action string, err error) error {
 	if postgres.SQLState(err) != insufficientPrivilege || postgres.IsRowRefused(err) {
 		return postgres.ExplainRedacted(action, err)

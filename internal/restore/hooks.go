@@ -137,8 +137,8 @@ func (h *hooks) actsOnItself() bool {
 	return slices.ContainsFunc(h.ForeignKeys, func(k foreignKey) bool { return k.From && k.To && k.OnDelete != "a" && k.OnDelete != "r" })
 }
 
-// mayChange reports whether triggers may leave out or change rows that are written. If the parameter rules is true, rules
-// count, too.
+// mayChange reports whether triggers may leave out or change rows that are written. If the parameter rules is true, it
+// reports the same about rules, too.
 func (h *hooks) mayChange(rules bool) bool { return len(h.Triggers) > 0 || rules && len(h.Rules) > 0 }
 
 // suspects returns the names of the triggers and rules that may have left out or changed rows, for a message. Rules and

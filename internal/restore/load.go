@@ -22,7 +22,7 @@ type loader struct {
 	columns  *columnMap
 	into     string // target table and its columns, as SQL for COPY
 	staged   bool   // whether the target is the staging table, which also has the values of generated columns
-	numbered bool   // whether each row starts with its number and its line number in the file: see appendCopyRow
+	numbered bool   // whether each row starts with its number and its line in the file: see appendCopyRow
 	progress *progress
 
 	loaded    int      // number of rows that the server has read

@@ -68,8 +68,8 @@ func TestLockIsWaitedForInTurns(t *testing.T) {
 }
 
 // TestRestoreBetweenPartitions checks that a restore causes no deadlock with a migration that locks the partitions in the
-// opposite order. The migration has a very short deadlock_timeout. If the restore waited for one partition while holding
-// another, the migration would fail at once.
+// opposite order. If the restore waited for one partition while holding another, the migration would fail after its
+// deadlock_timeout, which is one millisecond.
 func TestRestoreBetweenPartitions(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)

@@ -28,8 +28,8 @@ func writeManifest(t *testing.T, path string, m manifest.Manifest) {
 	}
 }
 
-// payloads are texts that try to break out of their place in an SQL statement. A successful attack creates the table owned,
-// adds a column evil or calls a function of the attacker.
+// payloads are texts that try to break out of their place in an SQL statement. A successful attack creates a table named
+// owned, adds a column named evil, or calls a function of the attacker.
 var payloads = []string{
 	`text, PRIMARY KEY (id)); COMMIT; CREATE TABLE public.owned (); COMMIT; BEGIN; CREATE TEMP TABLE z (id int`,
 	`text); CREATE TABLE public.owned (); --`,
@@ -88,8 +88,8 @@ func TestManifestIsData(t *testing.T) {
 			d.Exec("DROP TABLE IF EXISTS owned; SELECT setval('calls', 1, false)")
 		}
 	}
-	// A restore never fails because of an optional field. One manifest can therefore have the payload in all of these
-	// fields.
+	// A bad value in one of the optional fields must not make the restore fail, so a single manifest tests the payload in
+	// all of these fields.
 	const optional = "optional fields"
 	fields := map[string]func(*manifest.Manifest, string){
 		"table":     func(m *manifest.Manifest, s string) { m.Table.Name = s },

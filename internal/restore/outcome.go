@@ -9,8 +9,9 @@ import (
 	"capture/internal/postgres"
 )
 
-// finish sets the row counts of the result to those that Postgres has reported, and adds the keys of the first rows. If
-// something in the database may have left out rows, finish adds only keys that are in the table.
+// finish sets the row counts of the result to those that Postgres has reported. It also adds the keys of the first rows that
+// were inserted or overwritten. If something in the database may have left out rows, finish adds only keys that are in the
+// table.
 func (m *stagedMerge) finish(ctx context.Context, done written) (err error) {
 	r := m.result
 	r.Inserted.Rows, r.Overwritten.Rows = done.inserted, done.updated+done.returned
@@ -38,9 +39,9 @@ func (m *stagedMerge) finish(ctx context.Context, done written) (err error) {
 	return nil
 }
 
-// compare counts what changed in other tables. If something in the database may have changed the restored rows, it then
-// compares the table with the file, after all triggers have fired. If m.exact is set, a difference is an error. Otherwise,
-// compare only counts the differences.
+// compare counts what changed in other tables. If something in the database may have changed the restored rows, compare also
+// compares the table with the file. The caller has made all deferred triggers fire before. If m.exact is set, a difference
+// is an error. Otherwise, compare only counts the differences.
 func (m *stagedMerge) compare(ctx context.Context) (err error) {
 	if m.result.Others, err = countOthers(ctx, m.tx, m.table, m.baseline); err != nil {
 		return err

@@ -28,9 +28,9 @@ func (c *creation) partitionBy(p *rowjson.Partitioning) (string, error) {
 	return " PARTITION BY " + p.Strategy + " (" + columnList("", p.Columns) + ")", nil
 }
 
-// createPartitions creates the partitions of a table, and the partitions of these partitions. A partition gets the name that it
-// has in the manifest, in the schema of the created table. If that name is taken, the new name begins with the created table's
-// name.
+// createPartitions creates the partitions of a table, and the partitions of these partitions. A partition gets the name that
+// it has in the manifest, in the schema of the created table. If that name is taken, the created table's name and an
+// underscore are put before it.
 func (c *creation) createPartitions(ctx context.Context, parent string, p *rowjson.Partitioning, depth int) error {
 	if c.partitions += len(p.Partitions); c.partitions > maxPartitions || depth > maxPartitionDepth {
 		return errNotSimple
@@ -141,8 +141,8 @@ func (p *defaultParser) parseBounds() (string, error) {
 // boundPattern matches the bounds of a range that are not values.
 var boundPattern = regexp.MustCompile(`^(?:MINVALUE|MAXVALUE)\b`)
 
-// noteRefused records a note and returns nil if err means that the server, or capture itself, refuses a part of the manifest.
-// It returns any other error.
+// noteRefused returns nil and records a note if the server, or capture itself, has refused a part of the manifest with err.
+// It returns any other error unchanged.
 func (c *creation) noteRefused(err error, what string) error {
 	var unknown *typeError
 	switch {

@@ -171,7 +171,7 @@ func (r *randomTable) fill(from, to int) {
 	r.Exec(fmt.Sprintf("INSERT INTO t (%s) %sSELECT %s FROM generate_series(%d, %d) i", strings.Join(columns, ", "), overriding, strings.Join(values, ", "), from, to))
 }
 
-// mix exchanges values between rows, and lets them refer to each other.
+// mix exchanges values between rows, and makes rows refer to other rows.
 func (r *randomTable) mix() {
 	order := r.oneOf("v, pos DESC", "pos DESC", "b, pos", "pos % 5, pos")
 	shuffled := "(SELECT id, row_number() OVER (ORDER BY " + order + ") AS k FROM t) s"

@@ -138,8 +138,8 @@ func TestForeignKeysThatAreInTheWay(t *testing.T) {
 	o.DeleteExtra = false
 	d.restore(o)
 
-	// The restore is also refused, with the same error, if rows exchange unique values. With "id % 3 + 1", another row refers to
-	// each of these rows, so that only the merge without triggers could exchange the values.
+	// A restore is refused with the same error if its rows exchange unique values, too. With "id % 3 + 1", another row
+	// refers to each of these rows, so only the merge without triggers could exchange the values.
 	for _, up := range []string{"1", "id % 3 + 1"} {
 		for _, deferrable := range []string{"", "DEFERRABLE"} {
 			d.Exec("DROP TABLE IF EXISTS cu, u; CREATE TABLE u (id int PRIMARY KEY, pos int NOT NULL UNIQUE, up int REFERENCES u ON DELETE CASCADE); INSERT INTO u VALUES (1, 1, NULL), (2, 2, 1), (3, 3, 1)")

@@ -13,9 +13,9 @@ import (
 )
 
 const (
-	// stagingTable is the temporary table that holds the file's rows while they are compared with the table's rows. If it
-	// has room for two more columns, its first two columns contain the number and the line number of a row in the file. The
-	// other columns are the file's columns, with the types of the table. It has no constraints.
+	// stagingTable is the temporary table that holds the file's rows while they are compared with the table's rows. It has
+	// the file's columns, with the types of the table and without constraints. If this leaves room for two more columns, the
+	// table starts with these: the number of the row in the file, and the line on which the row starts.
 	stagingTable = "pg_temp.capture_restore"
 	// planTable is the temporary table that records which rows of the staging table are to be inserted or overwritten: see
 	// planRows.
@@ -116,7 +116,7 @@ func (m *stagedMerge) differ(names []string) string {
 		return "pg_catalog.row_to_json(ROW(" + columnList(alias, names) + "))::pg_catalog.text"
 	}
 	flat := func(alias string) string { return "pg_catalog.translate(" + row(alias) + `, E'\n\r', '  ')` }
-	// translate is slow, so it sees only rows that seem to differ.
+	// translate is slow, so the rows are first compared without it.
 	return "(" + row("t") + " OPERATOR(pg_catalog.<>) " + row("s") + " AND " + flat("t") + " OPERATOR(pg_catalog.<>) " + flat("s") + ")"
 }
 

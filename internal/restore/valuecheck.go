@@ -52,9 +52,10 @@ func isComposite(t *rowjson.Type) bool { return t.Kind == rowjson.Composite }
 // with this OID or a higher OID may differ between databases although they have the same name.
 const firstUserOID = 16384
 
-// compareTypes compares the types in the manifest with those of the table. If the table's type could change the file's
-// values, compareTypes marks the column, so that its values are checked. If the types are of different kinds, compareTypes
-// adds a note. If the table's type then contains numbers, it also marks the column, so that the file's numbers are checked.
+// compareTypes compares the types in the manifest with those of the table. If a column's type in the table could change the
+// file's values, compareTypes marks the column, so that its values are checked. If a column's two types are of different
+// kinds, such as text and integer, compareTypes adds a note and, if the table's type contains numbers, marks the column for
+// a check of the file's numbers.
 func (m *columnMap) compareTypes(manifest *manifest.Manifest) {
 	for i := range m.targets {
 		t := &m.targets[i]
@@ -116,8 +117,9 @@ func bareTypeName(name string) string {
 	return name
 }
 
-// isChecked reports whether findChanged must check a value of the column. If only numbers are checked, isChecked reports
-// false for a value in another form than the table's type prints, because such a value would look changed even if it is not.
+// isChecked reports whether findChanged must check a value of the column. If only the column's numbers are checked,
+// isChecked reports false for a text, and for a value whose form differs from what the table's type prints. Such a value
+// would look changed even if it is not.
 func (t *target) isChecked(value []byte) bool {
 	if t.checked || !t.numbersChecked || value[0] == '"' {
 		return t.checked
