@@ -24,9 +24,9 @@ const (
 	maxColumns = 1600 // maximum number of columns of a table: MaxHeapAttributeNumber in Postgres
 )
 
-// stagedMerge merges the rows of the staging table (alias s) into the table (alias t). It first compares the rows and makes a
-// plan. As a rule, one statement then deletes, updates and inserts rows. Constraints that are checked at the end of a
-// statement, such as foreign keys, therefore see only the final state. See runSteps.
+// stagedMerge merges the rows of the staging table (alias s) into the table (alias t). It first compares the rows and makes
+// a plan. Usually, a single statement carries out the plan by deleting, updating and inserting rows. Constraints that are
+// checked at the end of a statement, such as foreign keys, therefore see only the final state. See runSteps.
 type stagedMerge struct {
 	tx       pgx.Tx
 	columns  *columnMap
