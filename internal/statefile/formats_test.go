@@ -50,7 +50,7 @@ func utf16Text(text string, order binary.AppendByteOrder, mark bool) []byte {
 	return b
 }
 
-// asFile opens content as standard input, which arrives in pieces like a pipe.
+// asFile opens content as a file that can be read only once, like standard input.
 func asFile(t testing.TB, content io.Reader) (*File, error) {
 	t.Helper()
 	f, err := Open(t.Context(), "-", content)
@@ -69,7 +69,8 @@ func writeFile(t testing.TB, name string, content []byte) string {
 	return path
 }
 
-// growingPieces returns one byte at the first Read, and at each further Read one byte more than before.
+// growingPieces returns one byte at the first Read, two bytes at the second, and so on, so that its reader gets pieces of
+// many lengths.
 type growingPieces struct {
 	from io.Reader
 	size int
@@ -309,8 +310,8 @@ func TestZstdBombIsRefused(t *testing.T) {
 	}
 }
 
-// FuzzFile checks that the Reader returns only valid JSON objects for any bytes. It must return the same rows if the bytes
-// arrive in pieces, or if the rows are encoded in UTF-16.
+// FuzzFile checks that the Reader returns only valid JSON objects, whatever bytes the file contains. It must return the same
+// rows if the bytes arrive in pieces, or if the rows are encoded in UTF-16.
 func FuzzFile(f *testing.F) {
 	lines := "{\"id\":1,\"c\":\"é🗳\"}\n{\"id\":2}\n"
 	for _, seed := range [][]byte{

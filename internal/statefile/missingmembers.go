@@ -17,9 +17,9 @@ type nullColumn struct {
 	member []byte // member with the value null, as JSON
 }
 
-// AddNulls makes [Reader.Next] add the given columns to each row that lacks them, with the value null. Spark and serde, for
-// example, leave out members that are null. AddNulls also completes the parameter row, which must be nil or the row that
-// [Reader.Next] returned last.
+// AddNulls makes [Reader.Next] add the given columns, with the value null, to each row that lacks them. Spark and serde, for
+// example, leave out members that are null. The parameter row must be nil or the row that the latest call of [Reader.Next]
+// returned. AddNulls completes this row, too.
 func (r *Reader) AddNulls(columns []string, row *Row) {
 	r.nullColumns = nil
 	for _, name := range columns {
@@ -46,8 +46,8 @@ func NullableColumns(shape *rowjson.Shape, manifest *manifest.Manifest) []string
 	return names
 }
 
-// addNulls adds the columns that the current row lacks. The members that exist keep their values, even if r.text is
-// reallocated.
+// addNulls adds the columns that the current row lacks. If r.text becomes too long for its buffer, append copies it to a
+// larger one. The values of the existing members then still refer to the old buffer, which stays as it is.
 func (r *Reader) addNulls() {
 	hint := 0
 	for _, c := range r.nullColumns {

@@ -11,7 +11,7 @@ import (
 	"unicode/utf8"
 )
 
-// readAll returns the rows of a file, and the error that ended the reading, or nil for io.EOF.
+// readAll returns the rows that r yields until the end of the file or an error. At the end of the file, err is nil.
 func readAll(r *Reader) (rows []Row, err error) {
 	for {
 		row, err := r.Next()

@@ -17,8 +17,9 @@ type keyOrder struct {
 	unchecked string // reason why the order cannot be checked; "" if the order can be checked
 }
 
-// checkNext returns the key of the next row, or an error if the key is not greater than the previous key and the order matters.
-// If the keys of the file cannot be computed, the returned key is nil. The key is valid until the next call.
+// checkNext returns the key of the next row. If the order matters and the key is not greater than the previous key, it
+// returns an error. If the keys of the file cannot be computed, the returned key is nil. The key is valid until the next
+// call.
 func (o *keyOrder) checkNext(row statefile.Row) (rowjson.Key, error) {
 	key, err := o.keys.Key(row.Members)
 	if noKey := statefile.NoKeyError(""); errors.As(err, &noKey) {

@@ -98,7 +98,8 @@ func gaveWay(err error) bool {
 	return err != nil && strings.Contains(err.Error(), "the comparison gave way to a session that waits for its lock or its snapshot: pid")
 }
 
-// alterTable returns a function whose first call starts an ALTER TABLE, and a channel that then receives the statement's error.
+// alterTable returns a function that starts an ALTER TABLE when it is first called, and a channel that receives the
+// statement's error.
 func alterTable(d *db) (start func(), altered chan error) {
 	conn, altered := d.Connect(d.Config), make(chan error, 1)
 	return sync.OnceFunc(func() {
@@ -110,7 +111,7 @@ func alterTable(d *db) (start func(), altered chan error) {
 }
 
 // waitBlocked waits until a session waits for a lock in the database. It also returns if the channel ended holds a value,
-// because no session waits any more then.
+// which means that the session that was expected to wait has ended or was refused its lock.
 func waitBlocked(t *testing.T, d *db, ended chan error) {
 	t.Helper()
 	conn := d.Connect(d.Config)

@@ -18,8 +18,8 @@ import (
 	"capture/snapshot"
 )
 
-// migrations keep the rows of table votes. The rewritten rows, and the new table, are not visible to a snapshot that was
-// taken before the migration ended. Such a snapshot would show an empty table.
+// migrations are statements that rewrite or replace table votes, and keep its rows. A snapshot that was taken before the
+// migration ended sees neither the rewritten rows nor the rows of the new table, so it would show an empty table.
 var migrations = []string{
 	"ALTER TABLE public.votes ALTER user_query TYPE text USING user_query || ''",
 	`CREATE TABLE public.new_votes (LIKE public.votes INCLUDING ALL); INSERT INTO public.new_votes SELECT * FROM public.votes;
@@ -77,8 +77,8 @@ func TestCompareDuringLongMigration(t *testing.T) {
 }
 
 // TestCompareBetweenPartitions checks that a comparison causes no deadlock with a migration that locks the partitions in the
-// opposite order. The migration has a very short deadlock_timeout. If the comparison waited for one partition while holding
-// another, the migration would fail at once.
+// opposite order. If the comparison waited for one partition while holding another, the migration would fail after its
+// deadlock_timeout, which is one millisecond.
 func TestCompareBetweenPartitions(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)

@@ -15,7 +15,7 @@ func TestSorterInMemoryAndInRuns(t *testing.T) {
 	t.Logf("seed %d", seed)
 	r := rand.New(rand.NewPCG(seed, 0))
 	// The keys of the map are limits in bytes, and its values are key counts. With a low limit, the memory holds only a few
-	// keys, so the sorter writes many runs. The test adds fewer keys then, because the sorter needs a buffer for each run.
+	// keys, so the sorter writes many runs, each of which needs a buffer. The test therefore adds fewer keys at a low limit.
 	for limit, keys := range map[int]int{1: 50, 100: 100, 10_000: 3000, 1 << 30: 3000} {
 		s := &sorter{limit: limit}
 		defer s.close()

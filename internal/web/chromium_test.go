@@ -56,8 +56,8 @@ var startChromium = sync.OnceValues(func() (context.Context, error) {
 		return nil, errors.New("these tests drive a real Chromium, and there is none: install it (Debian: apt-get install chromium)")
 	}
 	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(program), chromedp.DisableGPU,
-		// These features start a process for a page that may never be opened, and load two pages for the suggestions of each window's
-		// address bar.
+		// The tests do not need these features. With them, Chromium starts a process for a page that may never be opened,
+		// and loads two pages for the suggestions of each window's address bar.
 		chromedp.Flag("disable-features", "Translate,SpareRendererForSitePerProcess,WebUIOmniboxPopup,WebUIOmniboxAimPopup"),
 		chromedp.NoSandbox) // Chromium's sandbox does not work for root, nor in many containers
 	allocator, cancel := chromedp.NewExecAllocator(context.Background(), options...)

@@ -121,7 +121,9 @@ func TestConnectionsAreBounded(t *testing.T) {
 	}
 }
 
-// Held connections are fewer than the limit, so there is always a connection that may be closed.
+// TestHeldConnectionsLeaveRoom checks that the connections that requests and streams can hold are fewer than the limit, so
+// that there is always a connection that may be closed. A held connection must stay open, and a new one beyond the limit
+// must be closed.
 func TestHeldConnectionsLeaveRoom(t *testing.T) {
 	if maxRequests+maxStreams >= maxConnections {
 		t.Errorf("%d requests and %d streams can hold %d connections", maxRequests, maxStreams, maxConnections)

@@ -119,8 +119,8 @@ func appendComparedText(dst, text []byte) []byte {
 // different questions of any length, so the number of questions that are counted is bounded, and so is the text of each.
 //
 // The first pass counts the negative votes in buckets. Many questions may share a bucket, so a question has at most as many
-// negative votes as its bucket. The second pass counts exactly the votes of the questions in the fullest buckets. Each
-// question outside these buckets has fewer negative votes than the emptiest of them.
+// negative votes as its bucket. The second pass counts the votes of each question in the fullest buckets. A question in any
+// other bucket has fewer negative votes than each of the fullest buckets.
 type questionGroups struct {
 	buckets []uint32
 	shift   int    // number of bits of a question's hash that do not choose the bucket
@@ -215,9 +215,9 @@ type questionCount struct {
 
 // worst returns the questions with the most negative votes, the worst first.
 func (g *questionGroups) worst() []questionCount {
-	// If not all questions were counted, chance decides which questions with few negative votes were counted. The list
-	// therefore leaves out questions with a single negative vote, of which there may be millions. All other counted questions
-	// stay in the list, although some uncounted questions may have as many negative votes.
+	// If not all questions were counted, it is chance which of the questions with few negative votes were counted. The list
+	// therefore leaves out questions with a single negative vote, of which there may be millions. All other counted
+	// questions stay in the list, although some uncounted questions may have as many negative votes.
 	minimum := 1
 	if !g.complete {
 		minimum = 2

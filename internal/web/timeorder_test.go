@@ -23,7 +23,7 @@ func feedbackShape() *rowjson.Shape {
 	}}
 }
 
-// timedRow is a row of the model: the list of rows with which the test compares the pages.
+// timedRow is a row of the model. The model is the list of rows with which the test compares the pages.
 type timedRow struct {
 	id, at string
 	micros int64
@@ -125,8 +125,8 @@ func TestPagesByTime(t *testing.T) {
 	}
 }
 
-// An event contains a vote that is newer than all others, whatever its key is. A page may begin after the key of a vote. An
-// unknown key is refused.
+// TestNewVotesByTime checks that an event contains a vote if it is newer than all others, whatever its key is. It also
+// checks that a page may begin after the key of a vote, and that an unknown key is refused.
 func TestNewVotesByTime(t *testing.T) {
 	table := newRowsTable(t, feedbackShape())
 	table.put("b0000000-0000-4000-8000-000000000000", "2026-01-01 00:00:00+00", "first")

@@ -128,7 +128,7 @@ func (t *tokenFile) warn(token string, mode fs.FileMode) {
 	}
 }
 
-// missingToken is the context key that marks a request for the page without the token.
+// missingToken is the context key that marks a request for the page without a valid token.
 type missingToken struct{}
 
 func markTokenMissing(r *http.Request) *http.Request {
