@@ -85,16 +85,16 @@ func TestTableEqualsModelOldRowsSpilled(t *testing.T) {
 
 const spillOld = -1 // value of the parameter limit for a Table that has no memory limit and spills old rows
 
-// spillOldRows makes tab spill its old rows. The parameter slack replaces leastSlack. For the Table, the volume always has
-// room.
+// spillOldRows makes tab spill its old rows. The parameter slack replaces leastSlack. The Table measures a volume that
+// always has room.
 func spillOldRows(t *testing.T, tab *Table, slack int64, onDamage func(error)) {
 	tab.SpillOldRows(t.TempDir(), onDamage)
 	tab.tree.old.least = slack
 	tab.tree.old.measure = func(string) (volume.Usage, error) { return volume.Usage{Size: 1 << 40, Free: 1 << 40}, nil }
 }
 
-// model applies random transactions to a Table and to a map, and compares the two. limit is the memory limit, 0 for none, or
-// spillOld. model returns the number of transactions at whose end rows were in the spill file.
+// model applies random transactions to a Table and to a map, and compares the two. limit is the memory limit in bytes, 0 for
+// a Table without one, or spillOld. model returns the number of transactions after which rows were in the spill file.
 func model(t *testing.T, seed uint64, limit int64) (spilled int) {
 	r := rand.New(rand.NewPCG(seed, 1))
 	tab := newTable([]int{64, 200, 4096}[r.IntN(3)], []int{2, 3, 16}[r.IntN(3)])

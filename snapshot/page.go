@@ -54,9 +54,9 @@ type page struct {
 }
 
 // MaxRowBytes is the maximum number of bytes of a row, key and line together, that a Table can hold. With this maximum,
-// every offset fits into the 32 bits of an entry. Before a line, a buffer contains at most one other row of the maximum
-// size, and less than 1 MiB of smaller rows and unused space. It never contains two rows of the maximum size before a line,
-// because the tree splits a leaf that is larger than a page. TestLongRows checks that bound.
+// every offset fits into the 32 bits of an entry: in a buffer, a line can follow one row of the maximum size, and less than
+// 1 MiB of smaller rows and unused space. It cannot follow two rows of the maximum size, because the tree splits a leaf that
+// is larger than a page. TestLongRows checks that bound.
 const MaxRowBytes = math.MaxUint32 - 1<<20
 
 // entry is the place of a row in its page.
@@ -239,13 +239,13 @@ func (p *page) rebuild(extra int, skip []int) {
 	p.rebaseOlder(&from, skip)
 }
 
-// slackDivisor sets the unused room of a large buffer: 1/slackDivisor of its size, so that rows can grow without a new
-// buffer.
+// slackDivisor sets how much unused room a large buffer has: 1/slackDivisor of its size. In this room, rows can grow without
+// a new buffer.
 const slackDivisor = 32
 
-// growCap returns the capacity of a buffer for n bytes of lines. line is the number of bytes of the new lines among them.
+// growCap returns the capacity of a buffer for n bytes of lines, of which the new lines take line bytes.
 //
-// A small buffer gets about half of n as room. The size of a large buffer is rounded up to the size that Go allocates
+// A small buffer gets about n/2 bytes of unused room. The size of a large buffer is rounded up to the size that Go allocates
 // anyway. If the new lines are short, growCap first adds n/slackDivisor bytes of room, so that not every change needs a new
 // buffer. Every page has such room, so the fraction is small: a quarter of each page would cost a quarter of the table's
 // size.
