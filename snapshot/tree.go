@@ -6,9 +6,10 @@ const defaultGroupSize = 512 // maximum number of leaves in a group
 
 // tree is the working state of a Table: a copy-on-write B-tree of two levels, groups and leaves.
 //
-// A group or leaf with the same epoch as the tree was made after the tree was last frozen, so nothing else refers to it, and
-// the tree may change it in place. The tree clones any other group or leaf before a change, and the clone gets the tree's
-// epoch. Therefore freeze only has to copy the list of groups and to increment the tree's epoch.
+// If a group or leaf has the same epoch as the tree, it is newer than the last freeze. Nothing but the tree refers to it, so
+// the tree may change it in place. Before the tree changes any other group or leaf, it clones it, and the clone gets the
+// tree's epoch. So freeze only copies the list of groups and increments the tree's epoch: this protects all groups and
+// leaves that exist.
 type tree struct {
 	pageBytes, groupSize int
 
@@ -32,7 +33,7 @@ type tree struct {
 	err error // error that the open transaction's Commit will return; once it is set, changes are ignored
 }
 
-// savepoint is the state of the tree before the transaction that is applied in place.
+// savepoint is the state of the tree before the open transaction, whose changes are applied in place.
 type savepoint struct {
 	groups []*group
 	rows   int
@@ -60,12 +61,12 @@ func (t *tree) commit() {
 	t.lastKeys.leaf, t.lastKeys.page = nil, nil
 }
 
-// rollback restores the savepoint. The groups and leaves of the savepoint are still frozen, because begin has incremented
-// the tree's epoch, so their epochs are lower.
+// rollback restores the savepoint. The groups and leaves of the savepoint stay frozen: their epochs are lower than the
+// tree's epoch, which begin has incremented.
 //
-// The dropped transaction has appended lines to the buffers of the savepoint's pages. The next clone of such a page
-// overwrites these lines. That is safe because the pages of the dropped transaction are unreachable: a View shows committed
-// states only, and Partial shows the pages of an open transaction only if they share no buffer with older pages.
+// The dropped transaction may have appended lines to the buffers of the savepoint's pages. The next clone of such a page
+// overwrites these lines. That is safe, because nobody can reach the pages of the dropped transaction: a View shows only
+// committed states, and Partial shows a page of an open transaction only if it shares no buffer with older pages.
 func (t *tree) rollback() {
 	t.pending.reset()
 	t.groups, t.rows, t.live = t.savepoint.groups, t.savepoint.rows, t.savepoint.live
@@ -99,8 +100,8 @@ func (t *tree) loadPage(l *leaf) *page {
 	return p
 }
 
-// retire is called when l has left the tree. It no longer counts the page of l as resident. next is the clone that replaces
-// l, or nil.
+// retire records that l has left the tree. The page of l no longer counts as resident. If l is in the savepoint, its rows
+// now count as old rows. next is the clone that has replaced l, or nil.
 func (t *tree) retire(l, next *leaf) {
 	t.cache.retire(l, l.epoch == t.epoch, t.savepoint != nil)
 	if t.savepoint != nil && l.epoch < t.savepoint.epoch {
@@ -115,9 +116,9 @@ func (t *tree) countReplaced(n int) {
 	}
 }
 
-// enforceLimit evicts pages if they use too much memory. If the eviction fails and the pages exceed the limit by too much,
-// the transaction fails. enforceLimit is called between the changes of a transaction that is applied in place, and between
-// transactions.
+// enforceLimit evicts pages, or moves old rows to the spill file, if they use too much memory. If an eviction fails and the
+// pages exceed the limit by too much, the transaction fails. enforceLimit is called between transactions, and between the
+// changes of a transaction that is applied in place.
 func (t *tree) enforceLimit() {
 	t.old.enforceLimit(t.live)
 	if t.cache == nil {
@@ -138,8 +139,8 @@ func (t *tree) ownGroup(gi int) *group {
 	return g
 }
 
-// ownLeaf returns a leaf that may be changed in place: l itself, or a clone that the caller puts into the group. p is the page
-// of l.
+// ownLeaf returns a leaf that may be changed in place: l itself, or a clone of l, which the caller must put into the group.
+// p is the page of l.
 func (t *tree) ownLeaf(l *leaf, p *page) *leaf {
 	if l.epoch == t.epoch {
 		return l
@@ -220,8 +221,9 @@ func (t *tree) putRow(key, line []byte) {
 	t.countChange(gi, li, memory, live)
 }
 
-// countChange updates the totals after a change of the leaf at index li of the group at index gi. Before the change, the leaf's
-// page took memory bytes, and the leaf's lines had live bytes. If the leaf is now too large, countChange splits it.
+// countChange updates the totals after a change of the leaf at index li of the group at index gi. memory and live are the
+// values before the change: the bytes of memory of the leaf's page, and the bytes of the leaf's lines. If the leaf is now
+// too large, countChange splits it.
 func (t *tree) countChange(gi, li int, memory int64, live int) {
 	l := t.groups[gi].leaves[li]
 	t.cache.adjustResident(t.cache.residentBytes(l) - memory)
@@ -242,9 +244,9 @@ func (t *tree) putFirstRow(l *leaf, key, line []byte) {
 	t.live += int64(l.live)
 }
 
-// appendLeaf inserts a new leaf after the leaf at index li and puts a row into the new leaf. It is called if the leaf at
-// index li is full, or ended by EndPage, and the new row comes after all rows of this leaf. Rows that arrive in key order
-// therefore fill their pages almost completely. A split would leave each page half full.
+// appendLeaf puts a row into a new leaf after the leaf at index li. It is called if the row comes after all rows of the leaf
+// at index li, and this leaf is full or was ended by EndPage. So rows that arrive in key order fill their pages almost
+// completely. If leaves were split instead, each page would stay half full.
 func (t *tree) appendLeaf(gi, li int, key, line []byte) {
 	g := t.groups[gi]
 	l := newLeaf(t.epoch)
@@ -331,9 +333,9 @@ func (t *tree) trimPages() {
 	}
 }
 
-// loadOldRows loads the tree's rows that are still in the spill file. Such rows exist only if an earlier transaction moved
-// them to the spill file and was then rolled back. loadOldRows is called at the end of a Load, which usually has already
-// read or replaced these rows.
+// loadOldRows loads the tree's rows that are still in the spill file. A row of the tree can be there only after a rollback:
+// the dropped transaction had moved it there as an old row. loadOldRows is called at the end of a Load, which usually has
+// already read or replaced these rows.
 func (t *tree) loadOldRows() {
 	if !t.old.mayBeInTree() {
 		return
@@ -376,7 +378,8 @@ func (t *tree) seenOrNew(l *leaf) *seen {
 	return l.seen
 }
 
-// appendSeen appends next's record of seen rows to the record of l. It must be called before l gets the rows of next.
+// appendSeen appends the record of seen rows of the leaf next to the record of l. It must be called before the rows of next
+// are put into l.
 func (t *tree) appendSeen(l, next *leaf) {
 	if t.seenRows(l) == nil && t.seenRows(next) == nil {
 		return

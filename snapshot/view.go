@@ -83,8 +83,8 @@ func (v *View) Get(key rowjson.Key) ([]byte, error) {
 	return nil, nil
 }
 
-// CountKeys returns how many of the keys have a row. If the keys are in order, it reads each page of the spill file at most
-// once, without the lines of the rows. It returns an error if a page cannot be read back.
+// CountKeys returns how many of the keys have a row. From the spill file it reads only the keys of a page, not the lines. If
+// the given keys are in order, it reads each page at most once. It returns an error if a page cannot be read back.
 func (v *View) CountKeys(keys []rowjson.Key) (n int, err error) {
 	var last *leaf
 	var p *page // page of the leaf last; it may lack the lines

@@ -9,8 +9,8 @@ import (
 	"capture/snapshot/rowjson"
 )
 
-// feedback.json consists of the constant opening, the rows' lines with their terminators, and the constant closing. Only a
-// newline follows the last line, instead of the terminator.
+// feedback.json consists of the constant opening, the rows' lines, and the constant closing. The terminator, a comma and a
+// newline, follows each line. Only after the last line, there is a newline without a comma.
 const (
 	opening   = "[\n"
 	closing   = "]\n"
@@ -173,9 +173,9 @@ func (p *page) lineRuns() iter.Seq[[]byte] {
 	}
 }
 
-// writeLines writes the lines with their terminators. If last is set, l is the last leaf of the file. Then only a newline
-// follows its last line, instead of the terminator. scratch is a buffer for lines that are read back from the spill file;
-// writeLines returns it for the next call.
+// writeLines writes the lines with their terminators. If last is set, l is the last leaf of the file, and its last line gets
+// a newline without a comma. scratch is a buffer for lines that are read back from the spill file; writeLines returns it for
+// the next call.
 func (l *leaf) writeLines(w io.Writer, last bool, scratch []byte) (n int, _ []byte, err error) {
 	write := func(b []byte) {
 		if err == nil {

@@ -16,10 +16,10 @@ func isNull(value []byte) bool { return bytes.Equal(value, null) }
 // AppendText appends to dst the text form of a value of type t, as Postgres' input function for t reads it. It is the inverse
 // of the [Encoder]. value must be valid JSON without white space around it, and not null.
 //
-// If row_to_json wrote the value, the result is the text that the type's output function printed, except for the lower
-// bounds of arrays, which JSON does not have. Unless t is a JSON type, AppendText accepts a JSON string that contains the
-// text form, because programs that do not know the type write values that way. It also reads the other forms that lenient.go
-// describes. AppendText does not check every value; Postgres rejects values that the type cannot hold.
+// If row_to_json wrote the value, the result is the text that the type's output function printed. Only the lower bounds of
+// arrays are lost, because JSON does not have them. Unless t is a JSON type, AppendText also accepts a JSON string that
+// contains the text form, because programs that do not know the type write values that way. It also reads the other forms
+// that lenient.go describes. AppendText does not check every value; Postgres rejects values that the type cannot hold.
 func AppendText(dst []byte, t *Type, value []byte) ([]byte, error) {
 	quoted := value[0] == '"'
 	switch t.Kind {
@@ -64,8 +64,8 @@ func AppendText(dst []byte, t *Type, value []byte) ([]byte, error) {
 }
 
 // appendTimestampText is the inverse of appendTimestamp: for "2025-06-17T16:58:00+00:00" it appends "2025-06-17 16:58:00+00".
-// It also converts the form that ParseDateCall reads. It appends any other form unchanged, and Postgres reads or rejects that
-// form.
+// It also converts a string such as /Date(1750179480000)/ (see ParseDateCall). It appends any other string unchanged, and
+// Postgres reads or rejects that string.
 func appendTimestampText(dst []byte, t *Type, value []byte) ([]byte, error) {
 	start := len(dst)
 	dst, err := AppendUnescaped(dst, value)
@@ -87,9 +87,9 @@ func appendTimestampText(dst []byte, t *Type, value []byte) ([]byte, error) {
 	return dst[:start+len(text)], nil
 }
 
-// appendArrayText appends an array literal with the quotes that array_out writes. If an element can itself be an array in JSON
-// (json, int2vector, a domain over an array), appendArrayText treats inner arrays as elements. The outer array then has one
-// dimension, because JSON does not distinguish a second dimension from an element that is an array.
+// appendArrayText appends an array literal with the quotes that array_out writes. Arrays within the JSON array usually
+// become further dimensions. But if the element type can itself be an array in JSON (json, int2vector, a domain over an
+// array), they become elements, because JSON does not distinguish such an element from a second dimension.
 func appendArrayText(dst []byte, t *Type, value []byte) ([]byte, error) {
 	if value[0] != '[' {
 		return dst, errNotArray
@@ -170,8 +170,8 @@ func appendVectorText(dst []byte, t *Type, value []byte) ([]byte, error) {
 	return dst, err
 }
 
-// appendCompositeText appends a record literal with the quotes that record_out writes. It matches fields by name. A field that
-// value lacks becomes NULL.
+// appendCompositeText appends a record literal with the quotes that record_out writes. It finds the value of each field by
+// the field's name. If a field has no member in the JSON object, the field becomes NULL.
 func appendCompositeText(dst []byte, t *Type, value []byte) ([]byte, error) {
 	if value[0] != '{' {
 		return dst, errNotObject
@@ -245,9 +245,9 @@ func quoteFieldTail(dst []byte, start int) []byte {
 	return append(dst, '"')
 }
 
-// appendHstoreText appends an hstore literal. Values of other types with a cast to json are not converted: the input
-// function of the type gets the JSON itself, and accepts or rejects it. The input functions of PostGIS, for example, accept
-// GeoJSON.
+// appendHstoreText appends an hstore literal. hstore is the only type with a cast to json that AppendText converts. For any
+// other such type, the input function gets the JSON itself, and accepts or rejects it. The input functions of PostGIS, for
+// example, accept GeoJSON.
 func appendHstoreText(dst, value []byte) ([]byte, error) {
 	pairs, err := splitObject(value)
 	if err != nil {

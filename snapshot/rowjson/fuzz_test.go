@@ -75,8 +75,7 @@ func FuzzArray(f *testing.F) {
 		if err != nil || !reflect.DeepEqual(got, want) {
 			t.Errorf("%s: got %q, %v", arrayText(want), got, err)
 		}
-		// Check an array whose elements are arrays themselves. In Postgres, the element type is then a domain over an array
-		// type.
+		// Check an array whose elements are arrays themselves. In Postgres, such elements have a domain over an array type.
 		nested := []any{arrayText(want), nil, arrayText(want)}
 		got, err = encodeOne(t, arrayOf(arrayOf(typeText, ','), ','), "[-1:1]="+arrayText(nested))
 		if err != nil || !reflect.DeepEqual(got, []any{want, nil, want}) {
@@ -142,7 +141,7 @@ func quoteField(s string) string {
 	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `""`).Replace(s) + `"`
 }
 
-// escapeJSON is Postgres' escape_json, byte by byte.
+// escapeJSON escapes s as Postgres' escape_json does, one byte at a time. appendString must return the same.
 func escapeJSON(s string) string {
 	var b strings.Builder
 	b.WriteByte('"')

@@ -12,8 +12,8 @@ import (
 	"testing"
 )
 
-// TestKeysSortAsInPostgres checks that keys have the same order as ORDER BY in Postgres, for types for which both orders are
-// the same.
+// TestKeysSortAsInPostgres checks that keys have the same order as ORDER BY in Postgres. It tests the types and collations
+// for which the comment on Key promises this order.
 func TestKeysSortAsInPostgres(t *testing.T) {
 	t.Parallel()
 	o := newOracle(t)
@@ -150,8 +150,8 @@ func FuzzKeyOrder(f *testing.F) {
 	})
 }
 
-// dayOf maps n to the number of a day, in a calendar with 12 months of 31 days. Day 0 is the first day of the year 1 BC, and
-// no day is after the last year of Postgres' timestamps. dateOf returns the date of this day.
+// dayOf maps n to the number of a day, and dateOf returns the date of this day. In this calendar, each year has 12 months of
+// 31 days. Day 0 is the first day of the year 1 BC, and no day is after the last year of Postgres' timestamps.
 func dayOf(n int64) int64 { return n % (294276 * 372) }
 
 func dateOf(n int64) string {

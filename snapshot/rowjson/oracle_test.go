@@ -111,8 +111,8 @@ func (o *oracle) typ(oid string) Type {
 	return t
 }
 
-// check encodes each row of a table with AppendRow, with AppendCopiedRow, and as an update that changes nothing. It compares
-// the lines with row_to_json.
+// check encodes each row of a table in three ways: with AppendRow, with AppendCopiedRow, and as an update that changes
+// nothing. It compares the lines with row_to_json.
 func (o *oracle) check(table string, lossy bool) {
 	o.Helper()
 	s := o.shape(table)

@@ -6,8 +6,9 @@ import (
 	"math"
 )
 
-// largeRow is the smallest size of a large row, in bytes. A large row's line gets its memory at once, because growing it step
-// by step would allocate more than twice as much. Buffers that have grown beyond largeRow are released after the row.
+// largeRow is the smallest size of a large row, in bytes. The line of a large row gets all its memory in one allocation,
+// because growing it step by step would allocate more than twice as much. Buffers that have grown beyond largeRow are
+// released after the row.
 const largeRow = 256 << 10
 
 // TooLargeError is the error for a row whose line would be longer than [Encoder.MaxLine].
@@ -38,8 +39,9 @@ func IsTooLarge(err error) (sizes []int64, tooLarge bool) {
 
 var errTooLarge = errors.New("the line is too long") // AppendRow returns a *TooLargeError instead
 
-// reserveLine sets e.end for the next line. For a large row, it also makes dst large enough for the probable length of
-// the line. If the line is certain to be too long, reserveLine returns an error before it allocates.
+// reserveLine prepares dst for the next line. It sets e.end, the length that dst may have before the line's closing brace.
+// For a large row, it also makes dst large enough for the probable length of the line. If a large row's line is certain to
+// be too long, reserveLine returns an error before it allocates.
 func (e *Encoder) reserveLine(dst []byte, values [][]byte, old []byte) ([]byte, error) {
 	e.end = math.MaxInt
 	if e.MaxLine > 0 {

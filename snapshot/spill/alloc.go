@@ -1,14 +1,15 @@
 package spill
 
-// allocator assigns the blocks of a file by next fit over a bitmap. The zero value describes an empty file.
+// allocator assigns the blocks of a file. A bitmap has the blocks in use, and each search for free blocks begins after the
+// blocks that were allocated last (next fit). The zero value describes an empty file.
 type allocator struct {
 	used  []uint64 // bitmap of the blocks in use, one bit per block
 	total int      // number of blocks in the file
 	inUse int
 
 	nextFit int // block at which the next search begins
-	// skipUntilFreed is the number of blocks that must be freed before the next search. A search that finds nothing sets it, so
-	// that not every allocation searches a full or fragmented file.
+	// skipUntilFreed is set after a search that has found nothing: this number of blocks must be freed before the next
+	// search. Otherwise every allocation would search a full or fragmented file.
 	skipUntilFreed int
 }
 
