@@ -127,8 +127,8 @@ func TestAdopt(t *testing.T) {
 	}
 }
 
-// TestLossInStepsOverAdopt checks that two deletions together count as a loss if the first happens before the adopted state
-// is written, and the second after it is adopted.
+// TestLossInStepsOverAdopt checks that two deletions together count as a loss, even if Adopt is called between them. The
+// first deletion happens before the adopted state is written, and the second after it is adopted.
 func TestLossInStepsOverAdopt(t *testing.T) {
 	t.Parallel()
 	from, tab := open(t, filepath.Join(t.TempDir(), "feedback.json")), votes(1000, "x")

@@ -58,8 +58,8 @@ func TestKill(t *testing.T) {
 	}, 0)
 }
 
-// killWriters starts a child that writes the file at path, and kills it at a random moment, again and again. For each
-// element of pauses, one reader checks each version that it catches. The element is the time for which the reader pauses
+// killWriters starts a child that writes the file at path, and kills it at a random moment, again and again. Meanwhile,
+// readers check each version that they catch. pauses has one element for each reader: the time for which the reader pauses
 // after each 64 kB.
 func killWriters(t *testing.T, name, path string, rounds int, check func(data []byte) error, pauses ...time.Duration) {
 	t.Helper()

@@ -80,8 +80,8 @@ func detachVolume(args []string) error {
 		if _, err := f.Write(tab.View(), store.ReasonChange); err != nil {
 			return fmt.Errorf("mounted again: %w", err)
 		}
-		// A copy of the lock file on another device simulates that the volume was mounted again and got another device
-		// number. Therefore the Write must succeed.
+		// Put a copy of the lock file on another device. This simulates that the volume was mounted again and got another
+		// device number. The copy has our word, so the Write must succeed.
 		lock, err := os.ReadFile(path + ".lock")
 		if err != nil {
 			return err

@@ -16,10 +16,11 @@ import (
 )
 
 // writeWithLessKept is called when a first attempt to write the View has failed for lack of space. It drops kept states, the
-// least important ones first, and tries again until a write succeeds. It never drops the state before the largest
-// unacknowledged loss. If the write fails because this state takes too much space, the error names the state.
+// least important ones first, and tries again, until a write succeeds or no state may be dropped. It never drops the state
+// before the largest unacknowledged loss. If the write fails because this state takes too much space, the error names the
+// state.
 //
-// view is a weak pointer, because a strong pointer would keep in memory the rows that Write releases.
+// view is a weak pointer. A strong pointer would keep all rows in memory, although Write releases rows while it writes.
 func (f *File) writeWithLessKept(view weak.Pointer[snapshot.View], bytes int64, reason manifest.Reason, r Result, cause error) (Result, error) {
 	first := r.Kept
 	for disk.IsFull(cause) {
@@ -34,8 +35,8 @@ func (f *File) writeWithLessKept(view weak.Pointer[snapshot.View], bytes int64, 
 		if r.Kept != nil && slices.ContainsFunc(dropped, func(s kept.State) bool { return s.Path == r.Kept.Path }) {
 			r.Kept, first = nil, nil
 		}
-		// A dropped state that was only a second name of the current file has freed no space. Therefore it does not count
-		// here: another attempt could keep the file again, and fail again.
+		// Ignore a dropped state that was only a second name of the current file, because its removal has freed no space. If
+		// it counted as progress, the next attempt could keep the same file again, and so on without end.
 		standing, serr := os.Lstat(f.dataPath)
 		dropped = slices.DeleteFunc(dropped, func(s kept.State) bool { return serr == nil && s.SharesData(standing) })
 		v := view.Value()
@@ -53,8 +54,8 @@ func (f *File) writeWithLessKept(view weak.Pointer[snapshot.View], bytes int64, 
 	return r, cause
 }
 
-// missingSpace returns how many bytes the volume lacks for a whole file with its padding, after a write failed with the error
-// cause. It returns 0 if the volume seems to have room.
+// missingSpace returns how many bytes the volume lacks for a file of the given length with its padding. It returns 0 if the
+// volume seems to have room. cause is the error of the write that has failed.
 func (f *File) missingSpace(bytes int64, cause error) (int64, error) {
 	need := bytes + bytes/8
 	if errors.Is(cause, syscall.EDQUOT) {

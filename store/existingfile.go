@@ -85,8 +85,8 @@ func completeInterruptedRename(p paths, m manifest.Manifest) (_ existing, warnin
 	return existing{checked: true, intact: true, manifest: m}, warning
 }
 
-// planQuarantine returns the result of an inspection that makes the first Write keep the file under another name. Until then
-// the file stays as it is.
+// planQuarantine returns the result of inspectExisting for a file that is not what capture wrote. The result tells the first
+// Write to keep this file under another name. Until then the file stays as it is.
 func planQuarantine(p paths, why string) (_ existing, warning string) {
 	suffix := quarantineSuffix(p, time.Now())
 	return existing{checked: true, quarantine: suffix}, fmt.Sprintf(

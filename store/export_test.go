@@ -17,8 +17,8 @@ func SetPatchFrom(n int64) { patchFrom = n }
 // SetBlockBytes sets the length of a block.
 func SetBlockBytes(n int64) { blockBytes = n }
 
-// SetHashPerWrite sets how many bytes a Write for a change may hash for the SHA-256 of the whole file. A step of Idle hashes as
-// many bytes.
+// SetHashPerWrite sets how many bytes a Write for a change may hash for the SHA-256 of the whole file. The limit also
+// applies to each step of Idle.
 func SetHashPerWrite(n int64) { hashPerWrite = n }
 
 // SetShadowStep sets how many bytes of a shadow file are copied at a time.

@@ -63,9 +63,9 @@ func (c *content) releasePiece(i int) {
 // errStop is returned by a callback of walk to end it early.
 var errStop = errors.New("stop")
 
-// walk calls f with the bytes from offset off on, piece by piece, until the end or until f returns an error. If that error is
-// errStop, walk returns nil. The bytes are valid only during the call of f. walk stores them in scratch, so that the next walk
-// need not allocate.
+// walk calls f with the bytes of the file from offset off to the end, piece by piece. It stops early if f returns an error.
+// If that error is errStop, walk returns nil. The bytes are valid only during the call of f. walk stores them in scratch, so
+// that the next walk need not allocate.
 func (c *content) walk(scratch *[]byte, off int64, f func(b []byte) error) (err error) {
 	b := *scratch
 	for i := c.PieceAt(off); i < c.Pieces() && err == nil; i++ {
@@ -80,7 +80,7 @@ func (c *content) walk(scratch *[]byte, off int64, f func(b []byte) error) (err 
 	return err
 }
 
-// readAt fills p with the bytes from offset off on, and with zeros beyond the end of the file.
+// readAt fills p with the bytes of the file that begin at offset off, and with zeros beyond the end of the file.
 func (c *content) readAt(scratch *[]byte, p []byte, off int64) error {
 	err := c.walk(scratch, off, func(b []byte) error {
 		if p = p[copy(p, b):]; len(p) == 0 {

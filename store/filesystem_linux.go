@@ -28,7 +28,8 @@ var fileSystems = map[uint32]FileSystem{
 	unix.AFS_SUPER_MAGIC:       {Name: "AFS"},
 }
 
-// fileSystemAt returns the file system that holds path, without testing it.
+// fileSystemAt returns the file system that holds path. Unlike ProbeFileSystem, it does not test how the file system
+// behaves.
 var fileSystemAt = func(path string) FileSystem {
 	var st unix.Statfs_t
 	if err := unix.Statfs(path, &st); err != nil {

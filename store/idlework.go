@@ -10,7 +10,7 @@ import (
 	"capture/snapshot"
 )
 
-// Idle does one short step of the work that the Write of a large file leaves for a time without changes:
+// Idle does one short step of the work that a Write of a large file postpones until the table stops changing for a while:
 //
 //   - It completes the SHA-256 of the whole file and adds it to the manifest, provided that v has the rows of the last Write. v
 //     may be nil if these rows are no longer available.

@@ -14,14 +14,14 @@ import (
 	"capture/store/placement"
 )
 
-// Before a Write replaces the current file, it decides whether the file must be kept (invariant 9, docs/design.md). The cost
-// depends on how much has changed, not on the size of the table: rows can be lost only from Parts of the file that the new
-// View lacks. If these Parts have too few rows for a loss, nothing is read. Otherwise their regions are read from the file and
-// compared with the View's new Parts. The whole file is compared only by the first Write of a run that has not loaded the
-// file, and by a Write after an error or after another program has touched the file.
+// The functions below decide whether the current file must be kept before a Write replaces it (invariant 9, docs/design.md).
+// The cost depends on how much has changed, not on the size of the table. A row can be lost only if the new View lacks the
+// row's Part. If all Parts that the View lacks have too few rows for a loss, nothing is read. Otherwise their regions are
+// read from the file and compared with the View's new Parts. The whole file is compared only by the first Write of a run
+// that has not loaded the file, and by a Write after an error or after another program has touched the file.
 
-// stateToKeep returns the manifest of the kept state if the current file must be kept before v replaces it, otherwise nil. The
-// manifest's Kept field has the reason.
+// stateToKeep decides whether the current file must be kept before v replaces it. It returns the manifest of the kept state,
+// with the reason in the field Kept, or nil if the file need not be kept.
 func (f *File) stateToKeep(v *snapshot.View, last *written) (*manifest.Manifest, error) {
 	first := !f.hasWritten
 	info, err := os.Lstat(f.dataPath)
@@ -66,13 +66,15 @@ func (f *File) standingManifest(last *written, info os.FileInfo) (manifest.Manif
 	if !f.hasWritten {
 		return f.existing.manifest, f.existing.intact
 	}
-	// The last Write has failed. If it had renamed only one of the two files, ensureLocked has renamed the other one since.
+	// The last Write has failed. If it failed between its two renames, ensureLocked has done the second rename since, so the
+	// manifest on disk describes the file.
 	m, err := manifest.ReadAt(f.manifestPath)
 	return m, err == nil && m.Bytes == info.Size()
 }
 
-// judgeDamaged is called if the current file is damaged and will be quarantined. If the file had many more rows than v
-// according to its manifest, or columns that v lacks, the file is also kept as the state before a loss.
+// judgeDamaged is called if the current file is damaged and will be quarantined. It decides whether the file is also kept as
+// the state before a loss. The file is kept if its manifest has many more rows than v, or columns that v lacks. judgeDamaged
+// then returns the manifest of the kept state, and otherwise nil.
 func (f *File) judgeDamaged(v *snapshot.View) *manifest.Manifest {
 	m, err := manifest.ReadAt(f.manifestPath)
 	if err != nil {
@@ -99,8 +101,8 @@ func (f *File) compareParts(v *snapshot.View, last *written) *manifest.Manifest 
 	}
 	m.Kept = f.newKept(c, v, goneRows)
 	m.Kept.Other = isOther(&m, v)
-	// If this run has not written the file, last comes from Load, and an earlier run wrote the file. Such a file is kept if
-	// any row differs.
+	// If this run has not written the file, an earlier run wrote it and this run has loaded it. Such a file is kept if any
+	// row differs, unless the policy keeps no ordinary states.
 	differs := !f.hasWritten && len(gone)+len(added) > 0 && !f.kept.IsOff()
 	if m.Kept.Loss == nil && !m.Kept.Other && !differs {
 		return nil

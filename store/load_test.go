@@ -196,7 +196,8 @@ func TestLoadRefuses(t *testing.T) {
 			if tab.View() != nil {
 				t.Fatal("the Table has a View")
 			}
-			// A View of a copied table must be written as if Load had not been called.
+			// After Load has refused the file, capture copies the table. A View of the copy must be written as if Load had
+			// not been called.
 			write(t, f, votes(12, "z").View(), store.ReasonStart)
 			if got := checkPair(t, path); got.Rows != 12 {
 				t.Errorf("%d rows", got.Rows)
@@ -205,8 +206,8 @@ func TestLoadRefuses(t *testing.T) {
 	}
 }
 
-// FuzzLoad loads files with any content, whose manifests match. If Load accepts a file, the loaded rows must be those in the
-// file, and the next version of the file must be right.
+// FuzzLoad loads files with arbitrary content, each with a manifest that matches its file. If Load accepts a file, the
+// loaded rows must be those in the file, and the next version of the file must be right.
 func FuzzLoad(f *testing.F) {
 	honest := content(f, votes(5, "text").View())
 	f.Add(honest)

@@ -116,9 +116,10 @@ func (l *lock) lockedError(f *os.File) error {
 	return &LockedError{Path: l.path, Owner: readLockContent(f).Owner}
 }
 
-// reacquireIfReplaced takes the lock again if the lock file was removed or replaced, maybe with its folder. Otherwise,
-// another process could lock the new file. It reports whether it has taken the lock again. The error is a [*LockedError] if
-// another process has the lock, or has put its word into the lock file although we have the lock.
+// reacquireIfReplaced takes the lock again if the lock file or its folder was removed or replaced. The old lock is useless
+// then, because another process could lock the new file. reacquireIfReplaced reports whether it has taken the lock again.
+// The error is a [*LockedError] if another process has the lock, or has put its word into the lock file although we have the
+// lock.
 func (l *lock) reacquireIfReplaced() (replaced bool, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -167,8 +168,8 @@ func (l *lock) writeOwner() error {
 		return err
 	}
 	data = append(data, '\n')
-	// The file is truncated after it is written. A reader uses only the first JSON value, so it sees either the old owner or
-	// the new one.
+	// The file is truncated only after the write. Between the two calls, the end of the old content may follow the new
+	// content. But a reader uses only the first JSON value, so it sees either the old owner or the new one.
 	if _, err = l.file.WriteAt(data, 0); err == nil {
 		err = l.file.Truncate(int64(len(data)))
 	}

@@ -34,9 +34,9 @@ func TestLossIsKept(t *testing.T) {
 		}{
 			"a tenth deleted": {change: deleteRows(tenth)},
 			"more deleted":    {change: deleteRows(tenth + 1), lost: tenth + 1, text: "from " + grouped(rows) + " rows to " + grouped(rows-tenth-1)},
-			// In this case, only the end of the file changes, so the file before the loss becomes the shadow file. No later
-			// Write may patch this file, because it is also the kept state. In the other cases, most of the file changes, so
-			// a later version is written whole.
+			// In this case, only the end of the file changes. So the file before the loss becomes both the kept state and
+			// the shadow file, and no later Write may patch it. In the other cases, most of the file changes, so a later
+			// version is written whole.
 			"the last deleted": {lost: tenth + 1, text: "from " + grouped(rows) + " rows to " + grouped(rows-tenth-1), change: func(tab *snapshot.Table) {
 				for i := range tenth + 1 {
 					tab.Delete(key(rows - 1 - i))
@@ -75,8 +75,8 @@ func TestLossIsKept(t *testing.T) {
 				path := filepath.Join(t.TempDir(), "feedback.json")
 				f, tab := open(t, path), votes(rows, "a text of some length")
 				write(t, f, tab.View(), store.ReasonStart)
-				// This Write changes only one row. In a large file, the version before then becomes the shadow file, which
-				// the next Write can patch.
+				// This Write changes only one row. In a large file, it makes the previous version the shadow file, which the
+				// next Write can patch.
 				write(t, f, commit(t, tab, func() { put(tab, 1, "a text of some lengt.") }), store.ReasonChange)
 				idleToEnd(t, f, tab.View())
 				before := read(t, path)
@@ -99,8 +99,8 @@ func TestLossIsKept(t *testing.T) {
 				if states[0].Rows != rows || !bytes.Equal(read(t, states[0].Path), before) {
 					t.Errorf("the state is %+v", states[0])
 				}
-				// Check that the kept state does not change when the next versions are patched, before and after it is
-				// compressed.
+				// Check that the kept state does not change while later versions are written. After the fourth of them, the
+				// state is compressed.
 				for i := range 6 {
 					write(t, f, commit(t, tab, func() { put(tab, 2*rows, fmt.Sprint("later ", i)) }), store.ReasonChange)
 					idleToEnd(t, f, tab.View())
@@ -161,8 +161,8 @@ func idleToEnd(t *testing.T, f *store.File, v *snapshot.View) {
 	}
 }
 
-// TestLossInSteps deletes five rows at a time. It checks that this counts as a loss once more than a tenth of the last
-// hour's highest row count is gone. The next loss needs another tenth.
+// TestLossInSteps deletes five rows at a time. It checks that a loss is recorded when more than a tenth of the last hour's
+// highest row count is gone. Each further loss needs a tenth of the rows that remained after the loss before.
 func TestLossInSteps(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "feedback.json")

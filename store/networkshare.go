@@ -16,9 +16,9 @@ import (
 // A network share differs from a local file system in two respects:
 //
 //   - A lock may fail to exclude other processes, so two processes may both believe that they have it. Each process uses its
-//     own temporary names, which contain the random word of its lock. Therefore no process renames the unfinished file of
-//     another process to feedback.json. The check of the word (lockword.go) then stops one of the two processes.
-//   - The share may refuse to replace a file that somebody has open (SMB). A rename is then repeated for some time, because
+//     own temporary names, which contain the random word of its lock, so no process renames the unfinished file of another
+//     process to feedback.json. In addition, the check of the word (lockword.go) stops one of the two processes.
+//   - The share may refuse to replace a file that somebody has open (SMB). A rename is repeated for some time, because
 //     readers usually need feedback.json only briefly.
 //
 // Files are patched only on ext4 and XFS, so on a share each version is written whole.
@@ -111,8 +111,9 @@ func (f *File) useFileSystem() (warning string) {
 	return fmt.Sprintf("%s is on a network share (%s); %s", f.dataPath, fs.Name, strings.Join(found, "; "))
 }
 
-// removeForeignTemp removes temporary files whose names have the words of other processes; a crash may have left them. If such
-// a process is still running, its rename fails, and it finds that it has lost the lock file.
+// removeForeignTemp removes the temporary files that other processes have left, for example in a crash. Their names contain
+// the random word of the lock of their process. If such a process is still running, its rename fails because the file is
+// gone, and the process finds that it has lost the lock file.
 func (f *File) removeForeignTemp() {
 	entries, err := os.ReadDir(f.folder())
 	if err != nil {

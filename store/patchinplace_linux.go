@@ -11,9 +11,9 @@ import (
 // The shadow file was feedback.json before, so a reader may still have it open. It is patched in place, but a reader that
 // opened it as feedback.json must not see the change. Three rules ensure this:
 //
-//   - A write lease (fcntl(2), F_SETLEASE) is granted only while nobody else has the file open or mapped. A reader that opens
-//     the file later waits until the lease ends. The lease ends after the last byte is written, before the file is synced and
-//     published. From then on, a reader gets a file that is complete and does not change any more. A program that does not wait
+//   - A write lease (fcntl(2), F_SETLEASE) is granted only while nobody else has the file open or mapped. Whoever opens the
+//     file later waits until the lease ends. The lease ends after the last byte is written, before the file is synced and
+//     published. So every reader gets a file that is complete and does not change any more. A program that does not wait
 //     (O_NONBLOCK), such as GNU tar, gets EAGAIN, so the lease is held no longer than necessary.
 //   - Direct I/O (open(2), O_DIRECT) does not modify pages in the page cache; it drops them, and later reads get new pages. A
 //     reader may have passed old pages on to a socket or a pipe (sendfile, splice) before it closed the file. These pages stay
@@ -63,8 +63,9 @@ func cloneFile(file *os.File, path string) bool {
 	return unix.IoctlFileClone(int(file.Fd()), int(from.Fd())) == nil
 }
 
-// renameExchange exchanges the names of two files (renameat2(2), RENAME_EXCHANGE). It reports false if the file system does not
-// support that, or does not support patching; then an exchange would be of no use.
+// renameExchange exchanges the names of two files (renameat2(2), RENAME_EXCHANGE). It reports false if the file system does
+// not support this. It also reports false if the file system does not support patching, because the exchange only serves to
+// keep the old file for a patch.
 func renameExchange(a, b string) (bool, error) {
 	if !disk.SupportsDirectIO(a) {
 		return false, nil

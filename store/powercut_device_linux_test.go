@@ -7,10 +7,10 @@ import (
 	"strings"
 )
 
-// A device holds the files below root, as the system calls of a traced child have left them, and what a power cut may leave
-// of these files. Data are durable after a successful fsync of their file, if the fsync began after the data were written. A
-// name is durable after a successful fsync of its folder. Everything else may survive or not, although ext4 and XFS promise
-// more.
+// A device replays the system calls of a traced child. It holds the files below root as the calls have left them, and what a
+// power cut may leave of these files. Data are durable after a successful fsync of their file, if the fsync began after the
+// data were written. A name is durable after a successful fsync of its folder. Everything else may survive or not, although
+// ext4 and XFS promise more.
 type device struct {
 	root    string
 	rootHex string // start of an argument that names a path below root
@@ -44,13 +44,14 @@ type inode struct {
 	folder string // path of the folder; "" for a file
 	data   []byte // content as a running program reads it
 	safe   []byte // durable content
-	// dirty maps each page that was written since the last sync to the time of its last write, as a line number of the trace.
-	// The kernel forgets pages that it could not write: pages that were dirty at a failed fsync move to lost. No later fsync
-	// makes them durable unless they are written again.
+	// dirty has the pages that were written since the last sync. Its values are the times of their last writes, as line
+	// numbers of the trace. The kernel forgets pages that it could not write, so a failed fsync moves all dirty pages to
+	// lost. No later fsync makes them durable unless they are written again.
 	dirty map[int64]int
 	lost  map[int64]bool
 	sized int // time of the last change of the size, as a line number of the trace
-	// contents caches what a power cut leaves of the file, for each pageLeft. The cache is cleared when the file changes.
+	// contents caches what a power cut leaves of the file if all pages have the same pageLeft, which is the index. The cache
+	// is cleared when the file changes.
 	contents [pageModeCount]*leftFile
 }
 
@@ -105,7 +106,8 @@ func (n *inode) truncate(size int64, when int) {
 	n.sized = when
 }
 
-// sync makes the data and the size durable that were written before the call of fsync began.
+// sync applies a successful fsync that began at the time began: what was written before this time becomes durable, the data
+// and the size.
 func (n *inode) sync(began int) {
 	n.forgetContents()
 	if n.sized < began {
@@ -143,8 +145,8 @@ func resized(b []byte, size int) []byte {
 	return out
 }
 
-// path returns the path that the arguments i-1 and i of the call name: the descriptor of a folder, and a path. It returns ""
-// for a path outside root.
+// path returns the path that a call names with two arguments: argument i-1 is the descriptor of a folder, and argument i a
+// path relative to it, or an absolute path. It returns "" for a path outside root.
 func (d *device) path(c *call, i int) string {
 	path := string(c.text(i))
 	if !filepath.IsAbs(path) {

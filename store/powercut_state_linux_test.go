@@ -45,7 +45,8 @@ const (
 
 func (l pageLeft) String() string { return [...]string{"no data", "all data", "zeros"}[l] }
 
-// pageModes returns the states in which a power cut can leave all pages. If all pages are durable, there is only one state.
+// pageModes returns the values of pageLeft that a test must try for all pages together. If all pages are durable, one value
+// is enough.
 func (d *device) pageModes() []pageLeft {
 	for _, names := range []map[string]*inode{d.names, d.durable} {
 		for _, n := range names {
@@ -77,8 +78,8 @@ func namesInOrder(k int) func(*device) map[string]*inode {
 	}
 }
 
-// namesInAnyOrder gives each name a random state: its durable state, or its state after any of its changes that are not durable
-// yet.
+// namesInAnyOrder gives each name a random one of its possible states: the durable state, or the state after any of its
+// changes that are not durable yet.
 func namesInAnyOrder(r *rand.Rand) func(*device) map[string]*inode {
 	return func(d *device) map[string]*inode {
 		names := maps.Clone(d.durable)

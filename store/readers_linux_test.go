@@ -22,8 +22,8 @@ func init() {
 	children["stamp"] = stampEndlessly
 }
 
-// TestReaders reads a small file and a patched file in several ways, while a child writes new versions all the time. A reader
-// sees the version that it has opened, complete and unchanged.
+// TestReaders reads a small file and a patched file in several ways, while a child writes new versions all the time. It
+// checks that each reader sees the version that it has opened, complete and unchanged.
 func TestReaders(t *testing.T) {
 	if testing.Short() {
 		t.Skip("reads a file that is written all the time")

@@ -19,8 +19,8 @@ import (
 
 func init() { children["refused"] = writeWhileRefused }
 
-// refusals lists, by name, the system calls of a Write that a device or volume can refuse. errors are the errors with which
-// the call can fail. If the call fails, the Write's error must contain the word.
+// refusals has the system calls of a Write that a device or volume can refuse, by name. The field errors has the errors with
+// which the call can fail. If the call fails, the Write's error must contain the text in the field word.
 var refusals = map[string]struct {
 	word   string
 	errors []string
@@ -57,9 +57,9 @@ func (r refusal) String() string {
 	return fmt.Sprintf("%s:error=%s:when=%d", r.call.name, r.err, r.nth)
 }
 
-// steps lists calls that strace can refuse. Writes are numbered from 1. If nth is not 0, steps lists the calls that the
-// Write with the number nth makes. If nth is 0, steps lists the calls that keep a state after the Write with the given
-// number. If all is set, each call is listed once for each of its possible errors, otherwise only once.
+// steps lists the calls of one Write that strace can refuse. nth is the number of the Write, counted from 1. If nth is 0,
+// steps instead lists the calls that keep a state after the Write with the given number. If all is set, each call is listed
+// once for each of its possible errors, otherwise only once.
 func (p *replay) steps(nth, number int, all bool) []refusal {
 	d, s := newDevice(p.root), &transcript{foreign: p.foreign, seen: p.seen}
 	made := map[string]int{} // number of calls so far, by name

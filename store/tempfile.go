@@ -30,8 +30,8 @@ type tempFile struct {
 	info os.FileInfo // identity of that file; for a shadow, with its size and modification time when it became the shadow
 }
 
-// create creates an empty file under the temporary name, after it has discarded the file that had the name. The new file itself
-// is the use until the caller sets another use.
+// create discards the file that has the temporary name, and creates an empty file under this name. The new *os.File is in
+// t.use until the caller sets t.use to something else.
 func (t *tempFile) create() (*os.File, error) {
 	t.discard()
 	file, err := disk.CreateLike(t.path, t.target)
@@ -49,8 +49,8 @@ func (t *tempFile) create() (*os.File, error) {
 }
 
 // publish renames the file to its final name. After that, no file has the temporary name. If retired is not nil and the file
-// system can exchange two names, publish exchanges the two names instead. The old version then has the temporary name, and
-// retired becomes the use of this name. info is the identity of the old version.
+// system can exchange two names, publish exchanges the two names instead. The old version of feedback.json then has the
+// temporary name, and retired becomes the use of this name. info is the identity of the old version.
 func (t *tempFile) publish(retired *shadow, info os.FileInfo) error {
 	if retired != nil {
 		exchanged, err := renameExchange(t.path, t.target)

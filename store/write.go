@@ -25,8 +25,8 @@ type Result struct {
 	// Damage, the next Write replaces the damaged file.
 	Damage string
 
-	// Kept is the state that was kept before the file was replaced, because of a loss or because an earlier run had left the
-	// file. Kept is nil if no state was kept. It may be set even if Write returns an error.
+	// Kept is the state that Write kept before it replaced the file, or nil. Write keeps the file if there is a loss, or if
+	// an earlier run wrote the file and the new version differs. Kept may be set even if Write returns an error.
 	Kept *kept.State
 
 	// Warning is a message for the log. For example, it says that a damaged file was kept, that a Write interrupted by a crash

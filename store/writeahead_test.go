@@ -16,9 +16,9 @@ import (
 	"capture/store"
 )
 
-// TestWriteAheadAtRandom calls WriteAhead while copies of a table grow. Most rows are added at the end, a few at other
-// places. In between, the test writes an older state, or drops what was written ahead. At the end of each copy, the file
-// must have exactly the rows of the copy.
+// TestWriteAheadAtRandom makes several copies of a table row by row, and calls WriteAhead in between. Most rows are added at
+// the end, a few at other places. Sometimes the test writes an older state, or drops what was written ahead. At the end of
+// each copy, the file must have exactly the rows of the copy.
 func TestWriteAheadAtRandom(t *testing.T) {
 	if testing.Short() {
 		t.Skip("writes many files ahead")
@@ -90,7 +90,7 @@ func TestWriteAheadIsUsed(t *testing.T) {
 }
 
 // TestWriteAheadIsDropped checks that what was written ahead is dropped when the File is closed, and when rows arrive in
-// random order. The end of a context does not drop it.
+// random order, but not when a context ends.
 func TestWriteAheadIsDropped(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "feedback.json")
