@@ -37,9 +37,9 @@ func ReadPastCache(ctx context.Context, file *os.File, use func([]byte) error) e
 	return ctx.Err()
 }
 
-// ReadOnce makes one read of at most len(buf) bytes at off. At the end of the file it returns 0. After a short read,
-// File.ReadAt would read again at the end of the file. That offset is usually not aligned, and direct I/O accepts only aligned
-// offsets.
+// ReadOnce reads at most len(buf) bytes at off, in a single read. At the end of the file it returns 0. File.ReadAt would not
+// work with direct I/O, which accepts only aligned offsets. After a short read at the end of the file, it would read again
+// at an offset that is usually not aligned.
 func ReadOnce(file *os.File, buf []byte, off int64) (int, error) {
 	for {
 		n, err := unix.Pread(int(file.Fd()), buf, off)

@@ -16,12 +16,13 @@ import (
 	"capture/store/manifest"
 )
 
-// Compress compresses the states that are still plain, and compares each of them with its manifest. It returns the states that
-// it has compressed, and the states that it could not read, which stay plain and are marked as damaged. Other methods may run
-// at the same time. Compress runs at the lowest priority and, if the file system supports it, reads past the page cache. If
-// Compress fails or ctx ends, the remaining states stay plain, and the next call continues with them.
+// Compress compresses the states that are still plain, and compares each of them with its manifest. A state that does not
+// match is marked as damaged and compressed, too. A state that cannot be read is marked as damaged, but stays plain.
+// Compress returns all these states. If it fails or ctx ends, the remaining states stay plain, and the next call continues
+// with them.
 //
-// A state that does not match its manifest is marked as damaged and kept.
+// Other methods may run at the same time. Compress runs at the lowest priority and, if the file system supports it, reads
+// past the page cache.
 func (k *States) Compress(ctx context.Context) (compressed []State, err error) {
 	k.compressing.Lock()
 	defer k.compressing.Unlock()
@@ -31,8 +32,9 @@ func (k *States) Compress(ctx context.Context) (compressed []State, err error) {
 		}
 		done, err := k.compress(ctx, s)
 		if errors.Is(err, errDropped) || err != nil && isGone(s.Path) && isGone(k.names.compressed(s.id)) {
-			// Another process has dropped the state, perhaps before compress opened it. Remove what compress has written since. (The
-			// condition includes the compressed data, because compress itself may have removed the plain data before it failed.)
+			// Another process has dropped the state while compress ran, or just before. Remove the files that compress has
+			// written. (If only the plain data are gone, compress itself may have removed them before it failed. So the
+			// condition also checks the compressed data.)
 			if err := k.drop(s.id); err != nil {
 				return compressed, err
 			}
@@ -104,8 +106,8 @@ func (k *States) compress(ctx context.Context, s State) (State, error) {
 	if err := os.Rename(tmp, path); err != nil {
 		return State{}, err
 	}
-	// Another process that drops a state removes the plain data first and the compressed data later. So if the plain data still
-	// exist now, a drop will also remove the compressed data.
+	// Another process may be dropping the state. It removes the plain data first and the compressed data later. So if the
+	// plain data still exist now, that process will also remove the compressed data, which are in place already.
 	if isGone(s.Path) {
 		return State{}, errDropped
 	}

@@ -18,8 +18,8 @@ func (k *States) Prune() (dropped []State, err error) {
 	return dropped, err
 }
 
-// MakeRoom is like Prune, but drops more states until need bytes are freed. If that frees too little, left is the
-// state before the largest unacknowledged loss, which is never dropped. Otherwise, or if there is no such state, left is nil.
+// MakeRoom is like Prune, but drops more states until need bytes are freed. It never drops the state before the largest
+// unacknowledged loss. If there is such a state and MakeRoom frees too little, left is this state, otherwise nil.
 func (k *States) MakeRoom(need int64) (dropped []State, left *State, err error) {
 	dropped, left, err = k.prune(need)
 	if err != nil {
@@ -28,8 +28,8 @@ func (k *States) MakeRoom(need int64) (dropped []State, left *State, err error) 
 	return dropped, left, err
 }
 
-// retention returns the properties of s that decide whether s stays. A state with Other set but without a loss is kept like
-// a state before an acknowledged loss.
+// retention returns the properties of s that decide whether s stays. If s has no loss but Other is set, s is kept like a
+// state before an acknowledged loss.
 func (s *State) retention() retention.State {
 	return retention.State{
 		Time: s.Time, Rows: s.Rows, Bytes: s.DiskBytes,

@@ -85,8 +85,8 @@ func (s State) equalsFile(path string) bool {
 }
 
 // LossText returns a text for the operator about the loss after s: what is lost, where s is, how to restore the rows, and
-// the command that acknowledges the loss. place is the last part of the sentence "The state before is …". A space or the end
-// of the text follows each path in the commands, so that people can copy the path. s must be the state before a loss.
+// the command that acknowledges the loss. place is the last part of the sentence "The state before is …". After each path in
+// the commands, there is a space or the text ends, so that people can copy the path. s must be the state before a loss.
 func (s State) LossText(place, acknowledge string) string {
 	text := fmt.Sprintf("%s. The state before is %s. To bring rows back: %s – or, if it was meant: %s", s.Loss, place, s.RestoreHint(), acknowledge)
 	if s.Loss.Found.IsZero() { // the manifest cannot be read
@@ -95,9 +95,9 @@ func (s State) LossText(place, acknowledge string) string {
 	return s.Loss.Found.UTC().Format(time.RFC3339) + ": " + text
 }
 
-// RestoreHint returns the command that restores what the loss after s removed: the lost rows, or the old values if only values
-// changed or rows could not be compared. If s is damaged, `capture restore` refuses s, so RestoreHint refers to the documentation
-// instead of a command.
+// RestoreHint returns the command that restores what was lost after s: the lost rows, or the old values if only values
+// changed or rows could not be compared. If s is damaged, RestoreHint refers to the documentation instead, because `capture
+// restore` refuses s. A state whose manifest is missing does not count as damaged here.
 func (s State) RestoreHint() string {
 	if s.Damaged != "" && s.Damaged != noManifest {
 		return foreign.ShellPath(s.Path) + ` is damaged, and capture restore refuses it; see "When it refuses" in docs/recovery.md`

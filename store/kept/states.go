@@ -16,8 +16,8 @@ import (
 	"capture/store/retention"
 )
 
-// States manages the kept states of a file for the owner of its lock. Any goroutine may call its methods, even during a
-// Write.
+// States manages the kept states of one file. Only the process that has the file's lock uses it. Any goroutine may call its
+// methods, even during a Write.
 type States struct {
 	names    names
 	dataPath string // path of the file, whose mode and owner new files get
@@ -30,14 +30,15 @@ type States struct {
 
 	compressing sync.Mutex // held while states are compressed
 
-	// losses is held while Keep keeps a state, and while EndLosses ends losses. Without this lock, EndLosses could end a loss
-	// that has just recurred. Nothing would report the recurrence, because Keep does not keep the state before a loss twice.
+	// losses is held while Keep keeps a state, and while EndLosses ends losses. Without this lock, EndLosses could find that
+	// the rows of a loss are back, and end the loss just after the same rows were lost again. Nothing would report the
+	// second loss, because Keep does not keep the same state twice.
 	losses sync.Mutex
 }
 
 // Open returns the kept states of the file at dataPath, and removes what a crash has left of them. On a network share,
 // tmpWord is a word for temporary names that only this process uses. On a local file system it is "". accepted is the time
-// that the retention clock had accepted when the existing file was written, or zero (see [States.TimeBehind]). Until
+// of the retention clock when the existing file was written, or zero if it is not known (see [States.TimeBehind]). Until
 // SetPolicy is called, the policy is [retention.Default].
 func Open(dataPath, tmpWord string, accepted time.Time) *States {
 	k := &States{names: newNames(dataPath), dataPath: dataPath, policy: retention.Default, start: time.Now()}
@@ -47,8 +48,8 @@ func Open(dataPath, tmpWord string, accepted time.Time) *States {
 	return k
 }
 
-// TimeBehind returns the time of the [retention.Clock], which decides which states are dropped. If this time is not behind the
-// wall clock, TimeBehind returns zero.
+// TimeBehind returns the time of the [retention.Clock], which decides which states are dropped, or zero if this time is not
+// behind the wall clock.
 func (k *States) TimeBehind() time.Time {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -110,10 +111,10 @@ func (k *States) IsOff() bool {
 	return k.policy.IsOff()
 }
 
-// Keep gives the current file, which m describes, a second name as a kept state, and writes the state's manifest. m.Kept has
-// the reason. Keep does nothing if an earlier Write, which then failed, has already kept the state, or if the state is
-// ordinary and equals the newest kept state. If the state before a loss is already kept as an ordinary state, Keep renames
-// its files. If an older state is equal and compressed, the new state shares its data.
+// Keep makes a kept state of the current file, which m describes: it gives the file a second name and writes the state's
+// manifest. m.Kept has the reason. Keep makes no second state if the state before a loss is already kept, for example by a
+// Write that failed later, or if an ordinary state equals the newest kept state. If the state before a loss is already kept
+// as an ordinary state, Keep renames its files. If an older state is equal and compressed, the new state shares its data.
 func (k *States) Keep(m manifest.Manifest) (State, error) {
 	k.losses.Lock()
 	defer k.losses.Unlock()
@@ -158,14 +159,14 @@ func (k *States) keep(m manifest.Manifest) (State, error) {
 	return k.add(id, m, k.dataPath, k.names.plain(id), k.names.plainManifest(id))
 }
 
-// nextTimes limits how far the names of states can be ahead of the clock. Each name takes a second of its own, so the names
-// are ahead if capture keeps several states within a second. If a name is ahead by more than nextTimes, the clock was set
-// back, or the state comes from elsewhere.
+// nextTimes limits how far the names of states may be ahead of the clock. If capture keeps several states within a second,
+// the names get ahead, because each name takes a second of its own. If a name is ahead by more than nextTimes, there is
+// another reason: the clock was set back, or the state comes from elsewhere.
 const nextTimes = time.Minute
 
-// timeOfNext returns the time for the name of a new state whose rows were written at t. Usually it returns t. If the name of
-// the newest existing state already has this second or one of the next seconds, timeOfNext returns the second after it. So
-// the new state sorts after the newest existing state.
+// timeOfNext returns the time for the name of a new state whose rows were written at t. Usually this is t. But if the name
+// of the newest existing state has the same second, or is ahead of t by less than nextTimes, it is the second after this
+// name. So the new state sorts after the newest existing state.
 func timeOfNext(states []State, t time.Time) time.Time {
 	if len(states) > 0 && !states[0].Time.Before(t.Truncate(time.Second)) && states[0].Time.Sub(t) < nextTimes {
 		return states[0].Time.Add(time.Second)

@@ -13,15 +13,15 @@ const (
 	lossLeast = 10
 )
 
-// MayLose reports whether losing n of a file's rows counts as a loss.
+// MayLose reports whether it counts as a loss if a file with the given number of rows loses n of them.
 func MayLose(n, rows int) bool {
 	return n > 0 && (n >= rows || n >= lossLeast && n > rows/lossShare)
 }
 
 // Loss returns the loss that would occur if v replaced the file that is compared, or nil if there is none. highest is the
-// highest row count within the last hour. If the comparison has failed, only the row counts and the columns decide. If it
-// failed because the file is damaged, the parameter replaced also decides. It is the number of the file's rows that v
-// replaces. Each of these rows may be lost or have other values.
+// highest row count within the last hour. replaced is the number of the file's rows that v replaces; each of them may be
+// lost or have other values. If the comparison has failed, only the row counts and the columns decide. If it has failed
+// because the file is damaged, replaced decides, too.
 func (c *Comparison) Loss(v *snapshot.View, highest, replaced int) *manifest.Loss {
 	before := c.manifest.Rows
 	fell := max(before-v.Rows(), 0)

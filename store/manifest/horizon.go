@@ -19,8 +19,8 @@ type Horizon struct {
 	Seal      string `json:"seal"`       // digest of the horizon and of other fields of the manifest, in hex
 }
 
-// NewHorizon returns the horizon of the rows of v, or nil if v has no horizon. It also returns nil if v lacks omitted rows,
-// because a later run knows nothing about these rows.
+// NewHorizon returns the horizon of the rows of v. It returns nil if v has no horizon. It also returns nil if rows were
+// omitted from v, because a later run would not know that these rows are missing.
 func NewHorizon(v *snapshot.View) *Horizon {
 	h := v.Horizon()
 	if h == nil || v.OmittedRows() > 0 {

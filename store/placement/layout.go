@@ -107,8 +107,8 @@ func Placed(parts []SizedPart) *Layout {
 	return l
 }
 
-// regionsEnd returns the offset at which the last region ends, or at which the opening bracket ends if there are no regions.
-// The next region that is added begins there.
+// regionsEnd returns the offset at which the next region begins: the end of the last region, or the end of the opening
+// bracket if there are no regions yet.
 func (l *Layout) regionsEnd() int64 {
 	if len(l.Regions) == 0 {
 		return int64(len(opening))

@@ -153,9 +153,9 @@ func TestNew(t *testing.T) {
 	}
 }
 
-// TestNextAtRandom changes a table at random. Each file must have all rows of its state. A patch of the changed spans must
-// turn the file of the previous state into this file. Parts that did not change must keep their regions, apart from a few
-// whose padding a neighbour takes.
+// TestNextAtRandom changes a table at random. Each file must have all rows of its state. If the changed spans are patched
+// into the previous file, the result must be the new file. Parts that did not change must keep their regions, apart from a
+// few whose padding a neighbour takes.
 func TestNextAtRandom(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)

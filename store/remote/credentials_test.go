@@ -35,8 +35,8 @@ func TestWrongKey(t *testing.T) {
 	}
 }
 
-// TestWrongClock checks the error if a service refuses a request because this machine's clock is wrong by more than 15
-// minutes. The error must say how wrong the clock is.
+// TestWrongClock makes a service refuse a request because this machine's clock is wrong by more than 15 minutes. It checks
+// that the error says how wrong the clock is, and does not contain the key.
 func TestWrongClock(t *testing.T) {
 	t.Parallel()
 	for kind, handler := range map[string]func(*objectserver.Bucket) http.Handler{"s3": anHourAhead, "azblob": azureAnHourAhead} {
@@ -77,8 +77,9 @@ func TestExpiredToken(t *testing.T) {
 	}
 }
 
-// anHourAhead forwards requests to versitygw as if versitygw's clock were an hour ahead. versitygw compares the time of each
-// request with its clock. Therefore anHourAhead sets the time of each request back by an hour.
+// anHourAhead forwards requests to versitygw, and lets versitygw's clock appear an hour ahead. versitygw compares the time
+// of each request with its clock, so anHourAhead sets the time of each request back by an hour. It sets the time of each
+// response ahead by an hour.
 func anHourAhead(b *objectserver.Bucket) http.Handler {
 	return &httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) {

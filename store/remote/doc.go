@@ -15,8 +15,9 @@
 // data. So a reader never sees part of a state, and whoever lists the folder can find the newest state without latest.json.
 //
 // Several captures may share a folder. A state is created only if its name is free. latest.json is replaced by a conditional
-// write, which fails if another capture has replaced it meanwhile. No capture replaces a latest.json that names a newer state
-// than its own. So a capture that was paused for a while cannot put an old state over a new one.
+// write, which fails if another capture has replaced it meanwhile. If latest.json names a newer state than the one that a
+// capture has uploaded, this capture does not replace it. So a capture that was paused for a while cannot put an old state
+// over a new one.
 //
 // The files of the package:
 //

@@ -55,7 +55,7 @@ func classify(err error) error {
 }
 
 // isConflict reports whether the code of a response with the status 409 means that the name is taken or the object has
-// changed. The reason is another request that was faster, or a policy that forbids replacing the object.
+// changed. Either another request was faster, or a policy forbids replacing the object.
 func isConflict(code string) bool {
 	switch code {
 	case "BlobAlreadyExists", "UnauthorizedBlobOverwrite", "ConditionalRequestConflict", "BlobImmutableDueToPolicy":

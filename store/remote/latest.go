@@ -32,7 +32,8 @@ const (
 	latestBytes = 64 << 10 // maximum length of latest.json
 
 	// moveAttempts limits how often MoveLatest tries to replace latest.json, because a service might refuse each attempt.
-	// movePause is the maximum pause after the first attempt. The maximum grows with each further attempt.
+	// The pause between two attempts is random: at most movePause after the first attempt, at most twice as long after the
+	// second attempt, and so on.
 	moveAttempts = 20
 	movePause    = 50 * time.Millisecond
 )

@@ -224,9 +224,9 @@ func (u *folderUpload) publish(absent bool) error {
 	return disk.SyncFolder(filepath.Dir(u.path))
 }
 
-// renameIfAbsent renames the file unless its final name is taken. Another process might take the name between the check and the
-// rename. This is harmless unless the other process uploads a different state of the same second and position: all other states
-// have other names.
+// renameIfAbsent renames the file unless its final name is taken. If another process takes the name between the check and
+// the rename, the rename replaces its file. This is harmless unless the other process has uploaded a different state of the
+// same second and position with as many rows: all other states have other names.
 func (u *folderUpload) renameIfAbsent() error {
 	if _, err := os.Lstat(u.path); err == nil {
 		return errChanged

@@ -14,7 +14,7 @@ const (
 	// States younger than pruneGrace, by the service's clock, are not removed. Another capture may be about to name such a
 	// state in latest.json, and somebody may be reading it.
 	pruneGrace = 15 * time.Minute
-	// Parts of an upload, and data without a manifest, that are at least as old as abandonedAfter count as left by a crash.
+	// Parts of an upload, and data without a manifest, count as left by a crash once they are older than abandonedAfter.
 	abandonedAfter = 24 * time.Hour
 )
 

@@ -168,12 +168,12 @@ func (f *Folder) States(ctx context.Context) ([]State, error) {
 	return f.newCluster(f.cluster, f.name, objects).States, nil
 }
 
-// Newest returns the newest of the states of one cluster, and its manifest. The latest time alone does not decide: a capture
-// that was paused for hours may upload its old state once more when it continues, and clocks may differ. So of two states of
-// the same timeline, the state with the higher position in the WAL is newer. After a restore from a backup, the states of
-// the later timeline may have lower positions. If a capture of the old server still uploads, both the latest time and the
-// highest position may belong to the old timeline. In this case only latest.json names a state of the later timeline,
-// because MoveLatest never replaces a later timeline by an earlier one.
+// Newest returns the newest of the states of one cluster, and its manifest. The latest time alone does not decide, because
+// clocks may differ, and a capture that was paused for hours may upload an old state once more. So of two states of the same
+// timeline, the state with the higher position in the WAL is newer. But a state of a later timeline is newer than a state of
+// an earlier timeline, even if its position is lower, as it may be after a restore from a backup. If a capture of the old
+// server still uploads, both the latest time and the highest position may belong to the old timeline. So Newest also reads
+// latest.json, in which MoveLatest never replaces a later timeline by an earlier one.
 //
 // If there is no state, IsMissing reports true for the error. If a manifest is damaged, the error wraps a [*DamagedError], and
 // Newest returns the state to which this manifest belongs.

@@ -15,9 +15,9 @@ import (
 
 // Source is a state to upload.
 type Source struct {
-	// Manifest describes the state. If it has a digest, the data must match it. If it has no SHA256, Upload computes SHA256 and
-	// Bytes from the data. If the state was already damaged when it was kept, the data need not match, and Bytes does not
-	// change.
+	// Manifest describes the state. If it has a digest, Upload checks that the data match it. If it has no SHA256, Upload
+	// computes SHA256 and Bytes from the data. If the state was already damaged when it was kept, Upload does not check the
+	// data, and does not change Bytes.
 	Manifest manifest.Manifest
 
 	// Time is the time in the state's name.
@@ -31,7 +31,7 @@ type Source struct {
 // variable so that tests can upload less.
 var partBytes = 8 << 20
 
-// uploadNames is the number of names that Upload tries. The time in each name is one second later than in the name before it.
+// uploadNames is the number of names that Upload tries for a state. In each further name, the time is one second later.
 // FindUpload looks for the same names.
 const uploadNames = 20
 
@@ -83,9 +83,9 @@ func newState(m manifest.Manifest, t time.Time) State {
 	return s
 }
 
-// FindUpload returns the element of states that [Folder.Upload] has made from a source with this manifest and time, or nil if
-// there is none. The state has the time of the source, or a later time if names were taken. FindUpload compares only names: if
-// several of states have such names, FindUpload returns the earliest of them.
+// FindUpload returns the state that [Folder.Upload] has made from a source with this manifest and time, or nil if states
+// does not contain it. Upload may have given it a later time because names were taken. FindUpload compares only names: if
+// several of states have such names, it returns the earliest of them.
 func FindUpload(states []State, m manifest.Manifest, t time.Time) *State {
 	want := newState(m, t)
 	var found *State

@@ -6,7 +6,8 @@ import "time"
 // monotonic time to the last accepted time.
 const settleTime = 24 * time.Hour
 
-// jumpLimit is the maximum that the wall clock may gain on the monotonic clock before Clock treats the difference as a jump.
+// jumpLimit is how much the wall clock may gain on the monotonic clock. If it gains more, Clock treats the difference as a
+// jump.
 const jumpLimit = time.Hour
 
 // Clock returns the time that decides which states are dropped. After a jump forward, it follows the wall clock only after the
@@ -18,9 +19,10 @@ type Clock struct {
 	jumped  bool          // whether the wall clock has jumped forward and has not settled yet
 }
 
-// NewClock returns a Clock for a process that starts. wall is the time of the wall clock, and elapsed the time of a monotonic
-// clock. last is the latest accepted time that an earlier run has stored, or zero. If wall is much later than last, NewClock
-// treats the difference as a jump: capture may have been stopped for long, or the clock may be wrong.
+// NewClock returns a Clock for a process that starts. wall is the time of the wall clock, and elapsed the time of a
+// monotonic clock. The parameter last is the accepted time that an earlier run has stored, or zero if there is none. If wall
+// is much later than last, NewClock treats the difference as a jump: capture may have been stopped for long, or the clock
+// may be wrong.
 func NewClock(wall, last time.Time, elapsed time.Duration) *Clock {
 	c := &Clock{base: wall, elapsed: elapsed}
 	if !last.IsZero() && wall.Sub(last) > jumpLimit {
@@ -47,9 +49,9 @@ func (c *Clock) Now(wall time.Time, elapsed time.Duration) time.Time {
 	return believed
 }
 
-// Behind returns the accepted time if it is behind the wall clock's time, and otherwise zero. A run stores the accepted time
-// in the manifests that it writes. Otherwise the next run would take the time of a wrong wall clock for the last accepted
-// time.
+// Behind returns the accepted time if it is behind the wall clock's time, and otherwise zero. A run stores the result in the
+// manifests that it writes, so that the next run continues with the accepted time, and not with the time of a wrong wall
+// clock.
 func (c *Clock) Behind(wall time.Time, elapsed time.Duration) time.Time {
 	if now := c.Now(wall, elapsed); now.Before(wall) {
 		return now

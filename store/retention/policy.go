@@ -3,15 +3,15 @@
 // A [Policy] such as 24h,7d,4w keeps the newest state of each of the last 24 hours, 7 days and 4 weeks. Hours, days and weeks
 // are in UTC, so daylight saving time has no effect. Weeks begin on Monday. States before a loss of rows are kept longer:
 //
-//	reason to keep a state                                until
-//	newest state of an hour, a day or a week              the policy no longer covers it
-//	most rows of all states before the losses of one day  30 days have passed
-//	most rows of all states before unacknowledged losses  somebody acknowledges the loss, or it has ended
+//	a state is kept because it                                    until
+//	is the newest state of an hour, a day or a week               the policy no longer covers it
+//	has the most rows of all states before losses of one day      30 days have passed
+//	has the most rows of all states before unacknowledged losses  somebody acknowledges the loss, or it has ended
 //
 // [Plan] applies the policy. Together with [Budget.Excess] it also applies the limit on space. If space is short, it first
 // drops the states that are kept only for their hour. Then it drops the states that are kept for their day, their week, an
 // acknowledged loss and an unacknowledged loss, in this order. Of the states in one of these groups, it drops the oldest
-// first.
+// first. It never drops the state in the last row of the table.
 //
 // The time comes from a [Clock], which does not immediately follow a wall clock that was set forward. If the wall clock is a
 // year ahead by mistake, the states of the last month must stay.
