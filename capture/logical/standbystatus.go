@@ -142,10 +142,10 @@ func encodeStatus(lsn pglogrepl.LSN, now time.Time, requestReply bool) ([]byte, 
 // epoch is the time from which the protocol counts microseconds.
 var epoch = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
 
-// statusLoop sends status messages until ctx ends: after progress, and at least once per s.interval. Once per Timeouts.Ping, a
-// message also requests a keepalive. The keepalive proves that the server is alive: statusLoop returns an error if the server
-// sends nothing for Timeouts.Idle. A keepalive also makes the receiver log the summary of earlier commits. While hasSummary
-// returns true, statusLoop therefore requests a keepalive once per summaryInterval.
+// statusLoop sends a status message after progress, and at least once per s.interval, until ctx ends. Once per
+// Timeouts.Ping, a message also requests a keepalive, because a server that is alive answers. If the server sends nothing
+// for Timeouts.Idle, statusLoop returns an error. A keepalive also makes the receiver log the summary of earlier commits.
+// Therefore, while hasSummary returns true, statusLoop requests a keepalive once per summaryInterval.
 func (s *standby) statusLoop(ctx context.Context, hasSummary func() bool) error {
 	tick := time.NewTicker(min(minReplyInterval, s.interval/2))
 	defer tick.Stop()

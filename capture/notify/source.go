@@ -78,8 +78,8 @@ type Source struct {
 	markerChannel string
 	marker        uint64 // number of the last marker sent
 
-	// Earliest times of the next round and of the next full read. Rounds that Barrier requests do not wait for these times. The
-	// longer a round or a full read took, the longer is the pause after it. This limits the load on the database.
+	// Earliest times of the next round and of the next full read. A round that Barrier requests ignores them and starts at
+	// once. The longer a round or a full read took, the longer is the pause after it. This limits the load on the database.
 	nextRound, nextFullRead time.Time
 	fullReadPause           time.Duration // shortest pause after the last full read
 }

@@ -54,8 +54,8 @@ func (r *reads) copies() uint64 {
 	return 0
 }
 
-// want reads the table once and checks that the parameter how equals the result of next. The parameter after describes what
-// happened before the read. It appears in the error message.
+// want reads the table once with next and checks that the last step of the read was how. For the error message, the
+// parameter after describes what happened before the read.
 func (r *reads) want(after, how string) {
 	r.t.Helper()
 	if got := r.next(); got != how {

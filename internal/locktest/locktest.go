@@ -11,7 +11,7 @@ import (
 	"capture/internal/postgres"
 )
 
-// Tracer traces the statements of connections. A test sets it as the field Tracer of the connections' configuration.
+// Tracer traces the statements of connections. A test puts it into the connections' configuration (pgx.ConnConfig.Tracer).
 type Tracer struct {
 	Locked  chan struct{} // closed when before has returned
 	Refused chan error    // receives the first error of a statement that did not get its lock in time, because another session holds a conflicting lock

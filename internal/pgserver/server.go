@@ -39,7 +39,7 @@ import (
 type Options struct {
 	Settings map[string]string // settings for postgresql.conf, unquoted
 	Initdb   []string          // more flags for initdb, such as "--encoding=LATIN1"
-	Dir      string            // parent of the server's folder; the default is os.TempDir(). For root, the parent must be open to other users, unlike t.TempDir()
+	Dir      string            // parent of the server's folder; the default is os.TempDir(). If this process is root, other users must be able to enter Dir, which t.TempDir() does not allow
 	Port     int               // TCP port; the default is a free port
 	Bin      string            // folder of the server programs; the default is the result of [Bin]
 	Durable  bool              // whether fsync is on, which is slower

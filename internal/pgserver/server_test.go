@@ -43,7 +43,7 @@ func runChild() {
 	select {}
 }
 
-// openDir returns a temporary folder that every user may enter, unlike t.TempDir.
+// openDir returns a temporary folder that every user may enter. The server's user may not enter a folder of t.TempDir.
 func openDir(t *testing.T) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "pgserver-test-")

@@ -41,7 +41,7 @@ func TestCatalogAfterUnreadResult(t *testing.T) {
 }
 
 // TestCatalogAfterFailedTransaction checks that a session can read the catalog again after the transaction that prepared the
-// catalog query has failed. A rollback does not remove a prepared statement.
+// catalog query has failed. The prepared statement outlives the rollback, so the session must not prepare it again.
 func TestCatalogAfterFailedTransaction(t *testing.T) {
 	t.Parallel()
 	conn, _ := database(t, votesSQL)

@@ -58,8 +58,8 @@ func ParseConfig(url string) (*pgx.ConnConfig, error) {
 	return cfg, nil
 }
 
-// parseURL parses a connection string that checkConnString has accepted. It adds to pgx what libpq does with PGSYSCONFDIR,
-// hostaddr and the parameters in libpqOnly.
+// parseURL parses a connection string that checkConnString has accepted. pgx does most of the work. parseURL itself handles
+// PGSYSCONFDIR, hostaddr and the parameters in libpqOnly, which libpq knows and pgx does not.
 func parseURL(url string) (*pgx.ConnConfig, error) {
 	if err := checkValues(url); err != nil {
 		return nil, err

@@ -101,11 +101,11 @@ func isRefusedByHBA(e *pgconn.PgError) bool {
 	return e.Code == invalidAuthorization && strings.Contains(e.Message, "pg_hba.conf")
 }
 
-// withoutAttempts returns the text of err. If err comes from attempts to connect to a single server with and without TLS,
-// the text contains the error of only one attempt: the attempt that the server answered with pg, or the last attempt if pg
-// is nil. The text omits the server's address, because the caller has named the server already. But if another attempt
-// failed for a different reason, which has nothing to do with TLS, the text contains all errors, because that reason may be
-// the important one.
+// withoutAttempts returns the text of err. If err comes from several attempts to connect, one of them counts: the attempt
+// that the server answered with pg, or the last attempt if pg is nil. Usually, all attempts went to one server, with and
+// without TLS. In this case, the text contains only the error of the attempt that counts, without the server's address,
+// because the caller has named the server already. If another attempt went to another server, or failed for a different
+// reason that has nothing to do with TLS, the text contains all errors, because that reason may be the important one.
 func withoutAttempts(err error, pg *pgconn.PgError) string {
 	var connect *pgconn.ConnectError
 	if !errors.As(err, &connect) {

@@ -52,9 +52,9 @@ func LoadWALPosition(ctx context.Context, q Querier) (lsn pglogrepl.LSN, standby
 // instead. A header is not part of a record. So a reader that has read all records below the LSN is at the start of the
 // page, and never reaches the LSN itself.
 //
-// The first page of a segment has a longer header than the other pages. parseWALPosition needs the sizes to know whether a
-// page is the first of its segment. On any other page, a record can end within the length of the longer header, and the
-// start of the page would be below the end of this record.
+// The first page of a segment has a longer header than the other pages, and parseWALPosition needs the sizes to find out
+// which header the page has. If it assumed the longer header on every page, it could return a position that is too low: on a
+// page with the shorter header, a record can end where the longer header would still be.
 func parseWALPosition(text string) (pglogrepl.LSN, error) {
 	var position string
 	var page, segment pglogrepl.LSN
@@ -76,9 +76,9 @@ func parseWALPosition(text string) (pglogrepl.LSN, error) {
 }
 
 // FlushWAL makes the server flush its WAL up to lsn soon, and does not wait for the flush. A walsender sends only flushed
-// WAL. But records of transactions that rolled back or only read (a read may prune pages) stay in memory until the next
-// commit or checkpoint. So the query acquires a transaction ID. Its transaction then ends with a commit record, which the
-// server's WAL writer flushes in the background.
+// WAL, but the last records may stay in memory until the server has a reason to flush them, such as a commit. An open
+// transaction may have written them, even if it only reads, because a read may prune pages. So the query acquires a
+// transaction ID. Its transaction then ends with a commit record, which the server's WAL writer flushes in the background.
 func FlushWAL(ctx context.Context, conn *pgx.Conn, lsn pglogrepl.LSN) error {
 	var id *int64
 	err := Pinned(conn).QueryRow(ctx, `SELECT CASE WHEN pg_catalog.pg_current_wal_flush_lsn() < $1::pg_lsn THEN pg_catalog.txid_current() END`, lsn.String()).Scan(&id)

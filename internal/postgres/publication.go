@@ -36,8 +36,8 @@ var (
 )
 
 // FindPublication returns the name of a publication whose stream has every change of the table, and the publication's
-// fingerprint for [CompareCatalog]. It sets the field Published of each column of the table to whether the stream will have
-// the column. conn must not be in a transaction.
+// fingerprint for [CompareCatalog]. In the Published field of each column of the table, it records whether the stream will
+// have the column. conn must not be in a transaction.
 //
 // FindPublication creates and repairs no publication. If capture's own publication must be created or repaired, and
 // [EnsurePublication] can do so, the error is ErrPublicationMissing or ErrPublicationIncomplete. If logical replication of
@@ -234,8 +234,8 @@ func (p *publication) lacksGenerated(t *Table, version int) bool {
 	})
 }
 
-// setPublished sets the field Published of each column of the table to whether the stream has the column. Up to version 17,
-// pg_publication_tables lists generated columns although the stream lacks them.
+// setPublished records, in the Published field of each column of the table, whether the stream has the column. Up to version
+// 17, pg_publication_tables lists generated columns although the stream lacks them.
 func (p *publication) setPublished(t *Table, version int) {
 	for i := range t.Columns {
 		c := &t.Columns[i]

@@ -26,7 +26,7 @@ type rowLimiter struct {
 	buf        []byte
 	start, end int    // bounds of the unread part of buf
 	cleared    int    // number of bytes after start to pass on unchanged; may exceed the bytes in buf
-	rewritten  []byte // rewritten bytes, which are passed on before the bytes that the field cleared counts
+	rewritten  []byte // rewritten bytes; they are passed on before the cleared bytes
 	copyBody   int    // number of bytes of a message of COPY that are still to be split into pieces
 	streaming  bool   // whether CopyData messages belong to the replication stream, not to a COPY
 }
@@ -96,7 +96,7 @@ func (m *rowLimiter) fill() error {
 	return err
 }
 
-// clear finds the messages at the start of buf that may be passed on unchanged, and adds their size to the field cleared. If
+// clear finds the messages at the start of buf that may be passed on unchanged, and adds their size to m.cleared. If
 // not even the first message may be passed on unchanged, clear splits or rewrites this message, or returns an error.
 func (m *rowLimiter) clear() error {
 	if m.copyBody > 0 {

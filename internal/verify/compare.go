@@ -72,7 +72,8 @@ type SampleRow struct {
 // Empty reports whether the state and the table are equal.
 func (d *Difference) Empty() bool { return d.Missing.Rows+d.Extra.Rows+d.Different.Rows == 0 }
 
-// maxRounds is the number of rounds in which a live comparison must find a row before the row counts as different.
+// maxRounds is the maximum number of rounds of a live comparison. A row counts as different only if every round finds that
+// it differs.
 const maxRounds = 3
 
 // Compare compares a state with the table.

@@ -29,8 +29,8 @@ var errGaveWay = errors.New("the comparison gave way to a session that waits for
 // that the first session waits for the second session. A live comparison also waits for a flush by the daemon, and that
 // flush could wait behind the ALTER TABLE forever.
 //
-// While a session of the comparison waits for its own lock, the lockWatch does not observe it. Such a session makes nobody
-// wait, because [postgres.Table.Lock] holds no lock while it waits. The wait ends after ten seconds.
+// The lockWatch does not observe a session of the comparison that is still waiting for its lock. Other sessions may queue up
+// behind the request for this lock, but not for long, because [postgres.Table.Lock] gives up after ten seconds.
 type lockWatch struct {
 	database *pgx.ConnConfig
 
