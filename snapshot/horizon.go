@@ -10,8 +10,8 @@ import "github.com/jackc/pglogrepl"
 // not been restored to a state before the View's state.
 //
 // The reasons: every transaction with an ID below XID had ended when the Horizon was read, and the View shows what these
-// transactions committed. The later snapshot still shows the version, so no transaction since the View has deleted it. The
-// values of a version never change in place. See "Resync" in docs/design.md.
+// transactions committed. If a transaction had deleted the version before the View's state, the later snapshot would not
+// show the version. The values of a version never change in place. See "Resync" in docs/design.md.
 type Horizon struct {
 	XID uint64        `json:"xid"` // 64-bit transaction ID: the xmin of a snapshot of the database
 	LSN pglogrepl.LSN `json:"lsn"` // WAL position after that snapshot; the View's position is not below it

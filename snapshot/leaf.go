@@ -10,8 +10,8 @@ import (
 // leaf is a run of consecutive rows. A leaf is always in memory, but its page may be only in the spill file.
 //
 // Once a View shows a leaf, its id, rows and live never change. Its page may be evicted, loaded again or rebased at any time,
-// but the rows stay the same. A reader therefore loads the field page once and uses the page that it gets. Readers never wait
-// for the writer.
+// but the rows stay the same. A reader therefore loads leaf.page once and uses the page that it gets. Readers never wait for
+// the writer.
 type leaf struct {
 	id    uint64 // identifies the rows: Views never show two leaves with the same id and different rows
 	epoch uint64 // epoch in which the tree may change the leaf in place; used only by the writer
@@ -48,7 +48,7 @@ func (l *leaf) readPage() (*page, error) {
 	return decodePage(data, l.rows, l.live), nil
 }
 
-// readKeys returns the keys of a leaf whose page is in the spill file, as a page without lines.
+// readKeys returns a page with the keys of l and without lines. The page of l must be in the spill file.
 func (l *leaf) readKeys() (*page, error) {
 	data, err := l.extent.ReadRest()
 	if err != nil {

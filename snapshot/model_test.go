@@ -94,7 +94,7 @@ func spillOldRows(t *testing.T, tab *Table, slack int64, onDamage func(error)) {
 }
 
 // model applies random transactions to a Table and to a map, and compares the two. limit is the memory limit in bytes, 0 for
-// a Table without one, or spillOld. model returns the number of transactions after which rows were in the spill file.
+// a Table without one, or spillOld. model returns the number of transactions at whose end rows were in the spill file.
 func model(t *testing.T, seed uint64, limit int64) (spilled int) {
 	r := rand.New(rand.NewPCG(seed, 1))
 	tab := newTable([]int{64, 200, 4096}[r.IntN(3)], []int{2, 3, 16}[r.IntN(3)])

@@ -221,7 +221,8 @@ func (o *oldRows) usage() (u Usage) {
 	return u
 }
 
-// sharesLines reports whether p, the page of l, shares its buffer of lines with the page of the clone.
+// sharesLines reports whether p, the page of l, shares its buffer of lines with the page of l.next, the clone that replaced
+// the leaf.
 func (l *oldLeaf) sharesLines(p *page) bool {
 	next := l.next.Value()
 	if next == nil {

@@ -62,7 +62,7 @@ const MaxRowBytes = math.MaxUint32 - 1<<20
 // entry is the place of a row in its page.
 type entry struct {
 	keyOff, keyLen   uint32
-	lineOff, lineLen uint32 // lineLen is without the terminator; for lineOff, see the field spilled of page
+	lineOff, lineLen uint32 // lineLen is without the terminator; for lineOff, see page.spilled
 }
 
 func (p *page) key(i int) []byte {

@@ -21,7 +21,7 @@ import (
 //	30,000  (50 %)                        1.61      2.18
 //	60,000  (100 %)                       2.18      2.18
 //
-// A rebase copies at most all lines of the older version, so it takes at most about as long as a rebuild of that version.
+// In the worst case, a rebase copies all lines of the older version. This takes about as long as a rebuild of that version.
 
 // rebaseOlder rebases the older versions of p onto the new buffers of p. The parameter from is p as it was before the rebuild.
 // skip has the indices of the rows whose lines the rebuild left out.

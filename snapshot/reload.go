@@ -78,8 +78,9 @@ func (t *tree) keepRow(key []byte) bool {
 	return true
 }
 
-// keysOf returns the keys of a leaf whose page is not in memory, as a page without lines. It keeps the keys of the last leaf,
-// because the next key is often in the same leaf. Since keysOf loads only keys, a reload of unchanged rows evicts no page.
+// keysOf returns a page with the keys of l and without lines. The page of l is not in memory. keysOf keeps the keys of the
+// last leaf, because the next key is often in the same leaf. Since keysOf loads only keys, a reload of unchanged rows evicts
+// no page.
 func (t *tree) keysOf(l *leaf) (*page, error) {
 	if t.lastKeys.leaf != l {
 		p, err := l.readKeys()

@@ -59,11 +59,12 @@ func (r *retired) prune() {
 }
 
 // evictRetired evicts retired pages until the remaining retired pages use at most limit bytes. It evicts only pages whose
-// leaves are known to be in use. The others may be garbage, whose memory is freed without a write to the spill file.
+// leaves are known to be in use. Any other leaf may be garbage, and then the collector frees its page without a write to the
+// spill file.
 func (c *cache) evictRetired(limit int64) error {
 	r, now := &c.retired, gcCycles()
 	if now == r.sweptAtGC && r.list[len(r.list)-1].gc != 0 {
-		return nil // without a collection since the last run, no more leaves are known to be in use
+		return nil // only another collection can show that more leaves are in use
 	}
 	r.sweptAtGC = now
 	r.prune()

@@ -23,8 +23,8 @@ func appendPage(dst []byte, p *page) []byte {
 	return dst
 }
 
-// decodePage returns the page that appendPage encoded as data. rows and live are the fields with these names in the page's
-// leaf. The page shares the memory of data.
+// decodePage returns the page that appendPage encoded as data. rows and live are leaf.rows and leaf.live of the page's leaf.
+// The page shares the memory of data.
 func decodePage(data []byte, rows, live int) *page {
 	p := decodeKeys(data[live:], rows)
 	p.lines, p.live = data[:live:live], live

@@ -17,10 +17,10 @@ type Table struct {
 	changed chan time.Time
 
 	// mu guards the committed state, from which the method View makes a View. The tree is part of the committed state,
-	// except while a transaction is applied in place: the field view is then set, so that only the writer uses the tree. The
-	// writer therefore holds mu while it sets or drops a savepoint, and while it applies a buffered transaction, but not for
-	// each change in place. The method View can increment the tree's epoch between two calls of the writer, but never while
-	// the writer changes the tree.
+	// except while a transaction is applied in place. In that time, t.view is set, so that only the writer uses the tree.
+	// The writer therefore holds mu while it sets or drops a savepoint, and while it applies a buffered transaction, but not
+	// for each change in place. The method View can increment the tree's epoch between two calls of the writer, but never
+	// while the writer changes the tree.
 	mu        sync.Mutex
 	view      *View // the last committed state; nil until View or a savepoint needs it
 	shape     *rowjson.Shape

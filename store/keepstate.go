@@ -20,8 +20,8 @@ import (
 // read from the file and compared with the View's new Parts. The whole file is compared only by the first Write of a run
 // that has not loaded the file, and by a Write after an error or after another program has touched the file.
 
-// stateToKeep decides whether the current file must be kept before v replaces it. It returns the manifest of the kept state,
-// with the reason in the field Kept, or nil if the file need not be kept.
+// stateToKeep decides whether the current file must be kept before v replaces it. If so, it returns the manifest of the kept
+// state, whose Kept field has the reason. If not, it returns nil.
 func (f *File) stateToKeep(v *snapshot.View, last *written) (*manifest.Manifest, error) {
 	first := !f.hasWritten
 	info, err := os.Lstat(f.dataPath)

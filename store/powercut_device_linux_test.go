@@ -50,8 +50,8 @@ type inode struct {
 	dirty map[int64]int
 	lost  map[int64]bool
 	sized int // time of the last change of the size, as a line number of the trace
-	// contents caches what a power cut leaves of the file if all pages have the same pageLeft, which is the index. The cache
-	// is cleared when the file changes.
+	// contents caches the results of left. The index is the pageLeft that describes what a power cut leaves of each page.
+	// The cache is cleared when the file changes.
 	contents [pageModeCount]*leftFile
 }
 

@@ -135,7 +135,7 @@ func (d *device) cut(l outcome) (left diskState, hash uint64) {
 	return left, maphash.Bytes(hashSeed, all)
 }
 
-// left returns the content that remains of a file if all its pages have the same pageLeft.
+// left returns the content that remains of a file if l describes what is left of each page.
 func (n *inode) left(l pageLeft) *leftFile {
 	if n.contents[l] == nil {
 		n.contents[l] = newLeftFile(n.leftAtRandom(func() pageLeft { return l }))

@@ -18,8 +18,9 @@ const maxQuarantined = 5
 // quarantineInfix separates the file's name from the time in the name of a damaged file.
 const quarantineInfix = ".damaged-"
 
-// quarantineSuffix returns the suffix for a damaged file that is found now. The suffix sorts after all existing suffixes of the
-// same second, even if some of the files have been removed.
+// quarantineSuffix returns the suffix for a damaged file that is found now: the time in seconds, with a number if the second
+// is taken. The number is higher than all numbers in use for this second, even if a lower number is free because its file
+// has been removed. So the suffixes of one second sort by time.
 func quarantineSuffix(p paths, now time.Time) string {
 	base := quarantineInfix + now.UTC().Format("20060102T150405Z")
 	suffix := base

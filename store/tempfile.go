@@ -49,8 +49,8 @@ func (t *tempFile) create() (*os.File, error) {
 }
 
 // publish renames the file to its final name. After that, no file has the temporary name. If retired is not nil and the file
-// system can exchange two names, publish exchanges the two names instead. The old version of feedback.json then has the
-// temporary name, and retired becomes the use of this name. info is the identity of the old version.
+// system can exchange two names, publish exchanges the two names instead. In this case, the old version of feedback.json
+// gets the temporary name, and publish sets t.use to retired. info is the identity of the old version.
 func (t *tempFile) publish(retired *shadow, info os.FileInfo) error {
 	if retired != nil {
 		exchanged, err := renameExchange(t.path, t.target)

@@ -27,7 +27,8 @@ type node struct {
 	fields []member
 }
 
-// maxNesting is the maximum depth of types within types. Real types are far below it, because a type cannot contain itself.
+// maxNesting is the maximum depth of types within types. Real types need far less. In Postgres, the depth of a type is
+// always finite, because a type cannot contain itself.
 const maxNesting = 100
 
 // charOID is the OID of the type "char", a single byte. Before PostgreSQL 16 its output may not be valid in the database's

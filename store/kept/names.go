@@ -24,8 +24,8 @@ const timeLayout = "20060102T150405Z"
 //	.feedback-20261123T160000Z.json               an ordinary state that is not compressed yet; its manifest also begins with a dot
 //	.feedback-20261123T160000Z….tmp               a file that is being written; ….json.gz-WORD.tmp on a network share
 type names struct {
-	folder string // folder of the file and of its kept states
-	base   string // name of the file, without .json
+	folder string // folder of the current file and of its kept states
+	base   string // name of the current file without .json, such as feedback
 
 	tmpWord string // word in temporary names that only this process uses; "" on a local file system (see networkshare.go in package store)
 }
@@ -134,8 +134,8 @@ func FindMoved(path string) (compressed string, ok bool) {
 	return n.compressed(f.id), true
 }
 
-// plainName matches the names of the data of kept states that are not compressed yet. The submatch is the name of the file
-// without .json.
+// plainName matches the names of the data of kept states that are not compressed yet. The submatch is the name of the
+// current file without .json, such as feedback (see [names]).
 var plainName = regexp.MustCompile(`^\.?(.+)-\d{8}T\d{6}Z(?:-loss)?\.json$`)
 
 // isData reports whether the file has the data of a state.

@@ -60,9 +60,9 @@ func TestDamagedCopy(t *testing.T) {
 	})
 }
 
-// TestStateDamagedWhenKept uploads a state that was already damaged when it was kept. If its manifest says so, Upload must
-// upload the state as it is, otherwise it must refuse the state. A reader of the copy must get an error. Prove must only
-// check that the copy is valid gzip.
+// TestStateDamagedWhenKept uploads a state that was already damaged when it was kept. If the state's manifest does not
+// report the damage, Upload must refuse the state. If the manifest reports it, Upload must upload the state as it is, and a
+// reader of the copy must get an error. Prove must accept this copy, unless the copy's gzip data are damaged in the bucket.
 func TestStateDamagedWhenKept(t *testing.T) {
 	t.Parallel()
 	places(t, func(t *testing.T, place string, env map[string]string) {

@@ -39,8 +39,8 @@ type upload interface {
 	// again.
 	part(ctx context.Context, number int, data []byte) error
 
-	// commit makes the object visible. Of the fields of c, callers may set only absent: the object must not exist yet. If it
-	// exists, the error is errChanged.
+	// commit makes the object visible. Callers may set only c.absent. If c.absent is true and the object exists already, the
+	// error is errChanged.
 	commit(ctx context.Context, c condition) error
 
 	// abort removes the parts, as far as the service permits that.
