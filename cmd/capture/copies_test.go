@@ -154,8 +154,8 @@ func TestKilledWhileUploading(t *testing.T) {
 	}
 }
 
-// TestRestoreBeforeLoss: if restore reads a state after a loss, it prints a note with the time of the state before the loss.
-// With this time, --at selects the state before the loss.
+// TestRestoreBeforeLoss: if the newest copy was made after a loss of rows, restore prints a note with the time of the state
+// before the loss. With this time, --at selects the state before the loss.
 func TestRestoreBeforeLoss(t *testing.T) {
 	if testing.Short() {
 		t.Skip("waits for two intervals of writes")

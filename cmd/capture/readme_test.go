@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// TestReadmeConfiguration checks that the README's table of the configuration lists the flags of run in order, with their
-// variables and defaults.
+// TestReadmeConfiguration checks that the README's table of the configuration lists the flags of `capture run` in the same
+// order as the command, with their variables and defaults.
 func TestReadmeConfiguration(t *testing.T) {
 	t.Parallel()
 	content, err := os.ReadFile("../../README.md")

@@ -27,7 +27,7 @@ type Logger struct {
 
 	mu       sync.Mutex
 	lines    int       // number of lines that may be logged now
-	refilled time.Time // time up to which the field lines was increased
+	refilled time.Time // time up to which Add has increased the number of lines
 	shared   summary
 	timer    *time.Timer // logs shared; nil if shared is empty
 }

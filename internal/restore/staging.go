@@ -125,13 +125,14 @@ func (m *stagedMerge) extra() string {
 	return fmt.Sprintf("NOT EXISTS (SELECT FROM %s s WHERE %s)", stagingTable, m.same())
 }
 
-// staged returns a FROM clause that joins the staged rows with their rows of the plan (alias p). The clause ends with WHERE and
-// the given condition.
+// staged returns the part of a statement after FROM or USING. It joins the staged rows (alias s) with the plan (alias p),
+// and ends with WHERE and the given condition, so callers may append AND and another condition.
 func (m *stagedMerge) staged(condition string) string {
 	return fmt.Sprintf("%s s JOIN %s p ON p.number OPERATOR(pg_catalog.=) %s WHERE %s", stagingTable, planTable, m.number, condition)
 }
 
-// firstKeys returns the keys of the first staged rows that a FROM clause selects, in the order of the file.
+// firstKeys returns the keys of the first staged rows that a query selects, in the order of the file. The parameter from is
+// the part of the query after FROM, with a WHERE clause.
 func (m *stagedMerge) firstKeys(ctx context.Context, from string) (keys []string, err error) {
 	if len(m.key) == 0 {
 		return nil, nil
@@ -164,8 +165,8 @@ func (m *stagedMerge) describePlace(place int64, key string) string {
 	return fmt.Sprintf("%s %d (%s %s)", what, place, strings.Join(m.key, ", "), foreign.Text(key))
 }
 
-// findPlace returns the place of the first staged row that a FROM clause selects. It returns "" if there is no such row, or on
-// an error.
+// findPlace returns the place of the first staged row that a query selects. The parameter from is the part of the query
+// after FROM, with a WHERE clause. findPlace returns "" if there is no such row, or on an error.
 func (m *stagedMerge) findPlace(ctx context.Context, from string) string {
 	key := "''"
 	if len(m.key) > 0 {

@@ -14,7 +14,7 @@ type utf16Reader struct {
 	from  *bufio.Reader
 	order binary.ByteOrder
 	text  []byte // converted text that Read has not returned yet
-	buf   []byte // buffer of convert; the field text is a part of this buffer
+	buf   []byte // buffer of convert; text is a slice of it
 }
 
 var (

@@ -10,7 +10,7 @@ import (
 	"capture/snapshot/rowjson"
 )
 
-// tables provides requests with the table in the daemon's memory.
+// tables gives the handlers of requests access to the table in the daemon's memory.
 type tables struct {
 	view                   func() *snapshot.View
 	timeColumn, tagsColumn string

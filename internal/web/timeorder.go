@@ -40,7 +40,8 @@ var maxTimedRows = sync.OnceValue(func() int {
 })
 
 // timeOrder orders the rows of the current state by time. Its first use reads every row. Each later use reads only the Parts
-// that have changed since the previous use. timeOrder holds no rows, since these would stay in memory.
+// that have changed since the previous use. timeOrder keeps only times and indices. If it kept Parts or rows, old versions
+// of the rows would stay in memory.
 type timeOrder struct {
 	mu     sync.Mutex
 	shape  string                // fingerprint of the shape
