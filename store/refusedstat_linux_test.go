@@ -25,6 +25,45 @@ func compressKept(args []string) error {
 	return nil
 }
 
+// TestStateThatCannotBeCompressed keeps three states, and makes the two newer ones unusable: one has a damaged manifest, the
+// other has no manifest and a device error in its data. It checks that Compress reports an error, but compresses the third
+// state.
+func TestStateThatCannotBeCompressed(t *testing.T) {
+	needStrace(t)
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "feedback.json")
+	f, tab := open(t, path), votes(100, "x")
+	for i := range 3 {
+		write(t, f, commit(t, tab, func() {
+			for j := range 100 - 10*i {
+				put(tab, j, fmt.Sprint(i))
+			}
+		}), store.ReasonChange)
+		write(t, f, commit(t, tab, tab.Truncate), store.ReasonChange)
+	}
+	states := f.Kept().List()
+	if len(states) != 3 {
+		t.Fatalf("the kept states are %+v", states)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(strings.TrimSuffix(states[0].Path, ".json")+".manifest.json", []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(strings.TrimSuffix(states[1].Path, ".json") + ".manifest.json"); err != nil {
+		t.Fatal(err)
+	}
+	cmd := straced(t, t.Context(), child("compress", path), "pread64", "-P", states[1].Path, "-e", "inject=pread64:error=EIO")
+	out, err := cmd.CombinedOutput()
+	if err != nil || !strings.HasPrefix(string(out), "1 compressed, compress "+filepath.Base(states[1].Path)) {
+		t.Errorf("%s; %v", out, err)
+	}
+	if n := rowsOf(t, unzip(t, states[2].CompressedPath())); n != 100 {
+		t.Errorf("the compressed state has %d rows", n)
+	}
+}
+
 // TestCompressedStateThatCannotBeSeen checks that Compress does not remove a compressed state whose stat fails. On a network
 // share, stat can fail after a change on another machine. The plain state is already removed, so the compressed state is the
 // only copy.

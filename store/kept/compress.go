@@ -18,12 +18,15 @@ import (
 
 // Compress compresses the states that are still plain, and compares each of them with its manifest. A state that does not
 // match is marked as damaged and compressed, too. A state that cannot be read is marked as damaged, but stays plain.
-// Compress returns all these states. If it fails or ctx ends, the remaining states stay plain, and the next call continues
-// with them.
+// Compress returns all these states. If ctx ends or a volume fails, the remaining states stay plain, and the next call
+// continues with them.
+//
+// A state that can neither be read nor be marked stays plain, too. Compress returns its error, but only after it has compressed
+// the other states.
 //
 // Other methods may run at the same time. Compress runs at the lowest priority and, if the file system supports it, reads
 // past the page cache.
-func (k *States) Compress(ctx context.Context) (compressed []State, err error) {
+func (k *States) Compress(ctx context.Context) (compressed []State, failed error) {
 	k.compressing.Lock()
 	defer k.compressing.Unlock()
 	for _, s := range k.List() {
@@ -40,13 +43,23 @@ func (k *States) Compress(ctx context.Context) (compressed []State, err error) {
 			}
 			continue
 		}
-		if err != nil {
-			return compressed, fmt.Errorf("compress %s: %w", filepath.Base(s.Path), volume.WithHint(err))
+		if err == nil {
+			compressed = append(compressed, done)
+			continue
 		}
-		compressed = append(compressed, done)
+		failed = fmt.Errorf("compress %s: %w", filepath.Base(s.Path), volume.WithHint(err))
+		if !errors.As(err, new(*unreadableError)) {
+			break // the next state would probably fail, too
+		}
 	}
-	return compressed, nil
+	return compressed, failed
 }
+
+// unreadableError means that a state can't be compressed because its data or its manifest can't be read. It says nothing
+// about other states.
+type unreadableError struct{ error }
+
+func (e *unreadableError) Unwrap() error { return e.error }
 
 // isGone reports whether there is no file at path. It reports false if there is a file, or if Lstat fails for another
 // reason.
@@ -70,7 +83,7 @@ func (s *State) isPlain() bool { return s.Path == s.names.plain(s.id) }
 func (k *States) compress(ctx context.Context, s State) (State, error) {
 	m, err := manifest.ReadAt(k.names.plainManifest(s.id))
 	if err != nil && !disk.IsMissing(err) {
-		return State{}, err
+		return State{}, &unreadableError{err}
 	}
 	hasManifest := err == nil
 	if m.Kept == nil {
@@ -86,7 +99,10 @@ func (k *States) compress(ctx context.Context, s State) (State, error) {
 			return err
 		})
 	})
-	if read := (*disk.ReadError)(nil); errors.As(err, &read) && hasManifest {
+	if read := (*disk.ReadError)(nil); errors.As(err, &read) {
+		if !hasManifest {
+			return State{}, &unreadableError{err}
+		}
 		// The state stays plain, because somebody may still be able to use the readable part.
 		m.Kept.Damaged = unreadable + ": " + read.Error()
 		if err := k.writeManifest(k.names.plainManifest(s.id), m); err != nil {
@@ -131,7 +147,7 @@ const compressionLevel = 5
 func compressFile(ctx context.Context, w io.Writer, path string, m *manifest.Manifest) (mismatch string, err error) {
 	file, err := disk.OpenRegular(path)
 	if err != nil {
-		return "", err
+		return "", &unreadableError{err}
 	}
 	defer file.Close()
 	z, err := gzip.NewWriterLevel(w, compressionLevel)
