@@ -117,10 +117,13 @@ func (c *CopiesStatus) check(now time.Time) Check {
 	}
 	parts := []string{"none yet"}
 	if c.Copied != nil {
-		parts = []string{"copied " + ageText(now, c.Copied), "never read back"}
+		parts = []string{"copied " + ageText(now, c.Copied)}
 	}
-	if c.Proven != nil {
-		parts[1] = "read back " + ageText(now, c.Proven)
+	switch {
+	case c.Proven != nil:
+		parts = append(parts, "read back "+ageText(now, c.Proven))
+	case c.Copied != nil:
+		parts = append(parts, "never read back")
 	}
 	if c.Error != "" {
 		parts = append(parts, c.Error)

@@ -175,6 +175,24 @@ func TestDamagedCopyIsFound(t *testing.T) {
 	}
 }
 
+// TestCopyCheckDetail checks the text about uploads and read-backs. After a damaged copy was found, there is a read-back but
+// no upload that counts.
+func TestCopyCheckDetail(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	for _, c := range []struct {
+		copied, proven *time.Time
+		want           string
+	}{
+		{nil, nil, "none yet"}, {&now, nil, "copied 0s ago; never read back"},
+		{&now, &now, "copied 0s ago; read back 0s ago"}, {nil, &now, "none yet; read back 0s ago"},
+	} {
+		if got := (&CopiesStatus{Copied: c.copied, Proven: c.proven}).check(now); !got.OK || got.Detail != c.want {
+			t.Errorf("got %+v, want %q", got, c.want)
+		}
+	}
+}
+
 func stateOf(t testing.TB, l *remote.Location, url string) remote.State {
 	t.Helper()
 	clusters, err := l.Clusters(t.Context())
