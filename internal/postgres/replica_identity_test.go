@@ -31,7 +31,10 @@ func TestPublicationNeverBreaksWrites(t *testing.T) {
 		}
 		name := fmt.Sprintf("t%d", i)
 		// Make the change once before capture publishes the table, and once while capture publishes it.
-		for _, before := range []bool{false, !strings.Contains(c.columns, "DEFERRABLE")} {
+		for _, before := range []bool{false, true} {
+			if before && strings.Contains(c.columns, "DEFERRABLE") {
+				continue // capture never publishes this table before the change
+			}
 			run(t, conn, "DROP TABLE IF EXISTS "+name, "CREATE TABLE "+name+" ("+c.columns+")", "INSERT INTO "+name+" VALUES (1, 1)")
 			if before && c.change != "" {
 				wantPublication(t, conn, name, "capture_"+name)
