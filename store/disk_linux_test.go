@@ -182,12 +182,8 @@ func TestNoPermission(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
 	program := filepath.Join(dir, "program")
-	if err := os.WriteFile(program, read(t, self), 0o755); err != nil {
+	if err := os.WriteFile(program, read(t, childProgram), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Chmod(dir, 0o555); err != nil {

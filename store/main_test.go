@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
+	"flag"
 	"fmt"
 	"io"
 	"os"
@@ -26,7 +27,7 @@ import (
 	"capture/store/manifest"
 )
 
-// children are functions for child processes: a test starts this test binary again, and the child runs one of the functions.
+// children are functions for child processes. A test starts this program again, and the child runs one of the functions.
 // A test can kill the child, or give it another user, other mounts or other limits. Each function prints "ready" or an
 // answer.
 var children = map[string]func(args []string) error{
@@ -36,6 +37,11 @@ var children = map[string]func(args []string) error{
 	"lines": writeLinesEndlessly,
 }
 
+// childProgram is the program that child runs: this test, built without the race detector. Tests start children hundreds of
+// times, often under strace, and the race detector takes half of a child's processor time. The children's code also runs in
+// the test process itself, with the race detector.
+var childProgram string
+
 func TestMain(m *testing.M) {
 	if name := os.Getenv("STORE_TEST_CHILD"); name != "" {
 		if err := children[name](os.Args[1:]); err != nil {
@@ -44,19 +50,41 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
+	flag.Parse()
 	// With the race detector, garbage collection is slow. Less frequent collections save a tenth of the time of these tests.
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(400)
 	}
-	os.Exit(m.Run())
+	os.Exit(func() int {
+		dir, err := os.MkdirTemp("", "store-test-")
+		if err == nil {
+			defer os.RemoveAll(dir)
+			childProgram, err = buildChild(dir)
+		}
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		return m.Run()
+	}())
+}
+
+// buildChild builds the program for children in dir. If the tests are short or this test has no race detector, it returns the
+// path of this test.
+func buildChild(dir string) (string, error) {
+	info, _ := debug.ReadBuildInfo()
+	if testing.Short() || !slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"}) {
+		return os.Executable()
+	}
+	program := filepath.Join(dir, "store.test")
+	if out, err := exec.Command("go", "test", "-c", "-vet=off", "-ldflags=-s -w", "-o", program, ".").CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build the program for children: %w\n%s", err, out)
+	}
+	return program, nil
 }
 
 func child(name string, args ...string) *exec.Cmd {
-	self, err := os.Executable()
-	if err != nil {
-		panic(err)
-	}
-	cmd := exec.Command(self, args...)
+	cmd := exec.Command(childProgram, args...)
 	cmd.Env = append(os.Environ(), "STORE_TEST_CHILD="+name)
 	cmd.Stderr = os.Stderr
 	return cmd
