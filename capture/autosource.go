@@ -127,7 +127,7 @@ func (a *autoSource) probeLoop(ctx context.Context, kind string, skipped []unava
 	seen := map[string]string{} // the last setup state, by kind of source
 	for _, u := range skipped {
 		if p := (*postgres.Problem)(nil); !errors.As(u.err, &p) || !p.NeedsSetup() {
-			seen[u.kind], _ = a.loadSetupState(ctx, u.kind) // setup is not the problem, so only a change of the setup state is worth a probe
+			seen[u.kind], _ = a.loadSetupState(ctx, u.kind) // setup is not the problem, so only a change of the setup state causes an early probe
 		}
 	}
 	next := time.Now().Add(interval)

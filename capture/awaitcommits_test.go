@@ -139,8 +139,8 @@ func (d *debugger) wait(t *testing.T, text string) {
 func (d *debugger) stopped(t *testing.T) { t.Helper(); d.wait(t, "Breakpoint 1, ") }
 func (d *debugger) resume()              { d.say("delete\ndetach\nquit\n") }
 
-// TestPollNeverGoesBack: capture connects to a standby whose state is older than the file, as can happen after the primary's
-// crash. The file does not change until the standby has caught up, and the status contains the reason.
+// TestPollNeverGoesBack: capture's address leads to the primary first, and then to a standby whose state is older than the
+// file. The file does not change until the standby has caught up, and the status contains the reason.
 func TestPollNeverGoesBack(t *testing.T) {
 	t.Parallel()
 	s := pgserver.ForTest(t, pgserver.Options{})

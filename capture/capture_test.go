@@ -170,7 +170,7 @@ func exec(t testing.TB, conn *pgx.Conn, sql string, args ...any) {
 }
 
 // oracle returns the rows that the file must contain, as Postgres prints them: compact JSON, sorted by the SQL expressions
-// in order.
+// in the parameter order.
 func oracle(t testing.TB, conn *pgx.Conn, table, order string) []string {
 	t.Helper()
 	tx, err := conn.Begin(t.Context())

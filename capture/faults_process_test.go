@@ -35,8 +35,8 @@ func TestKilledAnywhere(t *testing.T) {
 	t.Run("large file", func(t *testing.T) { killAnywhere(t, 720) })
 }
 
-// killAnywhere is a subtest of TestKilledAnywhere. Its table has bulk votes of 6 kB each, and small votes that are inserted
-// and deleted.
+// killAnywhere is a subtest of TestKilledAnywhere. Its table has votes of 6 kB, whose number is the parameter bulk, and
+// small votes that are inserted and deleted.
 func killAnywhere(t *testing.T, bulk int) {
 	t.Parallel()
 	rounds, until := 10, time.Now().Add(30*time.Second)

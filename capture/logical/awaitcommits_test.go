@@ -55,9 +55,9 @@ func TestXIDSnapshotEnded(t *testing.T) {
 }
 
 // TestSlotsHarmNoCommit checks that no commit is lost because of a read with a slot's snapshot (see awaitCommits). It
-// creates slots while eight sessions increment numbers and commit. A connection that is already open reads the table as soon
-// as a slot's snapshot exists. Every committed increment must stay in the table. CAPTURE_TEST_SLOTS sets the duration of the
-// test, for example 1m.
+// creates slots while eight sessions increment numbers and commit. As soon as awaitCommits returns for a slot, a connection
+// that is already open reads the table with the slot's snapshot. Every committed increment must stay in the table.
+// CAPTURE_TEST_SLOTS sets the duration of the test, for example 1m.
 func TestSlotsHarmNoCommit(t *testing.T) {
 	t.Parallel()
 	duration := 4 * time.Second

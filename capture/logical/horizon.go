@@ -25,8 +25,8 @@ type horizons struct {
 	mu   sync.Mutex
 	last snapshot.Horizon // last horizon that the Table got; zero if the Table got none
 
-	// Proposed horizons that the stream has not passed yet. A newer proposal replaces only p.second. If it also replaced
-	// p.first, a stream that always lags a little would never pass a proposed horizon.
+	// Proposed horizons that the stream has not passed yet. A newer proposal replaces only the field second. If it also
+	// replaced the field first, a stream that always lags a little would never pass a proposed horizon.
 	first, second *snapshot.Horizon
 }
 
