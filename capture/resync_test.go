@@ -245,7 +245,8 @@ func TestResyncOmittedRows(t *testing.T) {
 	if err := p.Accept(); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "another read of the table", func() error { // waiting for the state following is not enough, because capture is in this state until it notices the cut
+	// Waiting for the state following is not enough, because capture is in this state until it notices the cut.
+	eventually(t, "another read of the table", func() error {
 		if len(d.reads()) == n {
 			return errors.New("none yet")
 		}

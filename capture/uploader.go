@@ -52,7 +52,7 @@ type uploader struct {
 	systemID   string         // system identifier of the folder's cluster
 	limits     remote.Limits
 	last       remote.State // state that was uploaded last
-	lastView   uint64       // version of the View that was uploaded last; 0 if the next upload must not be skipped
+	lastView   uint64       // version of the View that was uploaded last; 0 if the next View must be uploaded in any case
 	lossesDue  bool         // whether states before losses may have to be uploaded
 	lossesAt   time.Time    // time at which lossesDue becomes true again; zero if no time is set
 	pruned     time.Time    // time of the last pruning
@@ -126,7 +126,7 @@ func (u *uploader) workIfDue(ctx context.Context) {
 			return
 		}
 		if lossesDue && err != nil {
-			u.lossesDue, u.lossesAt = false, now.Add(longestUploadRetry) // if uploadLosses keeps failing, uploadCurrent can still run until lossesAt
+			u.lossesDue, u.lossesAt = false, now.Add(longestUploadRetry) // until lossesAt, uploadCurrent can run
 		}
 		end := time.Now()
 		// Waiting for an unreachable service does not count as work. Otherwise, the pause after an outage would be nine times
@@ -239,7 +239,8 @@ func (u *uploader) lastAccepted(ctx context.Context, states []remote.State) (las
 			last = slices.MaxFunc([]time.Time{last, m.AcceptedAt}, time.Time.Compare)
 			continue
 		}
-		return slices.MaxFunc([]time.Time{last, s.Time}, time.Time.Compare), nil // the clock was right, so no older state has a later accepted time
+		// The clock was right, so no older state has a later accepted time.
+		return slices.MaxFunc([]time.Time{last, s.Time}, time.Time.Compare), nil
 	}
 	if last.IsZero() { // all manifests are damaged
 		last = states[0].Time

@@ -175,8 +175,8 @@ func TestDamagedCopyIsFound(t *testing.T) {
 	}
 }
 
-// TestCopyCheckDetail checks the text about uploads and read-backs. After a damaged copy was found, there is a read-back but
-// no upload that counts.
+// TestCopyCheckDetail checks the text about uploads and read-backs. The last case, a read-back without an upload, occurs
+// only after a copy was damaged. A running capture then shows the damage instead of this text.
 func TestCopyCheckDetail(t *testing.T) {
 	t.Parallel()
 	now := time.Now()

@@ -19,7 +19,7 @@ import (
 	"capture/store"
 )
 
-// maxResponse is the maximum number of bytes that are read from a response. Another program than capture may answer at the
+// maxResponse is the maximum number of bytes that are read from a response. A program other than capture may answer at the
 // address, and may send any amount.
 const maxResponse = 1 << 20
 

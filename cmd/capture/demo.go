@@ -217,7 +217,7 @@ func compareDemo(ctx context.Context, out io.Writer, s *service, d *demo.Demo, p
 type changePrinter struct {
 	out     io.Writer
 	name    string // name of the file
-	second  int64  // Unix time of the second in which printed and hidden count changes
+	second  int64  // second whose changes printed and hidden count, as Unix time
 	printed int
 	hidden  int
 }

@@ -51,10 +51,10 @@ func tuneHeap(ctx context.Context, memoryLimit int64) error {
 	}
 }
 
-// limitHeap lowers the runtime's memory limit to nine tenths of the lowest of three limits: --memory, the control group's
-// limit, and an operator's GOMEMLIMIT. The runtime itself knows only GOMEMLIMIT. If memoryLimit is 0, limitHeap leaves an
-// operator's GOMEMLIMIT unchanged. Close to its limit, the runtime collects garbage more often. Without a limit, the heap
-// could grow until the kernel kills the process.
+// limitHeap lowers the runtime's memory limit to nine tenths of --memory or of the control group's limit, whichever is
+// lower, because the runtime knows neither. It never raises an operator's GOMEMLIMIT, and leaves it unchanged if memoryLimit
+// is 0. Close to its limit, the runtime collects garbage more often. Without a limit, the heap could grow until the kernel
+// kills the process.
 func limitHeap(memoryLimit int64) {
 	limit := cgroup.MemoryLimit()
 	if memoryLimit > 0 {

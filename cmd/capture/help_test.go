@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// TestHelp checks that the help of every command equals the golden file in testdata. The command "go test ./cmd/capture -run
-// Help -update" rewrites the golden files.
+// TestHelp checks that the help of every command equals the golden file in testdata. The command
+// "go test ./cmd/capture -run Help -update" rewrites the golden files.
 func TestHelp(t *testing.T) {
 	t.Parallel()
 	parser := newParser(&cli{}, streams{&bytes.Buffer{}, &bytes.Buffer{}})

@@ -99,7 +99,7 @@ func TestUnreadableLockFileLeadsToListen(t *testing.T) {
 	}
 }
 
-// SIGTERM ends a command that waits for a pipe.
+// TestSignalEndsReadingOfPipe checks that SIGTERM ends a command that waits for a pipe.
 func TestSignalEndsReadingOfPipe(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -109,7 +109,7 @@ func TestSignalEndsReadingOfPipe(t *testing.T) {
 	}
 	d := startIn(t, dir, nil, "verify", path)
 	// O_NONBLOCK makes the open fail with ENXIO until another process has opened the FIFO for reading. So the loop ends when
-	// the command reads the pipe.
+	// the command has opened the pipe.
 	writer := -1
 	for begun := time.Now(); writer < 0; time.Sleep(10 * time.Millisecond) {
 		fd, err := unix.Open(path, unix.O_WRONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)

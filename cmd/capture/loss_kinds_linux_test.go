@@ -29,7 +29,8 @@ type lossKind struct {
 func lossKinds(t *testing.T) []lossKind {
 	cluster := sync.OnceValue(func() *pgserver.Server { return pgserver.ForTest(t, pgserver.Options{}) })
 	var databases atomic.Int32
-	inSteps := []string{"DELETE FROM votes WHERE vote_id <= 16", "DELETE FROM votes WHERE vote_id <= 32"} // each statement alone deletes too few rows for a loss; both together are a loss
+	// Each of these statements alone deletes too few rows for a loss; both together are a loss.
+	inSteps := []string{"DELETE FROM votes WHERE vote_id <= 16", "DELETE FROM votes WHERE vote_id <= 32"}
 	return []lossKind{
 		{name: "truncated", rows: 200, steps: []string{"TRUNCATE votes"}},
 		{name: "most rows deleted", rows: 200, steps: []string{"DELETE FROM votes WHERE vote_id % 4 > 0"}},

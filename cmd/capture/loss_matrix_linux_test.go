@@ -56,7 +56,7 @@ func TestLossesKilledAtEachStep(t *testing.T) {
 	for i := range n {
 		source := lossSources[i%len(lossSources)]
 		kind := kinds[r.IntN(len(kinds))]
-		for !kind.suits(source) || kind.large && r.IntN(4) > 0 { // a large table takes ten times as long, so try only one in four large tables
+		for !kind.suits(source) || kind.large && r.IntN(4) > 0 { // a large table takes ten times as long, so skip three of four
 			kind = kinds[r.IntN(len(kinds))]
 		}
 		step := drawStep(r, kind.large)

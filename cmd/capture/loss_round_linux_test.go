@@ -265,7 +265,7 @@ func (r *lossRound) runTraced(options []string) {
 		return
 	}
 	r.await(d)
-	if owner, held, err := store.ReadOwner(r.path); err == nil && held { // signal capture, because capture would continue if only strace ended
+	if owner, held, err := store.ReadOwner(r.path); err == nil && held { // if only strace ended, capture would continue
 		_ = syscall.Kill(owner.PID, syscall.SIGTERM)
 	}
 	d.wait(waitTimeout)

@@ -20,7 +20,7 @@ type killStep struct {
 	compressing bool // whether only the files of the compression are traced
 }
 
-// killCalls are the system calls with which capture opens, writes, syncs, links, renames and removes files.
+// killCalls are the system calls with which capture opens, patches, syncs, links, renames and removes files.
 var killCalls = []string{"openat", "fsync", "linkat", "renameat", "renameat2", "unlinkat", "pwrite64"}
 
 // drawStep returns a random step that occurs in most rounds. capture patches only large files, so drawStep chooses renameat2

@@ -77,10 +77,10 @@ func buildBinary(path string, flags ...string) error {
 	return nil
 }
 
-// concurrent lists the commands that start goroutines.
+// concurrent lists the commands that have goroutines of their own.
 var concurrent = []string{"run", "snapshot", "restore", "verify", "history", "demo"}
 
-// binaryFor returns the path of the binary for a command. Only commands that start goroutines use the binary with the race
+// binaryFor returns the path of the binary for a command. Only the concurrent commands use the binary with the race
 // detector, because it takes five times as long to start.
 func binaryFor(args []string) string {
 	if len(args) > 0 && slices.Contains(concurrent, args[0]) {
