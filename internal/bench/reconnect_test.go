@@ -88,9 +88,10 @@ func waitHorizon(b *testing.B, d *daemon) {
 	d.runCommand("snapshot")
 }
 
-// resumePermanentSlot creates a permanent slot, and calls the function change, which updates the given number of rows. It
-// then lets go-pq-cdc resume from the slot, and returns the seconds and megabytes until go-pq-cdc has received all changes.
-// If the program cannot be built or fails, resumePermanentSlot logs the error, and ok is false.
+// resumePermanentSlot creates a permanent slot, and calls the function change, which updates rows of the table. It then lets
+// go-pq-cdc resume from the slot, and returns the seconds and megabytes until go-pq-cdc has received all changes. The
+// parameter changed is their number, and the parameter rows is the number of rows in the table. If the program cannot be
+// built or fails, resumePermanentSlot logs the error, and ok is false.
 func resumePermanentSlot(b *testing.B, conn *pgx.Conn, r *relay, rows, changed int, change func()) (seconds, megabytes float64, ok bool) {
 	b.Helper()
 	program := filepath.Join(b.TempDir(), "go-pq-cdc")

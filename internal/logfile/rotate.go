@@ -73,9 +73,9 @@ func (f *rotatedFile) writeLine(line []byte) error {
 	return volume.WithHint(err)
 }
 
-// lockFile creates the file if it is missing, and locks it. Otherwise, lumberjack would create the file, and open it without
-// O_APPEND. If another program then truncated the file, the next line would leave a hole in it. lumberjack opens an existing
-// file with O_APPEND. On a file system without locks, logging continues without a lock.
+// lockFile creates the file if it is missing, and locks it. lumberjack opens an existing file with O_APPEND, but would create
+// a missing file without O_APPEND. If another program then truncated that file, the next line would leave a hole in it. On a
+// file system without locks, logging continues without a lock.
 func (f *rotatedFile) lockFile() error {
 	if err := os.MkdirAll(filepath.Dir(f.path), 0o755); err != nil {
 		return volume.WithHint(err)

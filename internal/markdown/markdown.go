@@ -90,8 +90,8 @@ func (p *Parser) Parse(ctx context.Context, source string) ([]Node, error) {
 	}
 }
 
-// dialect is CommonMark with tables, strikethrough and bare addresses. Without the parsers of HTML, tags are text. The
-// parser of link reference definitions is left out, too, because a definition would vanish from the text.
+// dialect is CommonMark with tables, strikethrough and bare addresses. The parsers of HTML are left out, so tags are text.
+// The parser of link reference definitions is left out, too, because a definition would vanish from the text.
 var dialect = goldmark.New(goldmark.WithParser(parser.NewParser(
 	parser.WithBlockParsers(
 		util.Prioritized(parser.NewSetextHeadingParser(), 100),

@@ -147,7 +147,8 @@ func TestStopKillAndStartAgain(t *testing.T) {
 	busy := connect(t, s.URL("postgres"))
 	running := make(chan error, 1)
 	go func() {
-		_, err := busy.Exec(context.Background(), "DO 'BEGIN LOOP END LOOP; END'") // this endless loop never checks whether the postmaster is alive, so only SIGKILL ends it
+		// This loop never notices that the postmaster is dead, so Kill must also kill the process that runs it.
+		_, err := busy.Exec(context.Background(), "DO 'BEGIN LOOP END LOOP; END'")
 		running <- err
 	}()
 	waitUntil(t, "the endless statement", func() bool {

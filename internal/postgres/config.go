@@ -59,7 +59,8 @@ func ParseConfig(url string) (*pgx.ConnConfig, error) {
 }
 
 // parseURL parses a connection string that checkConnString has accepted. pgx does most of the work. parseURL itself handles
-// PGSYSCONFDIR, hostaddr and the parameters in libpqOnly, which libpq knows and pgx does not.
+// what libpq knows and pgx does not: PGSYSCONFDIR, hostaddr, the limits on the TLS version, and the parameters in libpqOnly.
+// It also checks the parameters in checkedValues.
 func parseURL(url string) (*pgx.ConnConfig, error) {
 	if err := checkValues(url); err != nil {
 		return nil, err

@@ -242,7 +242,8 @@ func configHosts(c *pgconn.Config) []hostPort {
 }
 
 // answeringHost returns the host in the configuration c that a connection goes to. remote is the address of the server's end
-// of the connection. If no host matches remote, answeringHost returns the IP address and port in remote.
+// of the connection. If no host matches remote, answeringHost returns the IP address and port in remote, or the first
+// host if remote is a Unix socket.
 func answeringHost(ctx context.Context, c *pgconn.Config, remote net.Addr) hostPort {
 	hosts := configHosts(c)
 	tcp, isTCP := remote.(*net.TCPAddr)
