@@ -162,7 +162,8 @@ func TestWithdrawalNeedsOwnership(t *testing.T) {
 	_, refusal := LoadTable(testContext(t), reader, Name{Table: "votes"})
 	wantProblem(t, WithdrawPublication(testContext(t), reader, Name{Table: "votes"}, refusal), `DROP PUBLICATION IF EXISTS "capture_votes"`)
 
-	run(t, conn, "ALTER TABLE votes REPLICA IDENTITY FULL") // now writes succeed, so capture need not ask anybody to drop the publication
+	// With this replica identity, writes succeed, so capture need not ask anybody to drop the publication.
+	run(t, conn, "ALTER TABLE votes REPLICA IDENTITY FULL")
 	_, refusal = LoadTable(testContext(t), reader, Name{Table: "votes"})
 	if err := WithdrawPublication(testContext(t), reader, Name{Table: "votes"}, refusal); strings.Contains(err.Error(), "DROP PUBLICATION") {
 		t.Error(err)

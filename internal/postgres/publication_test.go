@@ -86,7 +86,8 @@ func TestEnsurePublicationUsesAnyCompletePublication(t *testing.T) {
 		"CREATE PUBLICATION everything FOR ALL TABLES",
 		"CREATE TABLE p (id int PRIMARY KEY) PARTITION BY RANGE (id)", "CREATE TABLE p1 PARTITION OF p DEFAULT")
 	wantPublication(t, conn, "votes", "everything")
-	wantPublication(t, conn, "p", "capture_p") // the publication "everything" publishes partitions under their own names, so it does not have the changes of p
+	// The publication "everything" publishes partitions under their own names, so it does not have the changes of p.
+	wantPublication(t, conn, "p", "capture_p")
 	run(t, conn, "ALTER PUBLICATION everything SET (publish_via_partition_root = true)", "DROP PUBLICATION capture_p")
 	wantPublication(t, conn, "p", "everything")
 	wantPublication(t, conn, "p1", "capture_p1")

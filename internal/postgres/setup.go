@@ -178,7 +178,7 @@ func asMemberSQL(role string, statements []string) []string {
 // If the user may not run all these statements, or may not grant the role the right to replicate that it lacks, the result
 // depends on o.Complete. If o.Complete is false, the owner does not change, and capture doctor reports the consequences. If
 // it is true, the result contains the statements for an administrator. On a managed service, the administrator is no
-// superuser, and is usually not a member of the role, even if the user is one. So the statements then always grant the
+// superuser, and is usually not a member of the role, even if the user is a member. So the statements then always grant the
 // membership.
 func changeOwnerSQL(ctx context.Context, conn *pgx.Conn, s *Server, user setupUser, publication string, statements []string, alterable bool, o SetupOptions) ([]string, error) {
 	role := o.Role

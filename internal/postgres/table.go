@@ -16,7 +16,7 @@ type Table struct {
 	// ReplicaIdentity is pg_class.relreplident: d(efault), i(ndex), f(ull), n(othing).
 	ReplicaIdentity string
 
-	hasIdentity  bool          // whether the table has a replica identity, which published tables need for UPDATE and DELETE
+	hasIdentity  bool          // whether the table has a usable replica identity; see checkReplicaIdentity
 	selectExprs  []string      // expressions of SelectList, one for each column
 	columns      []columnEntry // catalog entries, one for each column
 	keyOperators []keyOperator // operators that compare keys, one for each key column

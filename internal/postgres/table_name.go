@@ -99,7 +99,7 @@ func (n Name) Quoted() string {
 	return QuoteIdentifier(n.Schema) + "." + QuoteIdentifier(n.Table)
 }
 
-// foldCase returns the name in lower case, except for the parts that were written in quotes.
+// foldCase returns the name with lower case in the parts that ParseName found without quotes.
 func (n Name) foldCase() Name {
 	if n.foldSchema {
 		n.Schema = strings.ToLower(n.Schema)

@@ -3,10 +3,11 @@
 // The conversion is the reverse of row_to_json: each JSON value becomes the text form of its column's type. COPY passes that
 // text to the type's input function. So a value that is exact in the file is exact in the table.
 //
-// If the table is empty, or if the first conflict ends the restore, the rows are copied directly into the table. Otherwise,
-// the rows are first copied into a temporary table and compared with the table's rows. Usually, one statement then deletes,
-// updates and inserts rows: see stagedMerge. The restore also takes this way if triggers or other objects of the database may
-// act on the rows, or if a dry run has to count the conflicts. All reported row counts come from Postgres.
+// If the table is empty, or if the restore only inserts rows and ends at the first conflict, the rows are copied directly
+// into the table. Otherwise, the rows are first copied into a temporary table and compared with the table's rows. Usually,
+// one statement then deletes, updates and inserts rows: see stagedMerge. The restore also takes this way if triggers or
+// other objects of the database may act on the rows, or if a dry run has to count the conflicts. All reported row counts
+// come from Postgres.
 //
 // The file is read as a stream. Memory holds two batches of rows, of about 2 MB each unless a single row is larger.
 //

@@ -164,7 +164,8 @@ func TestDomainsThatRound(t *testing.T) {
 	d.Exec(types + usual + table + `; INSERT INTO t VALUES (1, 1, 1, '{1}', '2026-01-01', '{}', '(x,1)', 1),
 		(2, 1.239, 1.239, '{1,1.239}', '2026-01-01 00:00:00.25', '{2026-01-01 00:00:00.25}', '(x,1.239)', 9007199254740993)`)
 	path := d.Export("t")
-	for _, change := range []string{"v price", "list price[]", "at stamp", "stamps stamp[]", "p pair"} { // the type of the same name in schema app rounds
+	// The types with these names in schema app round values.
+	for _, change := range []string{"v price", "list price[]", "at stamp", "stamps stamp[]", "p pair"} {
 		column, typ, _ := strings.Cut(change, " ")
 		d.Exec(types + usual + strings.Replace(table, ", "+change, ", "+column+" app."+typ, 1))
 		d.wantRefused(restore.Options{Path: path}, "line 3 (id 2)", `column "`+column+`"`, "would change")

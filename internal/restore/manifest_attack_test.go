@@ -28,8 +28,8 @@ func writeManifest(t *testing.T, path string, m manifest.Manifest) {
 	}
 }
 
-// payloads are texts that try to break out of their place in an SQL statement. A successful attack creates a table named
-// owned, adds a column named evil, or calls a function of the attacker.
+// payloads are texts that try to break out of their place in an SQL statement. Most of them, if they succeed, create a table
+// named owned, add a column named evil, or call a function of the attacker.
 var payloads = []string{
 	`text, PRIMARY KEY (id)); COMMIT; CREATE TABLE public.owned (); COMMIT; BEGIN; CREATE TEMP TABLE z (id int`,
 	`text); CREATE TABLE public.owned (); --`,

@@ -51,7 +51,7 @@ func isDisplaced(err error) bool {
 func (m *stagedMerge) write(ctx context.Context) error {
 	const parking = 2 // index of the third way, which may violate constraints that the fourth way does not violate
 	ways := []func(context.Context) (written, error){m.mergeRows, m.moveAndMerge, m.parkAndMerge, m.mergeWithoutTriggers}
-	var first error // first error of the server, which names a constraint; errDisplaced before the first such error
+	var first error // first error other than errDisplaced, usually of a constraint; errDisplaced if there is none
 	for i, way := range ways {
 		var done written
 		err := retryLocked(ctx, func() error {
@@ -225,9 +225,9 @@ func (m *stagedMerge) areMovedProtected(ctx context.Context) (found bool, err er
 }
 
 // protected returns an SQL condition for the row with the alias t. It is true if another row refers to this row by a foreign
-// key with an action, such as ON DELETE CASCADE or ON DELETE RESTRICT. It is also true if the user may not read the
-// referring table. A row for which it is true must not be deleted, not even to be inserted again. protected returns "" if no
-// foreign key to the table has an action.
+// key with an action, such as ON DELETE CASCADE or ON DELETE RESTRICT. It is also true if the user may not read a table with
+// such a foreign key. A row for which it is true must not be deleted, not even to be inserted again. protected returns "" if
+// no foreign key to the table has an action.
 func (m *stagedMerge) protected() string {
 	var conditions []string
 	for i := range m.hooks.ForeignKeys {

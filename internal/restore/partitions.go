@@ -76,7 +76,7 @@ func (c *creation) createPartitions(ctx context.Context, parent string, p *rowjs
 var hashPattern = regexp.MustCompile(`^FOR VALUES WITH \(modulus ([0-9]{1,9}), remainder ([0-9]{1,9})\)$`)
 
 // partitionBound returns SQL for a partition's bound. The parameter text is the bound in the form that pg_get_expr prints.
-// The SQL consists only of fixed words and of values that defaultParser has accepted.
+// The SQL consists only of fixed words, numbers that hashPattern has matched, and values that defaultParser has accepted.
 func (c *creation) partitionBound(ctx context.Context, text string) (string, error) {
 	if text == "DEFAULT" {
 		return text, nil
