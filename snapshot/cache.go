@@ -64,8 +64,8 @@ func (c *cache) residentBytes(l *leaf) int64 {
 	return 0
 }
 
-// addResident counts the page of l as resident. It is called when l is new in the tree, or after its page has been loaded
-// into memory.
+// addResident counts the page of l as resident. It is called when l is new in the tree, after its page has been loaded into
+// memory, and by reset.
 func (c *cache) addResident(l *leaf) { c.adjustResident(c.residentBytes(l)) }
 
 func (c *cache) adjustResident(bytes int64) {

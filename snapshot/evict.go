@@ -4,7 +4,8 @@ package snapshot
 type clockHand struct{ group, leaf int }
 
 // evictUntil evicts pages until the pages of the tree use at most limit bytes. If all retired pages together use more than
-// 1/retiredShare of limit, it also evicts retired pages, down to this share: see evictRetired.
+// 1/retiredShare of limit, it first evicts retired pages that are known to be in use, until this share is reached or no such
+// page is left.
 func (c *cache) evictUntil(limit int64, groups []*group) error {
 	if err := c.open(); err != nil {
 		return err

@@ -1,7 +1,7 @@
 package snapshot
 
 // A Table may begin with the rows of a file that an earlier run has written, instead of a copy of the Postgres table.
-// EndPage puts the rows of different regions of that file into different pages, so that the next version can be written by
+// EndPage keeps the rows of different regions of that file in different pages, so that the next version can be written by
 // patching single regions of the file.
 
 // EndPage ends the current Part of the open Load. The next row begins a new Part, if this row comes after all rows that have

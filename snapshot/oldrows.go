@@ -53,8 +53,8 @@ const (
 	leastSlack    = 16 << 20 // minimum of the slack in bytes, so that small tables have no spill file
 	leastOwnShare = 32       // private lines of less than 1/leastOwnShare of a page are not worth a block of the spill file
 
-	// stuckShown is how long the method usage still reports stuck rows after the end of their transaction. Without this time,
-	// the report would disappear between large transactions, and nobody would see the report of a short transaction.
+	// stuckShown is how long the method usage still reports stuck rows after the end of their transaction. Without this
+	// time, the report would disappear between large transactions, and nobody would see the report of a short transaction.
 	stuckShown = time.Minute
 )
 

@@ -46,8 +46,8 @@ func TestRandomTables(t *testing.T) {
 	}
 }
 
-// randomTable is a table t with constraints, triggers and rules that can make a restore fail, and a table c that refers to
-// t.
+// randomTable is a table t with constraints, triggers, rules and policies that can make a restore fail, and a table c that
+// refers to t.
 type randomTable struct {
 	*db
 	rand *rand.Rand

@@ -72,6 +72,8 @@ func (r *restoration) mapColumns(table *postgres.Table) (*columnMap, error) {
 // chooseWay decides how the rows get into the table. It chooses a direct copy into the table if these conditions are met:
 //
 //   - Nothing in the database can leave out or change the rows.
+//   - The file's values of generated columns can't differ from the results of the table's expressions.
+//   - The table has no foreign key to itself that is checked at the end of each statement.
 //   - The table is empty, or the first conflict ends the restore.
 //   - A dry run does not have to count the conflicts.
 //

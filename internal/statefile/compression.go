@@ -57,8 +57,8 @@ func (f *File) openContent() error {
 	return nil
 }
 
-// signatureBytes is the number of bytes at the start of a file that show what kind of file it is. Only tar needs all of
-// these bytes.
+// signatureBytes is the number of bytes at the start of a file that show what kind of file it is. Only tar needs more than
+// a few dozen bytes: its signature begins at byte 257.
 const signatureBytes = 512
 
 // peekStart returns the first bytes of a file. If the file looks like JSON, peekStart returns only two bytes, because the

@@ -83,7 +83,7 @@ func describeText(start []byte) error {
 }
 
 // describeSyntax returns advice if a syntax error in a row is typical of files by other programs, and "" otherwise. text
-// begins at the first byte that is not valid JSON. afterComma is set if an object or array ends there, right after a comma.
+// begins at the first byte that is not valid JSON. afterComma is set if an object or array ends there, after a comma.
 func describeSyntax(text []byte, afterComma bool) string {
 	hasWord := func(word string) bool { return bytes.HasPrefix(text, []byte(word)) }
 	switch {

@@ -10,7 +10,7 @@ import (
 	"capture/internal/verify"
 )
 
-// TestVerifyInAnyOrder checks that Verify finds the same differences if another program has written the file. The rows of
+// TestVerifyInAnyOrder checks that Verify finds all differences even if another program has written the file. The rows of
 // such a file may be in any order and form.
 func TestVerifyInAnyOrder(t *testing.T) {
 	t.Parallel()

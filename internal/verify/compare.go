@@ -72,8 +72,7 @@ type SampleRow struct {
 // Empty reports whether the state and the table are equal.
 func (d *Difference) Empty() bool { return d.Missing.Rows+d.Extra.Rows+d.Different.Rows == 0 }
 
-// maxRounds is the maximum number of rounds of a live comparison. A row counts as different only if every round finds that
-// it differs.
+// maxRounds is the maximum number of rounds of a live comparison: see [Compare].
 const maxRounds = 3
 
 // Compare compares a state with the table.
@@ -82,7 +81,8 @@ const maxRounds = 3
 // therefore takes a second snapshot after it has obtained the state, and reads each candidate in that snapshot. If the table's
 // row is not the same in both snapshots, the row changed during the comparison, which explains the difference. If the row is
 // the same in both, the state should contain it, unless the row changed and changed back in between. To exclude that, Compare
-// repeats the comparison: a row counts as different only if each of maxRounds rounds finds it.
+// repeats the comparison: a row counts as different only if each of maxRounds rounds finds it, or if there are so many
+// differences that Compare does not confirm them (see maxCandidates).
 func Compare(ctx context.Context, c Comparison) (Difference, error) {
 	seed := maphash.MakeSeed()
 	var found *findings

@@ -233,7 +233,7 @@ func (h *valueHasher) hashTime(at time.Time) uint64 {
 
 // canonicalNumber returns the canonical form of a number: its significant digits and a power of ten. For the types float4
 // and float8, the canonical form is the shortest text of the float. canonicalNumber returns false if text is not a decimal
-// number. NaN counts as a number only for float4 and float8.
+// number. NaN and Infinity count as numbers only for float4 and float8.
 func canonicalNumber(t *rowjson.Type, text []byte) ([]byte, bool) {
 	if t != nil && (t.OID == float4OID || t.OID == float8OID) {
 		bits := 64

@@ -20,8 +20,8 @@ type Options struct {
 	Stdin    io.Reader       // input for the path "-"
 	Database *pgx.ConnConfig // database to compare with; nil to check only the file
 	Table    postgres.Name   // table to compare with; the manifest's table if zero
-	// Barrier makes the daemon write to the file all changes that were committed before the call. It is nil if no daemon writes
-	// the file.
+	// Barrier makes the daemon write to the file all changes that were committed before the call. It is nil if no daemon
+	// writes the file.
 	Barrier func(context.Context) error
 	// Progress is called from time to time during the checks. It may be nil.
 	Progress func(statefile.Progress)

@@ -48,8 +48,8 @@ func lastModified(modified time.Time) time.Time {
 	return second
 }
 
-// withoutAmbiguousDates returns the request without conditions whose date may stand for two versions of the file that were
-// written in the same second.
+// withoutAmbiguousDates returns the request without those conditions whose date may stand for two versions of the file that
+// were written in the same second.
 func withoutAmbiguousDates(r *http.Request, modified time.Time) *http.Request {
 	isYoung := !lastModified(modified).Equal(modified.Truncate(time.Second))
 	ifRange := r.Header.Get("If-Range")

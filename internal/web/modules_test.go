@@ -71,8 +71,8 @@ func TestPageModules(t *testing.T) {
 		"json.js": {
 			{`String(m.parseJSON("[12345678901234567890, 1.10, 1e400, 7]"))`, `"12345678901234567890,1.10,1e400,7"`},
 			{`m.parseJSON("[12345678901234567890, 7, {}, [], null]").map(m.isNested)`, `[false,false,true,true,false]`},
-			// A deeply nested value changes no number in other rows, whether each row is on a line of its own or all rows are on one
-			// line.
+			// A deeply nested value changes no number in other rows, whether each row is on a line of its own or all rows
+			// are on one line.
 			{`["", "\n"].map((end) => { const rows = ['{"a":"]}\\"{[","n":[12345678901234567890]}', '{"deep":' + "[".repeat(20000) + "]".repeat(20000) + "}", '{"n":1.10}'];
 				const answer = m.parseJSON('{"next":"\\"rows\\":[","rows":[' + end + rows.join("," + end) + end + '],"more":[]}');
 				return [answer.rows[0].a, String(answer.rows[0].n), Array.isArray(answer.rows[1].deep[0]), String(answer.rows[2].n), answer.next, answer.more].join(" "); })`,

@@ -95,8 +95,8 @@ func TestTextLikeAnErrorIsNotConverted(t *testing.T) {
 		if err != nil || !bytes.Contains(body, []byte(hostile)) {
 			t.Fatalf("the text starts at byte %d: %v, %.600q", bytes.Index(raw, []byte(head)), err, raw[max(0, len(raw)-600):])
 		}
-		// Package net/http writes 4 kB at a time, so the second Write begins after 4 kB. The next round adds padding before the
-		// text, so that the text begins there.
+		// Package net/http writes 4 kB at a time, so the second Write begins after 4 kB. The next round adds padding before
+		// the text, so that the text begins there.
 		before := 4<<10 - bytes.Index(raw, []byte(head))
 		if before == 0 {
 			return

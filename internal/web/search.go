@@ -65,8 +65,8 @@ func (w *word) mayBeIn(text []byte) bool {
 	return isLetter && w.hasAround(text, lower-'a'+'A')
 }
 
-// hasAround reports whether the text contains the word's ASCII part, in upper or lower case. It searches for the byte c,
-// which stands at index w.rare of the part.
+// hasAround reports whether the text contains the word's ASCII part, in upper or lower case, with exactly the byte c at
+// index w.rare of the part.
 func (w *word) hasAround(text []byte, c byte) bool {
 	n := len(w.ascii)
 	for len(text) >= n {

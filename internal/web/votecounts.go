@@ -205,8 +205,8 @@ func (c *counting) addQuestions(t tableView, stop <-chan struct{}) bool {
 }
 
 // voteCounter keeps the last counts. Counting a million rows takes a second or two, so a count runs in a goroutine of its
-// own and not in a request. Only one count runs at a time. Each count is followed by a pause of countRest times its duration,
-// so counting takes at most a tenth of the time.
+// own and not in a request. Only one count runs at a time. Each count is followed by a pause of countRest times its
+// duration, so counting takes at most a tenth of the time.
 type voteCounter struct {
 	stop <-chan struct{} // closed when the server stops
 	work sync.WaitGroup
