@@ -54,9 +54,9 @@ type page struct {
 }
 
 // MaxRowBytes is the maximum number of bytes of a row, key and line together, that a Table can hold. With this maximum,
-// every offset fits into the 32 bits of an entry: in a buffer, a line can follow one row of the maximum size, and less than
-// 1 MiB of smaller rows and unused space. It cannot follow two rows of the maximum size, because the tree splits a leaf that
-// is larger than a page. TestLongRows checks that bound.
+// every offset fits into the 32 bits of an entry: in a buffer, at most one row of the maximum size and less than 1 MiB of
+// smaller rows and unused space come before a line. Two rows of the maximum size never come before a line, because the tree
+// splits a leaf that is larger than a page. TestLongRows checks that bound.
 const MaxRowBytes = math.MaxUint32 - 1<<20
 
 // entry is the place of a row in its page.

@@ -61,8 +61,8 @@ func (p *page) rebaseOnto(from, to *page, skip []int) *page {
 	i, ownBytes := 0, 0
 	for j := range q.entries {
 		e := &q.entries[j]
-		// p and from have their rows in key order. A line that both have is at the same offset of the old buffer. One pass over
-		// the entries of both therefore finds all these lines.
+		// p and from have their rows in key order. A line that both have is at the same offset of the old buffer. One pass
+		// over the entries of both therefore finds all these lines.
 		for i < len(from.entries) && from.entries[i].lineOff != e.lineOff && bytes.Compare(from.key(i), p.key(j)) < 0 {
 			i++
 		}

@@ -70,7 +70,7 @@ func TestLongRows(t *testing.T) {
 func putLongRows(t *testing.T, seed uint64) {
 	r := rand.New(rand.NewPCG(seed, 3))
 	const longest, pageBytes = 200_000, 4096
-	const slack = 2*pageBytes + 16<<10 + 8<<10 // in bytes: for small rows, for the room that growCap adds, and for Go's rounding of sizes
+	const slack = 2*pageBytes + 16<<10 + 8<<10 // bytes for small rows, for the room that growCap adds, and for Go's rounding
 	tab, rows := newTable(pageBytes, 3), map[string]string{}
 	tab.Load(&rowjson.Shape{}, Origin{})
 	for tx := range 2000 {

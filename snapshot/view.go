@@ -46,7 +46,7 @@ func (v *View) Origin() Origin { return v.origin }
 // Position returns the position of the database state that the View shows.
 func (v *View) Position() Position { return v.position }
 
-// Horizon returns the horizon of the View's rows, or nil if the View has no horizon.
+// Horizon returns the horizon of the View's rows, or nil if nothing is known about the age of the rows.
 func (v *View) Horizon() *Horizon { return v.horizon }
 
 // Version counts the commits of the Table up to this View. Of two Views of a Table, the View of the later commit has the higher

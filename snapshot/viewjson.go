@@ -9,16 +9,16 @@ import (
 	"capture/snapshot/rowjson"
 )
 
-// feedback.json consists of the constant opening, the rows' lines, and the constant closing. The terminator, a comma and a
-// newline, follows each line. Only after the last line, there is a newline without a comma.
+// feedback.json consists of the constant opening, the rows' lines, and the constant closing. A comma and a newline (the
+// terminator) follow each line but the last. Only a newline follows the last line.
 const (
 	opening   = "[\n"
 	closing   = "]\n"
 	emptyFile = "[]\n"
 )
 
-// fileBytes returns the length of feedback.json in bytes. rows is the number of rows, and live is the total length of their
-// lines, including terminators.
+// fileBytes returns the length of feedback.json in bytes, without padding (package placement). rows is the number of rows,
+// and live is the total length of their lines, including terminators.
 func fileBytes(rows int, live int64) int64 {
 	if rows == 0 {
 		return int64(len(emptyFile))

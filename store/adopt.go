@@ -39,7 +39,8 @@ func (f *File) adopt(m manifest.Manifest, data io.Reader) (bool, error) {
 	defer os.Remove(tmp)
 	h := manifest.NewHasher(m)
 	err = disk.WriteSynced(tmp, f.dataPath, func(w *os.File) error {
-		_, err := io.Copy(io.MultiWriter(w, h), io.LimitReader(data, m.Bytes+1)) // reads one byte more than m.Bytes, so that longer data do not match the manifest
+		// Read up to one byte more than m.Bytes, so that longer data do not match the manifest.
+		_, err := io.Copy(io.MultiWriter(w, h), io.LimitReader(data, m.Bytes+1))
 		return err
 	})
 	if err != nil {

@@ -30,7 +30,8 @@ func detachVolume(args []string) error {
 	if err := mountSmall(volume); err != nil {
 		return err
 	}
-	if err := unix.Mount(volume, elsewhere, "", unix.MS_BIND, ""); err != nil { // keeps the file system, so that it can be mounted again
+	// The second mount keeps the file system, so that it can be mounted again.
+	if err := unix.Mount(volume, elsewhere, "", unix.MS_BIND, ""); err != nil {
 		return err
 	}
 	for _, folder := range []string{volume, filepath.Join(volume, "below")} {

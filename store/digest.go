@@ -84,7 +84,8 @@ func (d *digest) update(c *content, old *placement.Layout, complete bool) error 
 		if complete {
 			return nil
 		}
-		d.blocks, spans = manifest.NewBlockHashes(blockBytes), []placement.Span{{To: c.Bytes}} // hash all blocks, because no version has needed block hashes before
+		// No version has needed block hashes before, so hash all blocks.
+		d.blocks, spans = manifest.NewBlockHashes(blockBytes), []placement.Span{{To: c.Bytes}}
 	}
 	return d.updateBlocks(c, spans, &scratch)
 }

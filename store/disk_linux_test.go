@@ -81,7 +81,8 @@ func fillVolume(args []string) error {
 		return err
 	}
 	m := written.Manifest
-	// expect checks that a Write fails with the given error and advice. Only the old file and its manifest may remain.
+	// expect checks that a Write fails with the given error and advice, and leaves the old file, its manifest, and no
+	// temporary files.
 	expect := func(what string, errno syscall.Errno, advice string) error {
 		_, err := f.Write(large, store.ReasonChange)
 		if !errors.Is(err, errno) || !strings.Contains(err.Error(), advice) ||
@@ -174,8 +175,8 @@ func writeOnce(args []string) error {
 	return err
 }
 
-// TestNoPermission runs as an unprivileged user. It checks that the error names the missing permission in a folder without
-// write permission, and that a Write succeeds once the folder has this permission.
+// TestNoPermission runs a child as an unprivileged user. It checks that the error says which permission is missing if the
+// folder can't be created or can't be written, and that a Write succeeds once the folder has the permission.
 func TestNoPermission(t *testing.T) {
 	dir, err := os.MkdirTemp("/tmp", "store-test-") // other users can't enter t.TempDir
 	if err != nil {
@@ -217,7 +218,7 @@ func TestNoPermission(t *testing.T) {
 }
 
 // TestFolderSwapped exchanges the folders of two writers again and again. It checks that readers see only complete files,
-// and that a new process can write both files afterwards.
+// and that both files can be opened and written again afterwards.
 func TestFolderSwapped(t *testing.T) {
 	dir := t.TempDir()
 	paths := [2]string{filepath.Join(dir, "data", "feedback.json"), filepath.Join(dir, "other", "feedback.json")}

@@ -85,7 +85,7 @@ func (f *File) open(o Owner) error {
 	if info, err := os.Lstat(f.dataPath); err == nil && f.existing.intact {
 		f.published.add(info)
 	}
-	accepted := f.existing.manifest.AcceptedAt // rather than WrittenAt, because the clock may have been wrong when the file was written
+	accepted := f.existing.manifest.AcceptedAt // rather than WrittenAt, at which the clock may have been wrong
 	if accepted.IsZero() {
 		accepted = f.existing.manifest.WrittenAt
 	}

@@ -16,9 +16,9 @@ import (
 
 // The functions below decide whether the current file must be kept before a Write replaces it (invariant 9, docs/design.md).
 // The cost depends on how much has changed, not on the size of the table. A row can be lost only if the new View lacks the
-// row's Part. If all Parts that the View lacks have too few rows for a loss, nothing is read. Otherwise their regions are
-// read from the file and compared with the View's new Parts. The whole file is compared only by the first Write of a run
-// that has not loaded the file, and by a Write after an error or after another program has touched the file.
+// row's Part. If the Parts that the View lacks have, in total, too few rows for a loss, nothing is read. Otherwise their
+// regions are read from the file and compared with the View's new Parts. The whole file is compared only by the first Write
+// of a run that has not loaded the file, and by a Write after an error or after another program has touched the file.
 
 // stateToKeep decides whether the current file must be kept before v replaces it. If so, it returns the manifest of the kept
 // state, whose Kept field has the reason. If not, it returns nil.

@@ -75,7 +75,7 @@ func TestLoad(t *testing.T) {
 			t.Fatalf("writing the loaded rows: %+v", r)
 		}
 		for i := range 1 + d.r.IntN(4) {
-			if i > 0 { // no shadow file exists at the first change after a start; before each later change, Idle makes it
+			if i > 0 { // the first change after a start has no shadow file to patch; later, Idle makes one if needed
 				for more := true; more; {
 					var err error
 					if _, more, err = f.Idle(t.Context(), d.tab.View()); err != nil {

@@ -16,10 +16,13 @@ func isNull(value []byte) bool { return bytes.Equal(value, null) }
 // AppendText appends to dst the text form of a value of type t, as Postgres' input function for t reads it. It is the inverse
 // of the [Encoder]. value must be valid JSON without white space around it, and not null.
 //
-// If row_to_json wrote the value, the result is the text that the type's output function printed. Only the lower bounds of
-// arrays are lost, because JSON does not have them. Unless t is a JSON type, AppendText also accepts a JSON string that
-// contains the text form, because programs that do not know the type write values that way. It also reads the other forms
-// that lenient.go describes. AppendText does not check every value; Postgres rejects values that the type cannot hold.
+// If row_to_json wrote the value, the result is the text that the type's output function printed, except for what JSON does
+// not have: the lower bounds of arrays, and the inner dimensions of some arrays (see appendArrayText). Types with a cast to
+// json are another exception (see appendHstoreText).
+//
+// Unless t is a JSON type, AppendText also accepts a JSON string that contains the text form, because programs that do not
+// know the type write values that way. It also reads the other forms that lenient.go describes. AppendText does not check
+// every value; Postgres rejects values that the type cannot hold.
 func AppendText(dst []byte, t *Type, value []byte) ([]byte, error) {
 	quoted := value[0] == '"'
 	switch t.Kind {

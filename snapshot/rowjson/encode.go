@@ -294,7 +294,7 @@ func (e *Encoder) AppendFields(fields [][]byte, line []byte) ([][]byte, bool) {
 // LastField is like Field for the last column, but searches from the end of the line, so its speed does not depend on the
 // other values. line must be a line of this shape, and the column's type must be flat: see IsFlat.
 func (e *Encoder) LastField(line []byte) ([]byte, bool) {
-	// The last match is the start of the last column. The opening, such as ,"name": contains quotes, so it cannot occur
+	// The last match is the start of the last column. The opening (such as ,"name":) contains quotes, so it cannot occur
 	// within the column's value: JSON escapes the quotes in a string.
 	opening := e.columns[len(e.columns)-1].opening
 	at := bytes.LastIndex(line, opening)

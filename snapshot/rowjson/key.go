@@ -291,8 +291,8 @@ func numericPrefixLength(k Key) int {
 	return head + bytes.IndexByte(k[head:], end) + 1
 }
 
-// quoteKey quotes a text form if it is empty or not valid UTF-8, or if it contains white space, control characters or one of
-// "'(),\.
+// quoteKey quotes a text form if it is empty or not valid UTF-8, or if it contains a space, an ASCII control character, a
+// quote, a parenthesis, a comma or a backslash.
 func quoteKey(text []byte) string {
 	plain := len(text) > 0 && utf8.Valid(text)
 	for _, c := range text {

@@ -32,8 +32,8 @@ type File struct {
 	blocks allocator
 }
 
-// Open creates an empty File in folder. When a read fails or returns other data than were written, the File calls onDamage,
-// at most once and from any goroutine. onDamage may be nil.
+// Open creates an empty File in folder. When data cannot be read back as it was written, the File calls onDamage, at most
+// once and from any goroutine. onDamage may be nil.
 func Open(folder string, onDamage func(error)) (*File, error) {
 	file, err := openNameless(folder)
 	if err != nil {

@@ -29,7 +29,7 @@ func CreateFolder(dir string) error {
 		return err
 	}
 	err := SyncFolder(parent)
-	if errors.Is(err, os.ErrPermission) { // capture may write to the parent but not read it, so it can't open the parent to sync it
+	if errors.Is(err, os.ErrPermission) { // capture may write to the parent, but may not open it for the sync
 		return nil
 	}
 	if err != nil {

@@ -17,12 +17,12 @@ import (
 )
 
 // Compress compresses the states that are still plain, and compares each of them with its manifest. A state that does not
-// match is marked as damaged and compressed, too. A state that cannot be read is marked as damaged, but stays plain.
-// Compress returns all these states. If ctx ends or a volume fails, the remaining states stay plain, and the next call
-// continues with them.
+// match is marked as damaged and compressed, too. A state whose data cannot be read to the end is marked as damaged, but
+// stays plain. Compress returns all these states. If ctx ends or a volume fails, the remaining states stay plain, and the
+// next call continues with them.
 //
-// A state that can neither be read nor be marked stays plain, too. Compress returns its error, but only after it has compressed
-// the other states.
+// A state stays plain without a mark if its manifest cannot be read, if its data cannot be opened, or if its data cannot be
+// read to the end and it has no manifest. Compress returns the last such error, after it has compressed the other states.
 //
 // Other methods may run at the same time. Compress runs at the lowest priority and, if the file system supports it, reads
 // past the page cache.
