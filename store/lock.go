@@ -98,7 +98,7 @@ func (l *lock) lockFile() (*os.File, error) {
 		case !errors.Is(err, unix.EWOULDBLOCK):
 			f.Close()
 			return nil, fmt.Errorf("lock %s: %w", lockPath(l.path), err)
-		case flock(f, unix.LOCK_SH) != nil: // not even a shared lock is possible, so an owner has the lock, and not ReadOwner, which takes a shared lock
+		case flock(f, unix.LOCK_SH) != nil: // not even a shared lock succeeds, so an owner has the lock, and not just ReadOwner
 			err = l.lockedError(f)
 			f.Close()
 			return nil, err

@@ -124,8 +124,8 @@ func TestLossIsKept(t *testing.T) {
 }
 
 // TestRuinedValuesBeforeTruncate ruins all values, as an UPDATE without WHERE does, and then truncates the table in the same
-// hour. The states before the two losses have the same row count. Prune must drop neither state: only the state before the
-// UPDATE has the good values.
+// hour. The states before the two losses have the same row count. Prune must drop neither state, above all not the state
+// before the UPDATE, the only one with the good values.
 func TestRuinedValuesBeforeTruncate(t *testing.T) {
 	t.Parallel()
 	f, tab := open(t, filepath.Join(t.TempDir(), "feedback.json")), votes(100, "good")
@@ -162,7 +162,7 @@ func idleToEnd(t *testing.T, f *store.File, v *snapshot.View) {
 }
 
 // TestLossInSteps deletes five rows at a time. It checks that a loss is recorded when more than a tenth of the last hour's
-// highest row count is gone. Each further loss needs a tenth of the rows that remained after the loss before.
+// highest row count is gone. Each further loss needs more than a tenth of the rows that remained after the loss before.
 func TestLossInSteps(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "feedback.json")

@@ -27,9 +27,8 @@ import (
 	"capture/store/manifest"
 )
 
-// children are functions for child processes. A test starts this program again, and the child runs one of the functions.
-// A test can kill the child, or give it another user, other mounts or other limits. Each function prints "ready" or an
-// answer.
+// children are functions for child processes. A test starts childProgram, which runs one of the functions. A test can kill
+// the child, or give it another user, other mounts or other limits. Each function prints "ready" or an answer.
 var children = map[string]func(args []string) error{
 	"hold":  holdLock,
 	"write": writeEndlessly,
@@ -69,8 +68,8 @@ func TestMain(m *testing.M) {
 	}())
 }
 
-// buildChild builds the program for children in dir. If the tests are short or this test has no race detector, it returns the
-// path of this test.
+// buildChild builds the program for children in dir, and returns its path. If the tests are short or this test has no race
+// detector, it returns the path of this test.
 func buildChild(dir string) (string, error) {
 	info, _ := debug.ReadBuildInfo()
 	if testing.Short() || !slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"}) {

@@ -231,7 +231,8 @@ func TestReaderBlocksRename(t *testing.T) {
 	write(t, f, votes(10, "x").View(), store.ReasonStart)
 	f.Close()
 	out, err := straced(t, t.Context(), child("share twice", path), "renameat,renameat2", "-e", "inject=renameat,renameat2:error=EACCES:when=2+").Output()
-	line, _, _ := strings.Cut(string(out), "\n") // only the first Write's line, because the second Write fails at another rename: that of a kept state
+	// Only the first Write's line counts. The second Write fails at another rename: that of a kept state.
+	line, _, _ := strings.Cut(string(out), "\n")
 	if !strings.Contains(line, "a reader seems to have feedback.manifest.json.tmp open") || strings.Contains(line, "let user") {
 		t.Errorf("%v: %s", err, line)
 	}

@@ -134,7 +134,7 @@ func record(t *testing.T, rows, writes int, foreign []byte, options ...string) (
 		}
 	}
 	cmd := child("versions", p.path, strconv.Itoa(rows), strconv.Itoa(writes))
-	cmd.Env = append(cmd.Env, "GOGC=off") // the garbage collector makes system calls of its own, and a short run does not need it
+	cmd.Env = append(cmd.Env, "GOGC=off") // the garbage collector makes calls of its own, and a short run does not need it
 	var err error
 	p.calls, err = traced(filepath.Join(t.TempDir(), "trace"), cmd, options...)
 	return p, err

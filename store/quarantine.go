@@ -59,7 +59,7 @@ func linkOrCopy(path, second string) error {
 	if err != nil {
 		return err
 	}
-	if !info.Mode().IsRegular() { // no reader can use it, so rename it; a folder could neither be linked nor be replaced by a file
+	if !info.Mode().IsRegular() { // no reader can use it, so rename it; a folder could be neither linked nor replaced by a file
 		return os.Rename(path, second)
 	}
 	err = os.Link(path, second)

@@ -25,8 +25,9 @@ type Result struct {
 	// Damage, the next Write replaces the damaged file.
 	Damage string
 
-	// Kept is the state that Write kept before it replaced the file, or nil. Write keeps the file if there is a loss, or if
-	// an earlier run wrote the file and the new version differs. Kept may be set even if Write returns an error.
+	// Kept is the state that Write kept before it replaced the file, or nil. Write keeps the file if there is a loss, if the
+	// new version is of another table, database or cluster, or if an earlier run wrote the file, its rows differ and the
+	// policy keeps ordinary states. Kept may be set even if Write returns an error.
 	Kept *kept.State
 
 	// Warning is a message for the log. For example, it says that a damaged file was kept, that a Write interrupted by a crash
@@ -204,7 +205,7 @@ func (f *File) replaceBoth(p *pendingVersion, m *manifest.Manifest, last written
 	if err := f.temp.publish(retire(last, p, f.dataPath)); err != nil {
 		return err
 	}
-	f.renamed, f.hasWritten, f.existing.quarantine = true, true, "" // the damaged file that Open found now has only its second name
+	f.renamed, f.hasWritten, f.existing.quarantine = true, true, "" // a damaged file has only its second name from now on
 	atRename()
 	if err := f.share.rename(f.manifestTmp(), f.manifestPath); err != nil {
 		return err

@@ -36,7 +36,7 @@ type Comparison struct {
 	line   []byte      // current row of the file, without padding; nil if the next row must be read
 	key    rowjson.Key // key of line, if keyed is set
 	keyed  bool        // whether key has been parsed from line
-	values [][]byte    // the current row's key values as text, indexed like the columns of the file; nil for columns outside the key
+	values [][]byte    // key values of line as text, indexed like the columns of the file; nil for the other columns
 	text   []byte      // buffer of parseKey
 	fields [2][][]byte // buffers of countChange
 }

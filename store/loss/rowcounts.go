@@ -7,7 +7,7 @@ import (
 	"capture/store/manifest"
 )
 
-// Window is a period. A Write compares the new row count with the highest row count of this period.
+// Window is the period of RowCounts. A Write compares the new row count with the highest row count of this period.
 const Window = time.Hour
 
 // leastSpan is the minimum time between two entries of RowCounts. Only the last entry may follow sooner. leastSpan limits
@@ -47,7 +47,7 @@ func (c *RowCounts) Add(at time.Time, rows int) {
 		list = list[:n-1]
 	}
 	list = append(list, rowCount{at, rows})
-	for len(list) > 1 && at.Sub(list[1].at) >= Window { // the table had the first row count until the time of the second row count
+	for len(list) > 1 && at.Sub(list[1].at) >= Window { // the table had the first row count until the time of the second
 		list = list[1:]
 	}
 	*c = list

@@ -10,7 +10,7 @@ import (
 	"capture/store/disk"
 )
 
-// Hasher computes the digests of a file that can be in a manifest, so that the file can be compared with its manifest.
+// Hasher computes the digests of a file that manifests have, so that the file can be compared with its manifest.
 type Hasher struct {
 	n      int64 // number of hashed bytes
 	whole  hash.Hash

@@ -20,7 +20,7 @@ type Horizon struct {
 }
 
 // NewHorizon returns the horizon of the rows of v. It returns nil if v has no horizon. It also returns nil if rows were
-// omitted from v, because a later run would not know that these rows are missing.
+// omitted from v, because a later run would find these rows neither in the file nor among the rows that have changed.
 func NewHorizon(v *snapshot.View) *Horizon {
 	h := v.Horizon()
 	if h == nil || v.OmittedRows() > 0 {

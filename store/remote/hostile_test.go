@@ -69,7 +69,7 @@ func TestHostileLatest(t *testing.T) {
 	})
 }
 
-// TestHostileManifest checks that Prove reports damage if a manifest does not describe its state. Prove must not read a
+// TestHostileManifest checks that Prove reports damage if a manifest does not describe its state. Prove must refuse a
 // manifest that is larger than the limit, and its error must be short.
 func TestHostileManifest(t *testing.T) {
 	t.Parallel()
@@ -232,7 +232,7 @@ func TestLatestIsImmutable(t *testing.T) {
 }
 
 // TestPipesInFolder puts a named pipe in the place of latest.json, as somebody who may write to the folder could do. No
-// function must wait for the pipe's writer, and each error must name the pipe.
+// function may wait for the pipe's writer, and each error must name the pipe.
 func TestPipesInFolder(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

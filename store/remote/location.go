@@ -239,8 +239,8 @@ func (l *Location) retry(ctx context.Context, f func() error) error {
 	}
 }
 
-// put is service.put with retries. If an attempt succeeds but its response is lost, the next attempt fails with errChanged.
-// In this case, put reads the object, and succeeds if the object has this data.
+// put is service.put with retries. If an attempt succeeds but its response is lost, the condition is no longer met, and the
+// next attempt fails with errChanged. In this case, put reads the object, and succeeds if the object has this data.
 func (l *Location) put(ctx context.Context, name string, data []byte, c condition) (version string, err error) {
 	failed := false
 	err = l.retry(ctx, func() (err error) {

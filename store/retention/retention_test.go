@@ -114,8 +114,8 @@ func TestClockJumps(t *testing.T) {
 				t.Fatalf("jump of %s: %d states", jump, len(states))
 			}
 			for _, want := range steady {
-				// All states from before the jump must be left. Later states are checked only after a long jump, once the
-				// clock is right again: after a jump of three hours, two states can belong to the same hour, and Plan keeps
+				// Each state of steady from before the jump must be left. Later states are checked only after a long jump, once
+				// the clock is right again: after a jump of three hours, two states can belong to the same hour, and Plan keeps
 				// only one of them.
 				isJudged := want.Rows < 24*40 || wrong == 0 && jump.Abs() > 24*time.Hour
 				if isJudged && !slices.Contains(states, want) {
