@@ -51,8 +51,9 @@ func isDisplaced(err error) bool {
 func (m *stagedMerge) write(ctx context.Context) error {
 	const parking = 2 // index of the third way, which may violate constraints that the fourth way does not violate
 	ways := []func(context.Context) (written, error){m.mergeRows, m.moveAndMerge, m.parkAndMerge, m.mergeWithoutTriggers}
-	var first error // first error other than errDisplaced, usually of a constraint; errDisplaced if there is none
+	var first error // first violation of a unique or exclusion constraint; errDisplaced before the first violation
 	for i, way := range ways {
+		last := i == len(ways)-1
 		var done written
 		err := retryLocked(ctx, func() error {
 			return withSavepoint(ctx, m.tx, func() (err error) {
@@ -67,7 +68,7 @@ func (m *stagedMerge) write(ctx context.Context) error {
 			return m.finish(ctx, done)
 		case ctx.Err() != nil:
 			return err
-		case i > 0 && postgres.SQLState(err) == insufficientPrivilege && i != len(ways)-1:
+		case i > 0 && postgres.SQLState(err) == insufficientPrivilege && !last:
 			return &postgres.Problem{
 				Summary: fmt.Sprintf("no right to delete rows of table %s", m.table.Name()), Err: err,
 				Reason: "rows of the file exchange values of a unique constraint, so they are deleted and inserted again",
@@ -75,10 +76,10 @@ func (m *stagedMerge) write(ctx context.Context) error {
 			}
 		case errors.As(err, new(*postgres.Problem)): // such as an error about rules or a violated foreign key; no other way would help
 			return err
-		case m.planned.overwritten == 0, !isDisplaced(err) && i != parking && i != len(ways)-1,
-			i == len(ways)-1 && isForeignKeyViolation(err): // no order of the rows would help
+		case last && postgres.SQLState(err) == insufficientPrivilege: // the user may not turn triggers off, so first is the reason
+		case m.planned.overwritten == 0, !isDisplaced(err) && i != parking: // no order of the rows would help
 			return m.explainRefused(ctx, err)
-		case first == nil || errors.Is(first, errDisplaced):
+		case first == nil, errors.Is(first, errDisplaced) && isDisplaced(err):
 			first = err
 		}
 	}

@@ -108,6 +108,27 @@ func TestProtectedRowsThatExchangeValues(t *testing.T) {
 	}
 }
 
+// TestProtectedRowsWithOtherIdentity checks restores of rows whose identity column differs while other rows depend on them.
+// Such a row can only be deleted and inserted again, so the restore is refused if the user may not switch foreign keys off.
+func TestProtectedRowsWithOtherIdentity(t *testing.T) {
+	t.Parallel()
+	d := newDB(t)
+	role := "restorer_" + strings.ToLower(d.Query("SELECT substr(md5(random()::text), 1, 8)"))
+	d.Exec("CREATE ROLE " + role + " LOGIN; GRANT ALL ON SCHEMA public TO " + role)
+	t.Cleanup(func() { d.Exec("DROP OWNED BY " + role + "; DROP ROLE " + role) })
+	d.Exec(`CREATE TABLE t (id int PRIMARY KEY, n int GENERATED ALWAYS AS IDENTITY); CREATE TABLE c (t int REFERENCES t ON DELETE CASCADE);
+		INSERT INTO t VALUES (1), (2), (3); INSERT INTO c VALUES (1), (2), (3); ALTER TABLE t OWNER TO ` + role + "; ALTER TABLE c OWNER TO " + role)
+	path := d.Export("t")
+	d.Exec("UPDATE t SET n = DEFAULT")
+	o := restore.Options{Path: path, OnConflict: restore.Overwrite}
+	d.as(role).wantRefused(o, `column "n" is GENERATED ALWAYS AS IDENTITY and differs`, `rows of table public.c refer to such rows (foreign key "c_t_fkey")`, "restore as a superuser")
+	d.restore(o)
+	d.wantEqual(path, "t")
+	if n := d.Query("SELECT count(*) FROM c"); n != "3" {
+		t.Errorf("the other table has %s rows", n)
+	}
+}
+
 // TestUniqueValueOfARowThatStays checks the error for a row of the file whose unique value is taken by a row that the file
 // lacks. The restore succeeds only if it may delete that row.
 func TestUniqueValueOfARowThatStays(t *testing.T) {
