@@ -339,7 +339,7 @@ func (r *Reader) explainRow(err error, start int64) error {
 		reason = fmt.Errorf("%w, at byte %d of the row", errSyntax, syntactic.ByteOffset-start+1)
 		rest := r.decoder.UnreadBuffer()
 		if at := syntactic.ByteOffset - r.decoder.InputOffset(); at >= 0 && at < int64(len(rest)) {
-			if advice := describeSyntax(rest[at:], isTrailingComma(rest)); advice != "" {
+			if advice := describeSyntax(rest[at:], r.commaAhead() && isTrailingComma(rest)); advice != "" {
 				reason = fmt.Errorf("%w: %s", reason, advice)
 			}
 		}

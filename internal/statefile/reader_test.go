@@ -86,6 +86,7 @@ func TestReaderRefuses(t *testing.T) {
 		"[{}}":                       "line 1: not a JSON array: a comma or ] is missing here",
 		"[]\n x":                     "line 2: there is something after the end of the array",
 		"[]]":                        "line 1: there is something after the end of the array",
+		"[\n{},\n{\"a\":1]":          "line 3: not valid JSON, at byte 7 of the row",
 		"[\n{},\n{\"a\":1,}]":        "line 3: not valid JSON, at byte 7 of the row: a comma stands before the end of the object: take the comma out",
 		"[{\"a\":01}]":               "line 1: not valid JSON, at byte 7 of the row",
 		"[\n{\n\"a\":\n\"\x01\"}]":   "line 2: not valid JSON, at byte 9 of the row",
