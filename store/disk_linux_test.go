@@ -184,7 +184,7 @@ func TestNoPermission(t *testing.T) {
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	program := filepath.Join(dir, "program")
-	if err := os.WriteFile(program, read(t, childProgram), 0o755); err != nil {
+	if err := os.WriteFile(program, read(t, child("once").Path), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Chmod(dir, 0o555); err != nil {

@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
-	"flag"
 	"fmt"
 	"io"
 	"os"
@@ -16,6 +15,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -36,10 +36,25 @@ var children = map[string]func(args []string) error{
 	"lines": writeLinesEndlessly,
 }
 
-// childProgram is the program that child runs: this test, built without the race detector. Tests start children hundreds of
-// times, often under strace, and the race detector takes half of a child's processor time. The children's code also runs in
-// the test process itself, with the race detector.
-var childProgram string
+// childDir is a folder for the program of the children.
+var childDir string
+
+// childProgram returns the path of the program for children: this test, built without the race detector. Tests start children
+// hundreds of times, often under strace, and the race detector takes half of a child's processor time. The children's code
+// also runs in the test process itself, with the race detector. If the tests are short or this test has no race detector,
+// childProgram returns the path of this test.
+var childProgram = sync.OnceValues(func() (string, error) {
+	info, ok := debug.ReadBuildInfo()
+	if testing.Short() || !ok || !slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"}) {
+		return os.Executable()
+	}
+	path := filepath.Join(childDir, "store.test")
+	out, err := exec.Command("go", "test", "-c", "-vet=off", "-ldflags=-s -w", "-o", path, ".").CombinedOutput()
+	if err != nil {
+		err = fmt.Errorf("build the program for children: %w\n%s", err, out)
+	}
+	return path, err
+})
 
 func TestMain(m *testing.M) {
 	if name := os.Getenv("STORE_TEST_CHILD"); name != "" {
@@ -49,41 +64,27 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
-	flag.Parse()
 	// With the race detector, garbage collection is slow. Less frequent collections save a tenth of the time of these tests.
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(400)
 	}
 	os.Exit(func() int {
-		dir, err := os.MkdirTemp("", "store-test-")
-		if err == nil {
-			defer os.RemoveAll(dir)
-			childProgram, err = buildChild(dir)
-		}
-		if err != nil {
+		var err error
+		if childDir, err = os.MkdirTemp("", "store-test-"); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			return 1
 		}
+		defer os.RemoveAll(childDir)
 		return m.Run()
 	}())
 }
 
-// buildChild builds the program for children in dir, and returns its path. If the tests are short or this test has no race
-// detector, it returns the path of this test.
-func buildChild(dir string) (string, error) {
-	info, _ := debug.ReadBuildInfo()
-	if testing.Short() || !slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"}) {
-		return os.Executable()
-	}
-	program := filepath.Join(dir, "store.test")
-	if out, err := exec.Command("go", "test", "-c", "-vet=off", "-ldflags=-s -w", "-o", program, ".").CombinedOutput(); err != nil {
-		return "", fmt.Errorf("build the program for children: %w\n%s", err, out)
-	}
-	return program, nil
-}
-
 func child(name string, args ...string) *exec.Cmd {
-	cmd := exec.Command(childProgram, args...)
+	program, err := childProgram()
+	if err != nil {
+		panic(err)
+	}
+	cmd := exec.Command(program, args...)
 	cmd.Env = append(os.Environ(), "STORE_TEST_CHILD="+name)
 	cmd.Stderr = os.Stderr
 	return cmd
