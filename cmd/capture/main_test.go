@@ -37,9 +37,9 @@ var (
 
 const waitTimeout = 60 * time.Second // busy.Limit makes it longer on a busy machine
 
-// raceOptions sets the options of the race detector in a program that a test starts, as the Makefile does for the tests. By
-// default, the program would sleep for a second when it exits, and capture could not stop within two seconds.
-const raceOptions = "GORACE=atexit_sleep_ms=0 clear_shadow_mmap_threshold=1000000000"
+// noExitPause keeps a program with the race detector from sleeping for a second when it exits. With this pause, capture
+// could not stop within two seconds.
+const noExitPause = "GORACE=atexit_sleep_ms=0"
 
 func TestMain(m *testing.M) {
 	flag.Parse()
@@ -100,7 +100,7 @@ type result struct {
 func prepare(ctx context.Context, dir string, env []string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, binaryFor(args), args...)
 	cmd.Dir = dir
-	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "TMPDIR=" + os.TempDir(), raceOptions}, env...)
+	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "TMPDIR=" + os.TempDir(), noExitPause}, env...)
 	return cmd
 }
 

@@ -107,7 +107,7 @@ func TestReadersGroupOfTheUnitReadsTheFileOnly(t *testing.T) {
 	d.cmd.Dir = state
 	d.cmd.Env = []string{
 		"DATABASE_URL=" + url, "PGPASSFILE=" + credentials + "/pgpass", "CAPTURE_TOKEN_FILE=" + credentials + "/token",
-		"CAPTURE_OUTPUT=" + d.path, "CAPTURE_USAGE_LOG=" + usage + "/usage.log", "CAPTURE_ERROR_LOG=" + errors + "/error.log", raceOptions,
+		"CAPTURE_OUTPUT=" + d.path, "CAPTURE_USAGE_LOG=" + usage + "/usage.log", "CAPTURE_ERROR_LOG=" + errors + "/error.log", noExitPause,
 	}
 	d.cmd.Stdout, d.cmd.Stderr = &d.stdout, &d.stderr
 	d.cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: serviceUser, Gid: readersGroup}}

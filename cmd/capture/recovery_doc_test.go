@@ -169,7 +169,7 @@ func (p *page) command(line string) string {
 	}
 	cmd := exec.CommandContext(p.t.Context(), "sh", "-c", line)
 	cmd.Dir = p.dir
-	cmd.Env = append([]string{"PATH=" + filepath.Dir(binary) + ":" + os.Getenv("PATH"), "HOME=" + p.dir, "NO_COLOR=1", raceOptions}, p.env...)
+	cmd.Env = append([]string{"PATH=" + filepath.Dir(binary) + ":" + os.Getenv("PATH"), "HOME=" + p.dir, "NO_COLOR=1", noExitPause}, p.env...)
 	said, err := cmd.CombinedOutput()
 	if err != nil && cmd.ProcessState.ExitCode() != exitFailed {
 		p.t.Errorf("$ %s\n%s%v", line, said, err)
