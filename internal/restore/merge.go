@@ -71,7 +71,7 @@ func (m *stagedMerge) write(ctx context.Context) error {
 		case i > 0 && postgres.SQLState(err) == insufficientPrivilege && !last:
 			return &postgres.Problem{
 				Summary: fmt.Sprintf("no right to delete rows of table %s", m.table.Name()), Err: err,
-				Reason: "rows of the file exchange values of a unique constraint, so they are deleted and inserted again",
+				Reason: "some rows can't be updated in place, so they are deleted and inserted again",
 				Hint:   fmt.Sprintf("GRANT DELETE ON %s TO …;", m.table.Name().Quoted()),
 			}
 		case errors.As(err, new(*postgres.Problem)): // such as an error about rules or a violated foreign key; no other way would help

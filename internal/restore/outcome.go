@@ -19,7 +19,7 @@ func (m *stagedMerge) finish(ctx context.Context, done written) (err error) {
 		r.Deleted.Rows = done.deleted
 	}
 	if done.withoutTriggers {
-		r.Notes = append(r.Notes, "rows exchange values of a unique constraint, so triggers and foreign keys did not act; the foreign keys were checked afterwards")
+		r.Notes = append(r.Notes, "rows could not be updated in place, so they were deleted and inserted again; triggers and foreign keys did not act; the foreign keys were checked afterwards")
 	}
 	for _, c := range []struct {
 		change    *Change
