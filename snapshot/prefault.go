@@ -17,11 +17,11 @@ func (t *Table) prefault() {
 		if t.tree.loadPage(l) == nil {
 			return
 		}
-		// If the transaction's deletes empty the leaf, its range of keys passes to a neighbour. Later changes then need the
-		// neighbour's page.
+		// If the transaction's deletes empty the leaf, its range of keys passes to a neighbor. Later changes then need the
+		// neighbor's page.
 		if t.buffer.ops[i].kind == opDelete && l.rows <= len(t.buffer.ops) {
-			for _, neighbour := range neighbourLeaves(t.tree.groups, gi, li) {
-				if t.tree.loadPage(neighbour) == nil {
+			for _, neighbor := range neighborLeaves(t.tree.groups, gi, li) {
+				if t.tree.loadPage(neighbor) == nil {
 					return
 				}
 			}
@@ -33,8 +33,8 @@ func (t *Table) prefault() {
 	}
 }
 
-// neighbourLeaves returns the leaves before and after the leaf at index li of the group at index gi.
-func neighbourLeaves(groups []*group, gi, li int) (list []*leaf) {
+// neighborLeaves returns the leaves before and after the leaf at index li of the group at index gi.
+func neighborLeaves(groups []*group, gi, li int) (list []*leaf) {
 	if li > 0 {
 		list = append(list, groups[gi].leaves[li-1])
 	} else if gi > 0 {

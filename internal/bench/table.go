@@ -117,7 +117,7 @@ var comparisons = []comparison{
 // absent lists the programs that also follow a table but were not measured, each with the reason.
 var absent = [][2]string{
 	{"wal-listener", "not built: when this was written, the module proxy had no version of it"},
-	{"Redpanda Connect", "not built: its licence is not an open one"},
+	{"Redpanda Connect", "not built: its license is not an open one"},
 	{"Debezium", "not built: it needs Maven"},
 }
 

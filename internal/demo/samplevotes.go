@@ -41,7 +41,7 @@ var topics = []topic{
 		"Every account has **two keys**, so one is always valid:\n\n1. Point your application at the *second* key.\n2. Regenerate the first: `az storage account keys renew --key key1`.\n3. Point it back, and regenerate the second.\n\n> Better still: use a managed identity for %s, and there is no key to rotate.",
 		[]string{"Azure Storage", "Azure AI Search", "Cosmos DB"}, "key-rotation"},
 	{"Why does %s answer 429, and how should I retry?",
-		"`429 Too Many Requests` means that %s throttles you. Honour the `Retry-After` header, and back off exponentially:\n\n```python\nfor attempt in range(6):\n    try:\n        return call()\n    except RateLimitError as e:\n        sleep(e.retry_after or 2 ** attempt + random())\n```\n\nIf it stays, raise the quota of the deployment.",
+		"`429 Too Many Requests` means that %s throttles you. Honor the `Retry-After` header, and back off exponentially:\n\n```python\nfor attempt in range(6):\n    try:\n        return call()\n    except RateLimitError as e:\n        sleep(e.retry_after or 2 ** attempt + random())\n```\n\nIf it stays, raise the quota of the deployment.",
 		[]string{"Azure OpenAI", "Azure AI Search", "Microsoft Graph"}, "throttling"},
 	{"What chunk size works best when I index PDFs into %s?",
 		"There is no single best size, but **512 tokens with 25 % overlap** is a good start for %s.\n\n| documents | tokens | overlap |\n|---|---|---|\n| manuals | 512 | 128 |\n| contracts | 1024 | 200 |\n| FAQ | 256 | 0 |\n\nMeasure recall on your own questions before you tune further.",

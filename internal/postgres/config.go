@@ -21,7 +21,7 @@ var driverScheme = regexp.MustCompile(`^postgres(ql)?\+[a-z0-9_]+://`)
 
 // ParseConfig parses a connection URL or a DSN as libpq does. The environment variables of libpq supply what url leaves out;
 // url may be empty. ParseConfig returns an error for an unknown parameter, and for a parameter of libpq that capture cannot
-// honour (see libpqOnly). Errors never contain the password.
+// honor (see libpqOnly). Errors never contain the password.
 func ParseConfig(url string) (*pgx.ConnConfig, error) {
 	if scheme := driverScheme.FindString(url); scheme != "" {
 		url = "postgresql://" + url[len(scheme):]

@@ -83,7 +83,7 @@ var tlsVersions = map[string]uint16{
 	"tlsv1": tls.VersionTLS10, "tlsv1.1": tls.VersionTLS11, "tlsv1.2": tls.VersionTLS12, "tlsv1.3": tls.VersionTLS13,
 }
 
-// applyTLSVersions honours ssl_min_protocol_version and ssl_max_protocol_version.
+// applyTLSVersions honors ssl_min_protocol_version and ssl_max_protocol_version.
 func applyTLSVersions(cfg *pgx.ConnConfig) error {
 	version := func(name, variable string) (uint16, error) {
 		value, given := cfg.RuntimeParams[name]

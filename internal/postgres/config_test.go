@@ -109,7 +109,7 @@ func FuzzParseConfig(f *testing.F) {
 	})
 }
 
-// TestLibpqParameters checks that each parameter of libpq is either honoured or refused with an error that names it, even if
+// TestLibpqParameters checks that each parameter of libpq is either honored or refused with an error that names it, even if
 // the parameter comes from the environment or a service file. No such parameter is sent to the server.
 func TestLibpqParameters(t *testing.T) {
 	folder := t.TempDir()

@@ -200,7 +200,7 @@ func (d *doctor) checkStandby(ctx context.Context) {
 	case err != nil:
 		d.addError("standby", Warn, Explain(err))
 	case feedback == "off" && delay != "-1":
-		d.addFinding("standby", Warn, found, "a read that takes longer than the delay is cancelled (SQLSTATE 40001) if the primary vacuums rows that it still needs",
+		d.addFinding("standby", Warn, found, "a read that takes longer than the delay is canceled (SQLSTATE 40001) if the primary vacuums rows that it still needs",
 			"on the standby: ALTER SYSTEM SET hot_standby_feedback = on; SELECT pg_reload_conf();")
 	default:
 		d.addFinding("standby", OK, found, "", "")

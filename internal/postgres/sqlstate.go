@@ -64,7 +64,7 @@ var sqlStates = map[string]struct {
 	"28P01": {Unreachable, "the password is wrong, or the user does not exist",
 		"correct the user or password in --database-url, PGPASSWORD or the password file; capture setup --role NAME, run by an administrator, creates a role " +
 			"without a password, so set one afterwards with \\password in psql; with --database-auth azure, capture doctor prints the SQL that creates the role"},
-	"40001": {Unreachable, "the standby cancelled the read, because it had to replay changes of rows that the read still needed",
+	"40001": {Unreachable, "the standby canceled the read, because it had to replay changes of rows that the read still needed",
 		"on the standby: ALTER SYSTEM SET hot_standby_feedback = on; SELECT pg_reload_conf(); or raise max_standby_streaming_delay"},
 	"3D000": {Unreachable, "the database does not exist", "correct the database name in --database-url or PGDATABASE"},
 	"42P01": {Permanent, "the table does not exist, or its schema is not on the search path", "name it with --table schema.name"},

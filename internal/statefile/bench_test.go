@@ -16,7 +16,7 @@ func votesFile(n int) []byte {
 		if i > 0 {
 			b.WriteString(",\n")
 		}
-		fmt.Fprintf(&b, `{"vote_id":%d,"user_query":"How do I change the \"colour\" of row %[1]d? é🗳","bot_response":"%s",`, i, strings.Repeat(`You can do that in the settings.\n`, 40))
+		fmt.Fprintf(&b, `{"vote_id":%d,"user_query":"How do I change the \"color\" of row %[1]d? é🗳","bot_response":"%s",`, i, strings.Repeat(`You can do that in the settings.\n`, 40))
 		fmt.Fprintf(&b, `"evaluation_json":{"score": %d.50, "checks": [%s], "by": {"model": "m-%[1]d", "ms": 1e3}},`, i%5, strings.Repeat(`{"name": "grounded", "ok": true, "why": null}, `, 12)+`{}`)
 		fmt.Fprintf(&b, `"feedback_tags":["clear","tag %d"],"comment":null,"citations":[%s],"timestamp":"2025-06-17T16:58:00.25"}`, i%7, strings.Repeat(`{"url": "https://example.com/a/b?c=d", "title": "A page"},`, 8)+`{}`)
 	}

@@ -141,7 +141,7 @@ func (l *live) insertVotes(n int) {
 	l.t.Helper()
 	questions := []string{"How do I reset my password?", "What is the notice period for suppliers?", "Which form do I need for travel costs?",
 		"Can I carry over holidays into next year?", "Where do I find the network plan of building C?", "Who approves purchases above 5,000 €?",
-		"How long are backups kept?", "Is the canteen open on Fridays?", "What does error 0x80070005 mean?", "Summarise the new data protection policy"}
+		"How long are backups kept?", "Is the canteen open on Fridays?", "What does error 0x80070005 mean?", "Summarize the new data protection policy"}
 	answers := []string{markdownAnswer, "The notice period is **three months** to the end of a quarter, unless the contract says otherwise [1].",
 		"Use form *R-17*. Attach the receipts, and hand it in within 30 days.", "Up to five days, until the end of March.",
 		"Backups are kept for 35 days; monthly ones for two years."}

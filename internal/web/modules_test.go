@@ -30,9 +30,9 @@ func TestPageModules(t *testing.T) {
 				return [list.rows.length, list.next]; })()`, `[500,"t498"]`},
 			{`m.prependArrived(m.firstPage([{key: "1"}], null), [{key: "9", next: "t9"}, {key: "8", next: "t8"}], true)`,
 				`{"rows":[{"key":"9","next":"t9"},{"key":"8","next":"t8"}],"next":"t8","extended":false}`},
-			{`m.neighboursOf(m.firstPage([{key: "3"}, {key: "2"}, {key: "1"}], null), "2")`, `{"newer":{"key":"3"},"older":{"key":"1"}}`},
-			{`m.neighboursOf(m.firstPage([{key: "3"}], null), "3")`, `{}`},
-			{`m.neighboursOf(m.emptyList, "3")`, `{}`},
+			{`m.neighborsOf(m.firstPage([{key: "3"}, {key: "2"}, {key: "1"}], null), "2")`, `{"newer":{"key":"3"},"older":{"key":"1"}}`},
+			{`m.neighborsOf(m.firstPage([{key: "3"}], null), "3")`, `{}`},
+			{`m.neighborsOf(m.emptyList, "3")`, `{}`},
 		},
 		"format.js": {
 			{`[0, 0.05, 0.3, 1, 89, 90, 5400, 7200, 129600].map(m.formatDuration)`, `["none","none","300 ms","1 s","89 s","2 min","2 h","2 h","2 days"]`},

@@ -10,7 +10,7 @@ import (
 
 // Unchanged is a value for [Encoder.AppendRow] that stands for a column that the update did not change. For a TOASTed value
 // that an update does not touch, pgoutput sends the byte 'u' instead of the value (Postgres documentation, "Logical Replication
-// Message Formats", TupleData). The Encoder recognises Unchanged by its address, not by its bytes.
+// Message Formats", TupleData). The Encoder recognizes Unchanged by its address, not by its bytes.
 var Unchanged = []byte("unchanged")
 
 func isUnchanged(value []byte) bool { return len(value) > 0 && &value[0] == &Unchanged[0] }

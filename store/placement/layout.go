@@ -14,7 +14,7 @@
 // append always changes the end of the file.
 //
 // [New] places all Parts one after the other. [Layout.Next] places the next state of a table and keeps as many Parts as
-// possible in place. A Part that has grown takes its own padding, then the padding of its neighbours ([match.rewriteRun] has
+// possible in place. A Part that has grown takes its own padding, then the padding of its neighbors ([match.rewriteRun] has
 // a picture). [Layout.ChangedSpans] returns the ranges in which two files differ.
 //
 //	state 1   │ Part 7   ␣␣│ Part 9   ␣␣│ Part 4 │

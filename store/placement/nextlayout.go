@@ -96,7 +96,7 @@ func (m *match) keepsRegion(region, part int) bool {
 	return ok && own == region
 }
 
-// run is a sequence of neighbouring regions that are rewritten, and the parts that are placed there. It begins at the region
+// run is a sequence of neighboring regions that are rewritten, and the parts that are placed there. It begins at the region
 // and the part that are passed to rewriteRun.
 type run struct {
 	endRegion, endPart int   // indexes of the first region and the first part after the run

@@ -155,7 +155,7 @@ func TestNew(t *testing.T) {
 
 // TestNextAtRandom changes a table at random. Each file must have all rows of its state. If the changed spans are patched
 // into the previous file, the result must be the new file. Parts that did not change must keep their regions, apart from a
-// few whose padding a neighbour takes.
+// few whose padding a neighbor takes.
 func TestNextAtRandom(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
@@ -259,7 +259,7 @@ func TestNext(t *testing.T) {
 	}
 }
 
-// TestPaddingIsLeft checks that a Part that had to take the padding of its neighbours has some padding left. If the Part
+// TestPaddingIsLeft checks that a Part that had to take the padding of its neighbors has some padding left. If the Part
 // grows by one more byte, only its own region changes.
 func TestPaddingIsLeft(t *testing.T) {
 	tab := newTable(slices.Repeat([][]string{rows(4, 100, "x")}, 50)...)

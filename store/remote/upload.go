@@ -35,7 +35,7 @@ var partBytes = 8 << 20
 // FindUpload looks for the same names.
 const uploadNames = 20
 
-// compressionLevel favours speed, so that compression leaves processor time to follow the table.
+// compressionLevel favors speed, so that compression leaves processor time to follow the table.
 const compressionLevel = 3
 
 // Upload compresses a state and uploads it. A state of more than partBytes is uploaded in parts, so a break of the network

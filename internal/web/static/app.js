@@ -130,7 +130,7 @@ async function openVote(key) {
   }
   if (page.openKey !== key) return; // the reader has already opened another vote
   showVote(vote, page.summary.columns);
-  const { newer, older } = list.neighboursOf(key);
+  const { newer, older } = list.neighborsOf(key);
   $("newer").disabled = !newer;
   $("older").disabled = !older;
   if (!dialog.open) {
@@ -139,12 +139,12 @@ async function openVote(key) {
   }
 }
 
-function openNeighbour(vote) {
+function openNeighbor(vote) {
   if (vote) navigate({ vote: vote.key }, true);
 }
 
-$("newer").addEventListener("click", () => openNeighbour(list.neighboursOf(page.openKey).newer));
-$("older").addEventListener("click", () => openNeighbour(list.neighboursOf(page.openKey).older));
+$("newer").addEventListener("click", () => openNeighbor(list.neighborsOf(page.openKey).newer));
+$("older").addEventListener("click", () => openNeighbor(list.neighborsOf(page.openKey).older));
 $("close").addEventListener("click", () => $("vote").close());
 $("vote").addEventListener("click", (event) => {
   if (event.target === $("vote") && event.offsetX < 0) $("vote").close(); // a click on the backdrop

@@ -33,9 +33,9 @@ function mergeRows(rows, others) {
 
 export const findVote = (list, key) => list.rows.find((row) => row.key === key);
 
-// neighboursOf returns the votes before and after a vote in the list. A neighbour is undefined at an end of the list, or if the
+// neighborsOf returns the votes before and after a vote in the list. A neighbor is undefined at an end of the list, or if the
 // vote is not in the list.
-export function neighboursOf(list, key) {
+export function neighborsOf(list, key) {
   const at = list.rows.findIndex((row) => row.key === key);
   if (at < 0) return {};
   return { newer: list.rows[at - 1], older: list.rows[at + 1] };

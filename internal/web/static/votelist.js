@@ -4,7 +4,7 @@ import { isFiltered, parseFragment, queryOf } from "./address.js";
 import { APIError, get } from "./api.js";
 import { $ } from "./dom.js";
 import { formatCount, formatQuantity } from "./format.js";
-import { appendPage, emptyList, findVote, firstPage, neighboursOf, prependArrived } from "./listmodel.js";
+import { appendPage, emptyList, findVote, firstPage, neighborsOf, prependArrived } from "./listmodel.js";
 import { throttled } from "./timer.js";
 import { VoteRows } from "./voterows.js";
 
@@ -27,7 +27,7 @@ export class VoteList {
 
   find(key) { return findVote(this.#list, key); }
 
-  neighboursOf(key) { return neighboursOf(this.#list, key); }
+  neighborsOf(key) { return neighborsOf(this.#list, key); }
 
   focus(key) { this.#rows.focus(key); }
 
