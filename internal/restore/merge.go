@@ -68,7 +68,7 @@ func (m *stagedMerge) write(ctx context.Context) error {
 			return m.finish(ctx, done)
 		case ctx.Err() != nil:
 			return err
-		case i > 0 && postgres.SQLState(err) == insufficientPrivilege && !last:
+		case m.moved > 0 && postgres.SQLState(err) == insufficientPrivilege && !last && !mayDelete(ctx, m.tx, m.table):
 			return &postgres.Problem{
 				Summary: fmt.Sprintf("no right to delete rows of table %s", m.table.Name()), Err: err,
 				Reason: "some rows can't be updated in place, so they are deleted and inserted again",

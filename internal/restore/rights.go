@@ -90,6 +90,12 @@ func mayUseTemporary(ctx context.Context, tx pgx.Tx) (may bool) {
 	return err == nil && may
 }
 
+// mayDelete reports whether the user may delete rows of the table. If the server cannot tell, mayDelete returns true.
+func mayDelete(ctx context.Context, tx pgx.Tx, table *postgres.Table) (may bool) {
+	err := tx.QueryRow(ctx, "SELECT pg_catalog.has_table_privilege($1::bigint::oid, 'DELETE')", int64(table.OID)).Scan(&may)
+	return err != nil || may
+}
+
 // explainNoKey returns the error for a table that has rows and no key.
 func explainNoKey(table *postgres.Table) error {
 	return &postgres.Problem{
