@@ -24,7 +24,7 @@ func (t *Table) checkReadable() error {
 			fmt.Sprintf("GRANT SELECT ON %s TO %s;", name.Quoted(), QuoteIdentifier(f.User)),
 			"no right to read table %s", name)
 	case f.RowSecurity:
-		return problemf("a copy would lack the rows that its policies hide, while the stream has them",
+		return problemf("capture must see all rows, and policies may hide some of them",
 			fmt.Sprintf("ALTER ROLE %s BYPASSRLS; -- or connect as the table's owner", QuoteIdentifier(f.User)),
 			"row-level security on table %s applies to user %s", name, f.User)
 	}
