@@ -68,13 +68,7 @@ func (m *stagedMerge) write(ctx context.Context) error {
 			return m.finish(ctx, done)
 		case ctx.Err() != nil:
 			return err
-		case m.moved > 0 && postgres.SQLState(err) == insufficientPrivilege && !last && !mayDelete(ctx, m.tx, m.table):
-			return &postgres.Problem{
-				Summary: fmt.Sprintf("no right to delete rows of table %s", m.table.Name()), Err: err,
-				Reason: "some rows can't be updated in place, so they are deleted and inserted again",
-				Hint:   fmt.Sprintf("GRANT DELETE ON %s TO …;", m.table.Name().Quoted()),
-			}
-		case errors.As(err, new(*postgres.Problem)): // such as an error about rules or a violated foreign key; no other way would help
+		case errors.As(err, new(*postgres.Problem)): // such as a missing right or a violated foreign key; no other way would help
 			return err
 		case last && postgres.SQLState(err) == insufficientPrivilege: // the user may not turn triggers off, so first is the reason
 		case m.planned.overwritten == 0, !isDisplaced(err) && i != parking: // no order of the rows would help
@@ -101,6 +95,9 @@ func (m *stagedMerge) mergeRows(ctx context.Context) (w written, err error) {
 		}
 		if blocked, err := m.areMovedProtected(ctx); err != nil || blocked {
 			return w, errors.Join(err, errDisplaced)
+		}
+		if err := checkDeleteRight(ctx, m.tx, m.table); err != nil {
+			return w, err
 		}
 	}
 	return m.runSteps(ctx, m.steps())

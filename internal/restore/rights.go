@@ -90,10 +90,20 @@ func mayUseTemporary(ctx context.Context, tx pgx.Tx) (may bool) {
 	return err == nil && may
 }
 
-// mayDelete reports whether the user may delete rows of the table. If the server cannot tell, mayDelete returns true.
-func mayDelete(ctx context.Context, tx pgx.Tx, table *postgres.Table) (may bool) {
-	err := tx.QueryRow(ctx, "SELECT pg_catalog.has_table_privilege($1::bigint::oid, 'DELETE')", int64(table.OID)).Scan(&may)
-	return err != nil || may
+// checkDeleteRight returns a [*postgres.Problem] if the user may not delete rows of the table, although a merge must delete
+// rows and insert them again.
+func checkDeleteRight(ctx context.Context, tx pgx.Tx, table *postgres.Table) error {
+	var user string
+	var may bool
+	sql := "SELECT current_user::text, pg_catalog.has_table_privilege($1::bigint::oid, 'DELETE')"
+	if err := tx.QueryRow(ctx, sql, int64(table.OID)).Scan(&user, &may); err != nil || may {
+		return explain("look up the right to delete rows", err)
+	}
+	return &postgres.Problem{
+		Summary: fmt.Sprintf("no right to delete rows of table %s", table.Name()),
+		Reason:  "some rows can't be updated in place, so they are deleted and inserted again",
+		Hint:    fmt.Sprintf("GRANT DELETE ON %s TO %s;", table.Name().Quoted(), postgres.QuoteIdentifier(user)),
+	}
 }
 
 // explainNoKey returns the error for a table that has rows and no key.
