@@ -376,8 +376,7 @@ func explainCreateError(name postgres.Name, err error) error {
 		p.Summary = fmt.Sprintf("create table %s: there is no such schema", name)
 		p.Hint = "CREATE SCHEMA " + postgres.QuoteIdentifier(name.Schema) + "; or name another one with --table"
 	case insufficientPrivilege:
-		p.Summary = fmt.Sprintf("create table %s: the user may not create tables there", name)
-		p.Hint = "GRANT CREATE ON SCHEMA … TO …; or create the table as its owner, and restore into it"
+		return &deniedError{action: "create table " + name.String(), creates: true, err: err}
 	}
 	return p
 }

@@ -37,9 +37,12 @@ type ConflictError struct {
 }
 
 func (e *ConflictError) Error() string {
-	rows := "a row of the file is"
-	if e.Rows > 1 {
-		rows = fmt.Sprintf("%d rows of the file are", e.Rows)
+	rows := fmt.Sprintf("%d rows of the file are", e.Rows)
+	switch e.Rows {
+	case 0:
+		rows = "at least one row of the file is"
+	case 1:
+		rows = "one row of the file is"
 	}
 	return fmt.Sprintf("%s already in table %s, the first at %s; --on-conflict skip keeps the table's rows, overwrite takes the file's",
 		rows, e.Table, e.First)
@@ -64,8 +67,8 @@ func (e *rowError) Error() string {
 
 func (e *rowError) Unwrap() error { return e.err }
 
-// explain adds the action that failed to err, as [postgres.ExplainRedacted] does. If the user lacks a privilege, explain
-// gives a hint of its own, because the hint of ExplainRedacted is about following a table.
+// explain adds the action that failed to err, as [postgres.ExplainRedacted] does. If a role lacks a privilege, explain returns a
+// [*deniedError], because the hint of ExplainRedacted is about following a table.
 func explain(action string, err error) error {
 	if postgres.SQLState(err) != insufficientPrivilege || postgres.IsRowRefused(err) {
 		return postgres.ExplainRedacted(action, err)
@@ -73,9 +76,5 @@ func explain(action string, err error) error {
 	if known := (*postgres.Problem)(nil); errors.As(err, &known) {
 		return err
 	}
-	return &postgres.Problem{
-		Summary: action + ": " + postgres.RedactedMessage(err), Err: err,
-		Reason: "the user lacks a privilege",
-		Hint:   "GRANT … ON … TO …; for the object that the server names, as its owner or a superuser",
-	}
+	return &deniedError{action: action, err: err}
 }

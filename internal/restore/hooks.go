@@ -18,6 +18,7 @@ type hooks struct {
 	Triggers    []trigger    `json:"triggers"`
 	Rules       []rule       `json:"rules"`
 	ForeignKeys []foreignKey `json:"foreign_keys"`
+	User        string       `json:"user"` // the user of the session
 }
 
 // trigger is an enabled trigger on the table or on one of its partitions. It is neither a trigger of capture nor a trigger that
@@ -66,7 +67,7 @@ type foreignKey struct {
 // call.
 var hooksSQL = `
 	WITH tree(oid) AS ` + postgres.TreeSQL("$1::bigint") + `
-	SELECT pg_catalog.jsonb_build_object('triggers', (
+	SELECT pg_catalog.jsonb_build_object('user', current_user, 'triggers', (
 		SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object('name', g.tgname, 'table', g.tgrelid::regclass::text,
 				'function', pg_catalog.format('%I.%I', n.nspname, p.proname), 'enabled', g.tgenabled, 'type', g.tgtype) ORDER BY g.tgrelid <> $1::bigint::oid, g.tgname)
 		FROM pg_catalog.pg_trigger g JOIN pg_catalog.pg_proc p ON p.oid = g.tgfoid JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
@@ -146,7 +147,7 @@ func (h *hooks) mayChange(rules bool) bool { return len(h.Triggers) > 0 || rules
 func (h *hooks) suspects() string {
 	var before, others []string
 	for _, t := range h.Triggers {
-		name := fmt.Sprintf("trigger %s of table %s (function %s)", postgres.QuoteIdentifier(t.Name), t.Table, t.Function)
+		name := t.describe()
 		if t.Type&(triggerRow|triggerBefore) == triggerRow|triggerBefore {
 			before = append(before, name)
 		} else {
@@ -170,6 +171,23 @@ func (h *hooks) suspects() string {
 		return "something in the database"
 	}
 	return names
+}
+
+// describe returns the trigger's name, its table and its function, for a message.
+func (t *trigger) describe() string {
+	return fmt.Sprintf("trigger %s of table %s (function %s)", postgres.QuoteIdentifier(t.Name), t.Table, t.Function)
+}
+
+// findTrigger returns the trigger whose function the context of a server's error names, or nil.
+func (h *hooks) findTrigger(where string) *trigger {
+	i := slices.IndexFunc(h.Triggers, func(t trigger) bool {
+		name := t.Function[strings.LastIndexByte(t.Function, '.')+1:]
+		return strings.Contains(where, " "+name+"(") || strings.Contains(where, t.Function+"(")
+	})
+	if i < 0 {
+		return nil
+	}
+	return &h.Triggers[i]
 }
 
 // refersTo returns an SQL condition that is true if the row of alias child refers to the row of alias parent.

@@ -53,7 +53,6 @@ func (m *stagedMerge) write(ctx context.Context) error {
 	ways := []func(context.Context) (written, error){m.mergeRows, m.moveAndMerge, m.parkAndMerge, m.mergeWithoutTriggers}
 	var first error // first violation of a unique or exclusion constraint; errDisplaced before the first violation
 	for i, way := range ways {
-		last := i == len(ways)-1
 		var done written
 		err := retryLocked(ctx, func() error {
 			return withSavepoint(ctx, m.tx, func() (err error) {
@@ -70,7 +69,6 @@ func (m *stagedMerge) write(ctx context.Context) error {
 			return err
 		case errors.As(err, new(*postgres.Problem)): // such as a missing right or a violated foreign key; no other way would help
 			return err
-		case last && postgres.SQLState(err) == insufficientPrivilege: // the user may not turn triggers off, so first is the reason
 		case m.planned.overwritten == 0, !isDisplaced(err) && i != parking: // no order of the rows would help
 			return m.explainRefused(ctx, err)
 		case first == nil, errors.Is(first, errDisplaced) && isDisplaced(err):
@@ -88,7 +86,7 @@ func (m *stagedMerge) mergeRows(ctx context.Context) (w written, err error) {
 	if m.moved > 0 {
 		if len(m.hooks.Rules) > 0 {
 			return w, &postgres.Problem{
-				Summary: fmt.Sprintf("column %s is GENERATED ALWAYS AS IDENTITY and differs, and table %s has rules", columnList("", m.fixed), m.table.Name()),
+				Summary: fmt.Sprintf("%s, and table %s has rules", m.describeFixed(), m.table.Name()),
 				Reason:  "such a row can only be deleted and inserted again, which rules may rewrite",
 				Hint:    "use --disable-triggers, as a superuser or the table's owner",
 			}
@@ -157,8 +155,21 @@ func (m *stagedMerge) parkingColumns(ctx context.Context) ([]string, error) {
 // overwritten, because they could refer to rows that the file lacks. It then deletes the rows that the file lacks. Only
 // during this second delete are foreign keys on, so that they act on the rows of other tables.
 func (m *stagedMerge) mergeWithoutTriggers(ctx context.Context) (w written, err error) {
-	if len(m.hooks.Rules) > 0 || slices.ContainsFunc(m.hooks.ForeignKeys, func(k foreignKey) bool { return k.Period || !k.Readable }) {
+	if len(m.hooks.Rules) > 0 || slices.ContainsFunc(m.hooks.ForeignKeys, func(k foreignKey) bool { return k.Period }) {
 		return w, errDisplaced
+	}
+	if _, err := m.tx.Exec(ctx, "SET LOCAL session_replication_role = replica"); postgres.SQLState(err) == insufficientPrivilege {
+		return w, errDisplaced
+	} else if err != nil {
+		return w, err
+	}
+	for i := range m.hooks.ForeignKeys {
+		if k := &m.hooks.ForeignKeys[i]; !k.Readable {
+			return w, m.explainUnreadable(k, "some rows can only be overwritten while foreign keys do not act, and the foreign keys must be checked afterwards")
+		}
+	}
+	if err := checkDeleteRight(ctx, m.tx, m.table); err != nil {
+		return w, err
 	}
 	if err := m.markMoved(ctx, "NOT p.new"); err != nil {
 		return w, err

@@ -27,9 +27,9 @@ func Restore(ctx context.Context, conn *pgx.Conn, o Options) (Result, error) {
 	}
 	defer file.Close()
 	rows := statefile.NewReader(file)
-	r := &restoration{options: o, file: file, rows: rows, progress: &progress{o.Progress, file, rows}, conn: conn}
+	r := &restoration{options: o, file: file, rows: rows, progress: &progress{o.Progress, file, rows}, conn: conn, hooks: &hooks{}}
 	if err := r.run(ctx); err != nil {
-		return Result{}, fmt.Errorf("restore %s: %w", file.Name(), err)
+		return Result{}, fmt.Errorf("restore %s: %w", file.Name(), r.explainDenied(ctx, err))
 	}
 	return r.result, nil
 }

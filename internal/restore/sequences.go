@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strconv"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 
@@ -15,7 +16,8 @@ import (
 // table's column is a number or a domain over a number.
 const sequencesSQL = `
 	SELECT pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname), a.attname::text, q.seqincrement > 0,
-		pg_catalog.has_sequence_privilege(s.seq, 'SELECT') AND pg_catalog.has_schema_privilege(n.oid, 'USAGE'), pg_catalog.has_sequence_privilege(s.seq, 'UPDATE'),
+		pg_catalog.quote_ident(n.nspname), pg_catalog.has_schema_privilege(n.oid, 'USAGE'),
+		pg_catalog.has_sequence_privilege(s.seq, 'SELECT'), pg_catalog.has_sequence_privilege(s.seq, 'UPDATE'),
 		current_user::text, pg_catalog.format_type(a.atttypid, a.atttypmod), EXISTS (
 			WITH RECURSIVE base(oid) AS (
 				SELECT a.atttypid
@@ -69,7 +71,7 @@ func setSequences(ctx context.Context, tx pgx.Tx, table *postgres.Table, dryRun 
 				postgres.QuoteIdentifier(u.Column), u.Type)})
 			continue
 		}
-		if !u.Readable {
+		if !u.Reachable || !u.Readable {
 			return nil, nil, u.explainRights()
 		}
 		last, behind, fits, err := u.findLast(ctx, tx, table)
@@ -99,7 +101,9 @@ func setSequences(ctx context.Context, tx pgx.Tx, table *postgres.Table, dryRun 
 type sequenceUse struct {
 	Sequence, Column   string // name of the sequence, as SQL, and name of the column
 	Ascending          bool
-	Readable, Writable bool // whether the user may read the sequence's state, and set it
+	Schema             string // schema of the sequence, as SQL
+	Reachable          bool   // whether the user may use the schema
+	Readable, Writable bool   // whether the user may read the sequence's state, and set it
 	User               string
 	Type               string // type of the column, as format_type prints it
 	IsNumber           bool   // whether the column's type is a number
@@ -126,9 +130,17 @@ func (u *sequenceUse) findLast(ctx context.Context, tx pgx.Tx, table *postgres.T
 
 // explainRights returns the error for a sequence that the user may not read or set.
 func (u *sequenceUse) explainRights() error {
+	user := postgres.QuoteIdentifier(u.User)
+	var grants []string
+	if !u.Reachable {
+		grants = append(grants, fmt.Sprintf("GRANT USAGE ON SCHEMA %s TO %s;", u.Schema, user))
+	}
+	if !u.Readable || !u.Writable {
+		grants = append(grants, fmt.Sprintf("GRANT SELECT, UPDATE ON SEQUENCE %s TO %s;", u.Sequence, user))
+	}
 	return &postgres.Problem{
 		Summary: fmt.Sprintf("no right to set sequence %s", u.Sequence),
 		Reason:  "without it the application's next row would take a number that a restored row has",
-		Hint:    fmt.Sprintf("GRANT SELECT, UPDATE ON SEQUENCE %s TO %s; as its owner", u.Sequence, postgres.QuoteIdentifier(u.User)),
+		Hint:    strings.Join(grants, " ") + " as its owner",
 	}
 }

@@ -1,0 +1,173 @@
+package restore_test
+
+import (
+	"context"
+	"fmt"
+	"regexp"
+	"strings"
+	"testing"
+
+	"capture/internal/restore"
+)
+
+// deniedCases lists causes for which the server denies a restore a privilege. $user is the role that restores, $owner another
+// role. The restored table is t; its rows are those of the file plus some that differ.
+var deniedCases = map[string]struct {
+	tables string          // creates and fills t and other tables
+	change string          // changes t after the file was written, and takes the privilege away
+	o      restore.Options // options other than Path
+	want   []string        // statements in the errors; each follows after the ones before it were run
+}{
+	"type of a new table": {
+		"CREATE TYPE e AS ENUM ('a'); CREATE TABLE t (id int PRIMARY KEY, v e); INSERT INTO t VALUES (1, 'a')",
+		"DROP TABLE t; REVOKE USAGE ON TYPE e FROM PUBLIC; GRANT ALL ON SCHEMA public TO $user",
+		restore.Options{Create: true}, []string{"GRANT USAGE ON TYPE public.e TO $user;"},
+	},
+	"schema of a new table": {
+		`CREATE SCHEMA "New one"; CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1); ALTER TABLE t SET SCHEMA "New one"`,
+		`DROP TABLE "New one".t`,
+		restore.Options{Create: true}, []string{`GRANT USAGE, CREATE ON SCHEMA "New one" TO $user;`},
+	},
+	"use of a new table's schema": {
+		"CREATE SCHEMA s; CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1); ALTER TABLE t SET SCHEMA s",
+		"DROP TABLE s.t; GRANT CREATE ON SCHEMA s TO $user",
+		restore.Options{Create: true}, []string{"GRANT USAGE ON SCHEMA s TO $user;"},
+	},
+	"schema of a new table's type": {
+		"CREATE SCHEMA s; CREATE TYPE s.e AS ENUM ('a'); CREATE TABLE t (id int PRIMARY KEY, v s.e); INSERT INTO t VALUES (1, 'a')",
+		"DROP TABLE t; GRANT ALL ON SCHEMA public TO $user",
+		restore.Options{Create: true}, []string{"GRANT USAGE ON SCHEMA s TO $user;"},
+	},
+	"type of the temporary table": {
+		"CREATE TYPE e AS ENUM ('a'); CREATE TABLE t (id int PRIMARY KEY, v e[]); INSERT INTO t VALUES (1, '{a}')",
+		"UPDATE t SET v = NULL; REVOKE USAGE ON TYPE e FROM PUBLIC",
+		restore.Options{OnConflict: restore.Overwrite}, []string{"GRANT USAGE ON TYPE public.e TO $user;"},
+	},
+	"check": {
+		"CREATE FUNCTION good(int, text) RETURNS bool LANGUAGE sql AS 'SELECT true'; CREATE TABLE t (id int PRIMARY KEY CHECK (good(id, ''))); INSERT INTO t VALUES (1)",
+		"TRUNCATE t; REVOKE EXECUTE ON FUNCTION good FROM PUBLIC",
+		restore.Options{}, []string{"GRANT EXECUTE ON FUNCTION public.good(integer,text) TO $user;"},
+	},
+	"referenced table": { // the owner of the table lacks the privilege, not the user
+		"CREATE TABLE p (id int PRIMARY KEY); INSERT INTO p VALUES (1); CREATE TABLE t (id int PRIMARY KEY REFERENCES p); INSERT INTO t VALUES (1)",
+		"TRUNCATE t; ALTER TABLE p OWNER TO $owner; REVOKE ALL ON p FROM $owner; GRANT UPDATE, INSERT, DELETE ON p TO $owner; GRANT USAGE ON SCHEMA public TO $owner",
+		restore.Options{}, []string{"GRANT SELECT ON TABLE public.p TO $owner;"},
+	},
+	"referring table": {
+		"CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1)",
+		`CREATE TABLE "C" (t int REFERENCES t ON DELETE CASCADE); INSERT INTO t VALUES (2); ALTER TABLE "C" OWNER TO $owner; REVOKE DELETE ON "C" FROM $owner; GRANT USAGE ON SCHEMA public TO $owner`,
+		restore.Options{OnConflict: restore.Overwrite, DeleteExtra: true}, []string{`GRANT DELETE ON TABLE public."C" TO $owner;`},
+	},
+	"rule": {
+		"CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1)",
+		"DELETE FROM t; INSERT INTO t VALUES (2); CREATE TABLE audit (id int); CREATE RULE r AS ON INSERT TO t DO ALSO INSERT INTO audit VALUES (new.id); ALTER TABLE t OWNER TO $owner; GRANT SELECT, UPDATE, DELETE ON audit TO $owner",
+		restore.Options{OnConflict: restore.Overwrite, DeleteExtra: true}, []string{"hint: GRANT INSERT ON TABLE public.audit TO $owner;"},
+	},
+	"trigger": {
+		"CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1)",
+		`DELETE FROM t; CREATE SCHEMA s; CREATE TABLE s.audit (id int); CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN INSERT INTO s.audit VALUES (new.id); RETURN new; END$$;
+		CREATE TRIGGER writes BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION note()`,
+		restore.Options{}, []string{"GRANT USAGE ON SCHEMA s TO $user; or leave the triggers out with --disable-triggers",
+			"GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE s.audit TO $user; (only those that it needs)"},
+	},
+	"trigger's sequence": {
+		"CREATE TABLE t (id int PRIMARY KEY, n int); INSERT INTO t VALUES (1)",
+		`DELETE FROM t; CREATE SEQUENCE "N"; CREATE FUNCTION "Log"() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN PERFORM nextval('"N"'); RETURN new; END$$;
+		CREATE TRIGGER writes BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION "Log"()`,
+		restore.Options{}, []string{`GRANT USAGE, SELECT, UPDATE ON SEQUENCE public."N" TO $user;`},
+	},
+	"SECURITY DEFINER": {
+		"CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1)",
+		`DELETE FROM t; CREATE TABLE audit (id int); CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$BEGIN INSERT INTO audit VALUES (new.id); RETURN new; END$$;
+		CREATE TRIGGER writes BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION note(); ALTER FUNCTION note OWNER TO $owner; GRANT SELECT, UPDATE, DELETE ON audit TO $owner`,
+		restore.Options{}, []string{"GRANT INSERT ON TABLE public.audit TO $owner;"},
+	},
+	"SQL function with SECURITY DEFINER": {
+		"CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1)",
+		`DELETE FROM t; CREATE TABLE audit (id int); CREATE FUNCTION put(int) RETURNS void LANGUAGE sql SECURITY DEFINER AS 'INSERT INTO audit VALUES ($1)';
+		CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN PERFORM put(new.id); RETURN new; END$$; ALTER FUNCTION put OWNER TO $owner;
+		CREATE TRIGGER writes BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION note(); GRANT SELECT, UPDATE, DELETE ON audit TO $owner`,
+		restore.Options{}, []string{"hint: GRANT INSERT ON TABLE public.audit TO $owner;"},
+	},
+	"row-level security": {
+		"CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1)",
+		`DELETE FROM t; CREATE TABLE audit (id int); ALTER TABLE audit ENABLE ROW LEVEL SECURITY; GRANT ALL ON audit TO $user;
+		CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN INSERT INTO audit VALUES (new.id); RETURN new; END$$;
+		CREATE TRIGGER writes BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION note()`,
+		restore.Options{}, []string{"ALTER ROLE $user BYPASSRLS;"},
+	},
+	"row-level security of a SECURITY DEFINER": {
+		"CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1)",
+		`DELETE FROM t; CREATE TABLE audit (id int); ALTER TABLE audit ENABLE ROW LEVEL SECURITY; GRANT ALL ON audit TO $user, $owner;
+		CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$BEGIN INSERT INTO audit VALUES (new.id); RETURN new; END$$;
+		CREATE TRIGGER writes BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION note(); ALTER FUNCTION note OWNER TO $owner`,
+		restore.Options{}, []string{"ALTER ROLE $owner BYPASSRLS;"},
+	},
+	"sequence": {
+		"CREATE SCHEMA s; CREATE SEQUENCE s.n; CREATE TABLE t (id int PRIMARY KEY DEFAULT nextval('s.n')); INSERT INTO t VALUES (5)",
+		"DELETE FROM t; GRANT ALL ON SEQUENCE s.n TO $user",
+		restore.Options{}, []string{"GRANT USAGE ON SCHEMA s TO $user;"},
+	},
+	"sequence and its schema": {
+		"CREATE SCHEMA s; CREATE SEQUENCE s.n; CREATE TABLE t (id int PRIMARY KEY DEFAULT nextval('s.n')); INSERT INTO t VALUES (5)",
+		"DELETE FROM t",
+		restore.Options{}, []string{"GRANT USAGE ON SCHEMA s TO $user; GRANT SELECT, UPDATE ON SEQUENCE s.n TO $user;"},
+	},
+	"trigger of a partition": {
+		"CREATE TABLE t (id int PRIMARY KEY) PARTITION BY LIST (id); CREATE TABLE t1 PARTITION OF t DEFAULT; INSERT INTO t VALUES (1)",
+		`DELETE FROM t; CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RETURN new; END$$;
+		CREATE TRIGGER writes BEFORE INSERT ON t1 FOR EACH ROW EXECUTE FUNCTION note(); ALTER TABLE t OWNER TO $user`,
+		restore.Options{DisableTriggers: true}, []string{"GRANT SET ON PARAMETER session_replication_role TO $user;"},
+	},
+	"referenced table without triggers": {
+		"CREATE TABLE p (id int PRIMARY KEY); INSERT INTO p VALUES (1), (2); CREATE TABLE t (id int PRIMARY KEY, n int NOT NULL UNIQUE, p int REFERENCES p); CREATE TABLE c (t int REFERENCES t ON DELETE CASCADE);" +
+			"INSERT INTO t VALUES (1, 1, 1), (2, 2, 2); INSERT INTO c VALUES (1), (2)",
+		"UPDATE t SET n = -n; UPDATE t SET n = 3 + n; GRANT SELECT ON c TO $user; GRANT SET ON PARAMETER session_replication_role TO $user",
+		restore.Options{OnConflict: restore.Overwrite}, []string{"GRANT SELECT ON public.p TO $user;", `GRANT DELETE ON "public"."t" TO $user;`},
+	},
+}
+
+// TestDeniedPrivilegesAreNamed checks that the errors name the privilege that is missing and the role that lacks it. The test
+// runs the statements that the errors give, after which the restore must succeed.
+func TestDeniedPrivilegesAreNamed(t *testing.T) {
+	t.Parallel()
+	for name, c := range deniedCases {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			d := newDB(t)
+			suffix := d.Query("SELECT substr(md5(random()::text), 1, 8)")
+			user, owner := `"Restorer_`+suffix+`"`, "owner_"+suffix
+			fill := strings.NewReplacer("$user", user, "$owner", owner).Replace
+			d.Exec(fill("CREATE ROLE $user LOGIN; CREATE ROLE $owner"))
+			t.Cleanup(func() { d.Exec(fill("DROP OWNED BY $user, $owner CASCADE; DROP ROLE $user, $owner")) })
+			d.Exec(c.tables)
+			table := "t"
+			if schema := d.Query("SELECT quote_ident(schemaname) FROM pg_tables WHERE tablename = 't'"); schema != "public" {
+				table = schema + ".t"
+			}
+			o := c.o
+			o.Path = d.Export(table)
+			d.Exec(fill(c.change))
+			if !o.Create {
+				privileges := "SELECT, INSERT, UPDATE, DELETE"
+				if name == "referenced table without triggers" {
+					privileges = "SELECT, INSERT, UPDATE"
+				}
+				d.Exec(fill("GRANT " + privileges + " ON t TO $user"))
+			}
+			other := d.as(strings.Trim(user, `"`))
+			for _, statement := range c.want {
+				statement = fill(statement)
+				for _, o.DryRun = range []bool{true, false} {
+					other.wantRefused(o, statement)
+				}
+				d.Exec(regexp.MustCompile(`^hint: | \(.*| or .*`).ReplaceAllString(statement, ""))
+			}
+			o.DryRun = false
+			if _, err := restore.Restore(context.Background(), other.Conn, o); err != nil {
+				t.Fatal(fmt.Errorf("after the statements: %w", err))
+			}
+			d.wantEqual(o.Path, table)
+		})
+	}
+}
