@@ -174,6 +174,9 @@ var errDisplaced = errors.New("rows stand in each other's way")
 // explainDisplaced returns the error for a merge that failed in every way that [stagedMerge.write] knows, because rows block
 // each other.
 func (m *stagedMerge) explainDisplaced(ctx context.Context, err error) error {
+	if err := m.checkFollowers(ctx); err != nil {
+		return err
+	}
 	if errors.Is(err, errDisplaced) {
 		if problem := m.explainUnreadableChild(); problem != nil {
 			return problem
@@ -230,7 +233,7 @@ func (m *stagedMerge) describeFixed() string {
 // explainUnreadableChild returns nil.
 func (m *stagedMerge) explainUnreadableChild() error {
 	for i := range m.hooks.ForeignKeys {
-		if k := &m.hooks.ForeignKeys[i]; k.To && k.OnDelete != "a" && !k.Readable {
+		if k := &m.hooks.ForeignKeys[i]; k.To && (k.OnDelete != "a" || k.followsUpdates()) && !k.Readable {
 			return m.explainUnreadable(k, "some rows can't be updated in place, and a row to which another row refers must not be deleted and inserted again")
 		}
 	}
@@ -250,6 +253,34 @@ func (m *stagedMerge) explainUnreadable(k *foreignKey, reason string) error {
 		Hint: fmt.Sprintf("GRANT SELECT ON %s TO %s; with USAGE on its schema, and BYPASSRLS for the role if the table has row-level security; "+
 			"or restore as a superuser", other, postgres.QuoteIdentifier(m.hooks.User)),
 	}
+}
+
+// checkFollowers returns a [*postgres.Problem] if rows of another table would have to change with rows that the merge can only
+// delete and insert again: see followed.
+func (m *stagedMerge) checkFollowers(ctx context.Context) error {
+	for i := range m.hooks.ForeignKeys {
+		k := &m.hooks.ForeignKeys[i]
+		followed := m.followed(k)
+		if followed == "" || !k.Readable {
+			continue
+		}
+		var found bool
+		err := m.tx.QueryRow(ctx, fmt.Sprintf("SELECT EXISTS (SELECT FROM %s t, %s AND %s AND %s)", m.table.FromClause(), m.staged("NOT p.new"), m.same(), followed)).Scan(&found)
+		if err != nil || !found {
+			if err != nil {
+				return err
+			}
+			continue
+		}
+		action := map[string]string{"c": "CASCADE", "n": "SET NULL", "d": "SET DEFAULT"}[k.OnUpdate]
+		return &postgres.Problem{
+			Summary: fmt.Sprintf("rows of table %s refer to rows of table %s by columns that would change (foreign key %s, with ON UPDATE %s)",
+				foreign.Text(k.Child), m.table.Name(), foreign.Text(postgres.QuoteIdentifier(k.Name)), action),
+			Reason: "these rows exchange unique values, so they can only be deleted and inserted again, and the foreign key could not act",
+			Hint:   "use --disable-triggers, as a superuser, to leave those rows as they are; or first change the values yourself, so that the foreign key acts",
+		}
+	}
+	return nil
 }
 
 // uniqueColumnsSQL lists the columns of a unique index that has no expressions and no condition. $1 is the table's OID, $2

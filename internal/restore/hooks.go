@@ -58,6 +58,7 @@ type foreignKey struct {
 	Referenced []string `json:"referenced"`
 	Operators  []string `json:"operators"` // operators that compare Referenced with Columns, as SQL
 	OnDelete   string   `json:"on_delete"` // pg_constraint.confdeltype: a (no action), r(estrict), c(ascade), n (set null), d (set default)
+	OnUpdate   string   `json:"on_update"` // pg_constraint.confupdtype, with the values of OnDelete
 	Deferrable bool     `json:"deferrable"`
 	Readable   bool     `json:"readable"` // whether the user may read all rows of the other table
 	Period     bool     `json:"period"`   // whether the last columns are periods, which need more than Operators to be compared
@@ -86,7 +87,7 @@ var hooksSQL = `
 			'operators', (SELECT pg_catalog.jsonb_agg('OPERATOR(' || pg_catalog.quote_ident(n.nspname) || '.' || o.oprname || ')' ORDER BY i)
 				FROM pg_catalog.generate_subscripts(k.conpfeqop, 1) i JOIN pg_catalog.pg_operator o ON o.oid = k.conpfeqop[i]
 				JOIN pg_catalog.pg_namespace n ON n.oid = o.oprnamespace),
-			'on_delete', k.confdeltype, 'deferrable', k.condeferrable,
+			'on_delete', k.confdeltype, 'on_update', k.confupdtype, 'deferrable', k.condeferrable,
 			'readable', x.table_readable AND NOT pg_catalog.row_security_active(x.other),
 			'period', COALESCE((pg_catalog.to_jsonb(k)->>'conperiod')::boolean, false)) ORDER BY k.conname)
 		FROM pg_catalog.pg_constraint k
@@ -188,6 +189,11 @@ func (h *hooks) findTrigger(where string) *trigger {
 		return nil
 	}
 	return &h.Triggers[i]
+}
+
+// followsUpdates reports whether rows of Child change if an UPDATE of the restored table changes the columns that they refer to.
+func (k *foreignKey) followsUpdates() bool {
+	return k.To && (k.OnUpdate == "c" || k.OnUpdate == "n" || k.OnUpdate == "d")
 }
 
 // refersTo returns an SQL condition that is true if the row of alias child refers to the row of alias parent.

@@ -43,9 +43,9 @@ func isDisplaced(err error) bool {
 //
 //  1. Update the rows that differ. Only rows that UPDATE can't change are deleted and inserted again.
 //  2. Delete and insert again the rows that differ, except rows on which another row depends by a foreign key with an action,
-//     such as ON DELETE CASCADE. Update the excepted rows.
+//     such as ON DELETE CASCADE or ON UPDATE CASCADE. Update the excepted rows.
 //  3. Do the same as in 2, but first set the columns of unique and exclusion constraints to NULL in the rows that differ. Leave
-//     out columns that can't be NULL.
+//     out columns that can't be NULL, and columns whose changes a foreign key would pass on, as with ON UPDATE CASCADE.
 //  4. If the user may turn triggers and foreign keys off, turn them off, and delete and insert again all rows that differ.
 //     Check the foreign keys afterwards.
 func (m *stagedMerge) write(ctx context.Context) error {
@@ -148,7 +148,10 @@ const parkingColumnsSQL = `
 // parkingColumns returns the columns that the third way sets to NULL. All of them are in the file.
 func (m *stagedMerge) parkingColumns(ctx context.Context) ([]string, error) {
 	columns, err := queryTexts(ctx, m.tx, parkingColumnsSQL, int64(m.table.OID))
-	return slices.DeleteFunc(columns, func(name string) bool { return !slices.Contains(m.columns.writableNames(), name) }), err
+	passedOn := func(name string) bool {
+		return slices.ContainsFunc(m.hooks.ForeignKeys, func(k foreignKey) bool { return k.followsUpdates() && slices.Contains(k.Referenced, name) })
+	}
+	return slices.DeleteFunc(columns, func(name string) bool { return passedOn(name) || !slices.Contains(m.columns.writableNames(), name) }), err
 }
 
 // mergeWithoutTriggers is the fourth of the ways that [stagedMerge.write] tries. It first deletes the rows to be
@@ -167,6 +170,9 @@ func (m *stagedMerge) mergeWithoutTriggers(ctx context.Context) (w written, err 
 		if k := &m.hooks.ForeignKeys[i]; !k.Readable {
 			return w, m.explainUnreadable(k, "some rows can only be overwritten while foreign keys do not act, and the foreign keys must be checked afterwards")
 		}
+	}
+	if err := m.checkFollowers(ctx); err != nil {
+		return w, err
 	}
 	if err := checkDeleteRight(ctx, m.tx, m.table); err != nil {
 		return w, err
@@ -233,16 +239,20 @@ func (m *stagedMerge) areMovedProtected(ctx context.Context) (found bool, err er
 	return found, err
 }
 
-// protected returns an SQL condition for the row with the alias t. It is true if another row refers to this row by a foreign
-// key with an action, such as ON DELETE CASCADE or ON DELETE RESTRICT. It is also true if the user may not read a table with
-// such a foreign key. A row for which it is true must not be deleted, not even to be inserted again. protected returns "" if
-// no foreign key to the table has an action.
+// protected returns an SQL condition for the row with the alias t and its row of the file, with the alias s. It is true if
+// another row refers to the row t by a foreign key with an action, such as ON DELETE CASCADE or ON DELETE RESTRICT. It is also
+// true if the user may not read a table with such a foreign key. A row for which it is true must not be deleted, not even to be
+// inserted again. protected returns "" if no foreign key to the table has an action.
 func (m *stagedMerge) protected() string {
 	var conditions []string
 	for i := range m.hooks.ForeignKeys {
 		k := &m.hooks.ForeignKeys[i]
 		switch {
-		case !k.To || k.OnDelete == "a":
+		case !k.To:
+		case k.OnDelete == "a":
+			if followed := m.followed(k); followed != "" {
+				conditions = append(conditions, followed)
+			}
 		case !k.Readable:
 			return "true"
 		default:
@@ -253,4 +263,24 @@ func (m *stagedMerge) protected() string {
 		}
 	}
 	return strings.Join(conditions, " OR ")
+}
+
+// followed returns an SQL condition for the row with the alias t and its row of the file, with the alias s. It is true if the
+// columns to which the foreign key refers differ, and another row would change with them by ON UPDATE CASCADE, SET NULL or SET
+// DEFAULT. If the row t were deleted and inserted again, that row would keep its value, and might then refer to a different
+// row. followed returns "" if it can't be true.
+func (m *stagedMerge) followed(k *foreignKey) string {
+	columns := slices.DeleteFunc(slices.Clone(k.Referenced), func(name string) bool { return !slices.Contains(m.columns.writableNames(), name) })
+	if !k.followsUpdates() || len(columns) == 0 {
+		return ""
+	}
+	condition := m.differ(columns)
+	if !k.Readable {
+		return condition
+	}
+	where := k.refersTo("c", "t")
+	if k.From { // rows of the file get the file's values anyway
+		where += fmt.Sprintf(" AND NOT EXISTS (SELECT FROM %s x WHERE %s)", stagingTable, sameKey(m.table, "x", "c"))
+	}
+	return fmt.Sprintf("(%s AND EXISTS (SELECT FROM %s c WHERE %s))", condition, k.Child, where)
 }

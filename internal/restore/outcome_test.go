@@ -252,3 +252,45 @@ func TestRulesAndDifferingIdentity(t *testing.T) {
 	}
 	d.wantEqual(path, "t")
 }
+
+// TestExchangedValuesThatAreFollowed checks restores of rows that exchange unique values to which rows of another table refer
+// with ON UPDATE. The restore must not change these rows in another way than an UPDATE would: no way to exchange the values is
+// left, so it is refused.
+func TestExchangedValuesThatAreFollowed(t *testing.T) {
+	t.Parallel()
+	d := newDB(t)
+	for _, action := range []string{"CASCADE", "SET NULL", "SET DEFAULT"} {
+		for _, other := range []string{"", "CREATE TABLE c (t int REFERENCES t ON DELETE CASCADE); INSERT INTO c VALUES (1), (2);"} {
+			d.Exec("CREATE TABLE t (id int PRIMARY KEY, pos int UNIQUE); INSERT INTO t VALUES (1, 1), (2, 2), (3, 3)")
+			path := d.Export("t")
+			d.Exec(other + "CREATE TABLE follower (id int, pos int REFERENCES t (pos) ON UPDATE " + action + ")")
+			exchange := "UPDATE t SET pos = -pos WHERE id < 3; UPDATE t SET pos = 3 + pos WHERE id < 3;"
+			d.Exec(exchange + "INSERT INTO follower VALUES (1, 1), (2, 2), (3, NULL)")
+			o := restore.Options{Path: path, OnConflict: restore.Overwrite}
+			for _, o.DryRun = range []bool{true, false} {
+				d.wantRefused(o, "rows of table public.follower refer to rows of table public.t by columns that would change", `foreign key "follower_pos_fkey", with ON UPDATE `+action, "--disable-triggers")
+			}
+			o.DisableTriggers = true
+			d.restore(o)
+			d.wantEqual(path, "t")
+			if got := d.Query("SELECT string_agg(id || ':' || coalesce(pos::text, '-'), ' ' ORDER BY id) FROM follower"); got != "1:1 2:2 3:-" {
+				t.Errorf("ON UPDATE %s: the other table has %s", action, got)
+			}
+			// Without rows that follow, the values can be exchanged.
+			d.Exec("TRUNCATE follower;" + exchange)
+			o.DisableTriggers = false
+			d.restore(o)
+			d.wantEqual(path, "t")
+			// A value that is not exchanged is updated, and the foreign key acts.
+			if action == "CASCADE" {
+				d.Exec("UPDATE t SET pos = 30 WHERE id = 3; INSERT INTO follower VALUES (4, 30)")
+				d.restore(o)
+				d.wantEqual(path, "t")
+				if got := d.Query("SELECT pos FROM follower WHERE id = 4"); got != "3" {
+					t.Errorf("the row that follows has %s", got)
+				}
+			}
+			d.Exec("DROP TABLE IF EXISTS c; DROP TABLE follower, t")
+		}
+	}
+}
