@@ -25,17 +25,18 @@ func Explain(err error) error {
 	}
 	p = &Problem{Err: err}
 	pg, beside := serverError(err)
-	if pg != nil {
+	message := functionMessage(err)
+	if pg != nil && message == "" {
 		explainServer(p, pg)
-	} else {
+	} else if pg == nil {
 		explainNetwork(p, err)
 	}
 	text := withoutAttempts(err, pg)
 	for _, b := range beside {
 		text = oneLine(strings.Replace(text, b.Error(), "", 1))
 	}
-	if raised := raisedByFunction(err); raised != "" {
-		text = strings.Replace(text, pg.Error(), raised, 1)
+	if message != "" {
+		text = strings.Replace(text, pg.Error(), message, 1)
 	}
 	if text = withoutPasswords(text); strings.Contains(text, "\n") {
 		text = oneLine(text)

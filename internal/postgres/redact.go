@@ -16,7 +16,7 @@ import (
 // or an error raised by a function, such as a trigger function. It checks the class of the SQLSTATE; see "PostgreSQL Error
 // Codes". A function may raise any SQLSTATE, so raisedByFunction recognizes such errors by other fields.
 func IsRowRefused(err error) bool {
-	if raisedByFunction(err) != "" {
+	if raisedByFunction(err) {
 		return true
 	}
 	state := SQLState(err)
@@ -49,8 +49,8 @@ func RedactedMessage(err error) string {
 	if !errors.As(err, &pg) {
 		return err.Error()
 	}
-	if raised := raisedByFunction(err); raised != "" {
-		return raised
+	if message := functionMessage(err); message != "" {
+		return message
 	}
 	return foreign.Text(redactedMessage(pg))
 }
@@ -83,22 +83,53 @@ func redactedMessage(pg *pgconn.PgError) string {
 // function of the database: by RAISE in PL/pgSQL, or by code in PL/Python, PL/Perl or PL/Tcl.
 var languageFiles = []string{"pl_exec.c", "plpy_", "plperl", "pltcl"}
 
-// raisedByFunction returns a message that is safe to show for an error raised by a function of the database, such as a trigger
-// function. It returns "" for other errors. The function's author chose the message, the details, and the names of columns and
-// constraints, so each of them may contain a row's text. The result contains only the SQLSTATE and the first line of the
-// context, where Postgres names the function and the line.
-func raisedByFunction(err error) string {
+// relayRoutines are the C functions with which postgres_fdw and dblink pass on an error of another server.
+var relayRoutines = []string{"pgfdw_report_error", "dblink_res_error"}
+
+// raisedByFunction reports whether a function of the database raised the error, such as a trigger function, or whether another
+// server raised it. Its author chose the SQLSTATE, the message, the details, and the names of columns and constraints, so each
+// of them except the SQLSTATE may contain a row's text.
+func raisedByFunction(err error) bool {
+	var pg *pgconn.PgError
+	return errors.As(err, &pg) && (strings.HasPrefix(pg.Code, "P0") || slices.Contains(relayRoutines, pg.Routine) ||
+		slices.ContainsFunc(languageFiles, func(file string) bool { return strings.HasPrefix(pg.File, file) }))
+}
+
+// isServerState reports whether an SQLSTATE is about the server's own state: a conflict of transactions, a lock, a limit of the
+// server, or a canceled statement. The messages contain no text of a statement.
+func isServerState(code string) bool {
+	return code == lockNotAvailable || slices.Contains([]string{"40", "53", "57"}, code[:min(2, len(code))])
+}
+
+// functionMessage returns a message that is safe to show for an error that a function of the database raised, or that occurred
+// in one. A function can run a statement that contains a row's text, and the server's message may quote this statement. The
+// result contains only the SQLSTATE and a line of the context, in which Postgres names the function. functionMessage returns ""
+// for other errors, and for errors whose message can't contain such a text.
+func functionMessage(err error) string {
 	var pg *pgconn.PgError
 	if !errors.As(err, &pg) {
 		return ""
 	}
-	raised := slices.ContainsFunc(languageFiles, func(file string) bool { return strings.HasPrefix(pg.File, file) })
-	if !raised && !strings.HasPrefix(pg.Code, "P0") {
+	function := ""
+	lines := strings.Split(pg.Where, "\n")
+	for i, line := range lines {
+		// Only the first line and the last one that names a function are certain to come from Postgres: the lines between may
+		// belong to a statement with a row's text.
+		if strings.HasPrefix(line, "PL/") {
+			function = line
+			if i == 0 {
+				break
+			}
+		}
+	}
+	switch {
+	case raisedByFunction(err):
+	case function == "", pg.Code == insufficientPrivilege, isServerState(pg.Code), strings.HasPrefix(pg.Code, "23"): // see redactedMessage
 		return ""
 	}
 	where := "a trigger or function of the database"
-	if first, _, _ := strings.Cut(pg.Where, "\n"); strings.HasPrefix(first, "PL/") {
-		where = first
+	if function != "" {
+		where = function
 	}
 	return foreign.Text(fmt.Sprintf("refused by %s; its message may hold a row's text and is not shown (SQLSTATE %s)", where, pg.Code))
 }

@@ -135,3 +135,51 @@ func TestRefusesDamagedFile(t *testing.T) {
 		t.Errorf("the result is %+v", res)
 	}
 }
+
+// functionsThatQuoteRows lists bodies of trigger functions whose errors contain the text of the new row's column v, in places
+// where the server does not quote it or where it is the name of an object. REMOTE is a connection string for the same database.
+var functionsThatQuoteRows = map[string]string{
+	"RAISE":                "RAISE 'no %', new.v",
+	"RAISE of a privilege": "RAISE insufficient_privilege USING MESSAGE = 'no ' || new.v",
+	"table":                "EXECUTE format('INSERT INTO %I VALUES (1)', new.v)",
+	"table on two lines":   "EXECUTE format(E'INSERT INTO %I\\nVALUES (1)', E'a\\nPL/' || new.v)",
+	"function":             "EXECUTE format('SELECT %I()', new.v)",
+	"schema":               "EXECUTE format('SELECT %I.f()', new.v)",
+	"role":                 "EXECUTE format('SET ROLE %I', new.v)",
+	"type":                 "EXECUTE format('SELECT NULL::%I', new.v)",
+	"syntax":               "EXECUTE 'SELECT 1 FROM ' || new.v || ' x y z'",
+	"file":                 "PERFORM pg_read_file('/' || new.v)",
+	"lost connection":      "PERFORM dblink_connect('host=' || new.v || ' connect_timeout=1')",
+	"error by dblink":      "PERFORM dblink_exec('REMOTE', format('DO %L', format('BEGIN RAISE %L USING ERRCODE = %L; END', 'no ' || new.v, '3D000')))",
+	"privilege by dblink":  "PERFORM dblink_exec('REMOTE', format('DO %L', format('BEGIN RAISE %L USING ERRCODE = %L; END', 'no ' || new.v, '42501')))",
+	"data by dblink":       "PERFORM dblink_exec('REMOTE', format('DO %L', format('BEGIN RAISE %L USING ERRCODE = %L; END', 'no ' || new.v, '22023')))",
+}
+
+// TestErrorsInFunctionsAreHidden checks that no error shows a row's text that a trigger function puts into a message or into a
+// statement.
+func TestErrorsInFunctionsAreHidden(t *testing.T) {
+	if testing.Short() {
+		t.Skip("restores many tables")
+	}
+	t.Parallel()
+	d := newDB(t)
+	d.Exec("CREATE EXTENSION dblink; CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t VALUES (1, 'SECRET'), (2, 'SECRET')")
+	path := d.Export("t")
+	remote := fmt.Sprintf("host=%s port=%d dbname=%s user=%s", d.Config.Host, d.Config.Port, d.Config.Database, d.Config.User)
+	for name, body := range functionsThatQuoteRows {
+		d.Exec(`TRUNCATE t; CREATE OR REPLACE FUNCTION "writes it"() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN ` + strings.ReplaceAll(body, "REMOTE", remote) + "; RETURN new; END$$")
+		for _, when := range []string{"BEFORE INSERT ON t FOR EACH ROW", "AFTER INSERT ON t FOR EACH ROW", "AFTER INSERT ON t DEFERRABLE INITIALLY DEFERRED FOR EACH ROW"} {
+			create := "CREATE TRIGGER"
+			if strings.Contains(when, "DEFERRABLE") {
+				create = "CREATE CONSTRAINT TRIGGER"
+			}
+			d.Exec(create + " fires " + when + ` EXECUTE FUNCTION "writes it"()`)
+			for _, dry := range []bool{true, false} {
+				if err := d.wantRefused(restore.Options{Path: path, DryRun: dry}, "SQLSTATE"); t.Failed() {
+					t.Fatalf("%s, %s: %v", name, when, err)
+				}
+			}
+			d.Exec("DROP TRIGGER fires ON t")
+		}
+	}
+}
