@@ -152,7 +152,7 @@ func TestConnectExplains(t *testing.T) {
 	s := pgserver.ForTest(t, pgserver.Options{Settings: map[string]string{"max_wal_senders": "1", "max_replication_slots": "1"}})
 	conn := connectTo(t, s.URL("postgres"))
 	run(t, conn, "CREATE ROLE plain LOGIN", "CREATE ROLE closed NOLOGIN", "CREATE ROLE locked LOGIN PASSWORD 'right'",
-		"CREATE ROLE barred LOGIN", "SELECT pg_create_physical_replication_slot('taken')")
+		"CREATE ROLE barred LOGIN", "CREATE DATABASE private", "REVOKE CONNECT ON DATABASE private FROM PUBLIC", "SELECT pg_create_physical_replication_slot('taken')")
 	hba := filepath.Join(s.Dir(), "pg_hba.conf")
 	rules := "host all barred 127.0.0.1/32 reject\nhost all locked 127.0.0.1/32 scram-sha-256\nhost all all 127.0.0.1/32 trust\n" +
 		"local all all trust\n"
@@ -211,6 +211,7 @@ func TestConnectExplains(t *testing.T) {
 		{at("closed", "postgres", ""), ordinary, "LOGIN"},
 		{at("barred", "postgres", ""), ordinary, "pg_hba.conf"},
 		{at("plain", "postgres", ""), replication, "may not replicate"},
+		{at("plain", "private", ""), ordinary, "GRANT CONNECT ON DATABASE"},
 		{at("postgres", "postgres", ""), slot, "slots are in use"},
 		{at("postgres", "postgres", "sslmode=require"), ordinary, "TLS switched off"},
 		{at("postgres", "postgres", "options='-c pgbouncer=true'"), ordinary, "remove the parameter from --database-url"},

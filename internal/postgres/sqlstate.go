@@ -122,6 +122,8 @@ func explainServer(p *Problem, e *pgconn.PgError) {
 		if strings.Contains(e.Routine, "CheckSlotPermissions") || strings.Contains(e.Routine, "check_permissions") ||
 			strings.Contains(message, "replication") || strings.Contains(e.Routine, "InitPostgres") || e.Routine == "InitWalSender" {
 			p.Reason, p.Hint = "the user may not replicate", replicationGrant
+		} else if e.Routine == "CheckMyDatabase" {
+			p.Reason, p.Hint = "the user lacks CONNECT on the database", "GRANT CONNECT ON DATABASE <database> TO <user>;"
 		} else if e.Routine == "StartupDecodingContext" || strings.Contains(e.Hint, "output_plugin_libraries") {
 			p.Reason = "the server does not allow its own output plugin pgoutput"
 			p.Hint = "add 'pgoutput' to output_plugin_libraries, which lists the allowed plugins, and run SELECT pg_reload_conf();"

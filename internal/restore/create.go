@@ -1,6 +1,7 @@
 package restore
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -89,7 +90,8 @@ func (c *creation) findTypes(ctx context.Context) error {
 	return &postgres.Problem{
 		Summary: fmt.Sprintf("create table %s: the database lacks a type that a column has", c.name),
 		Reason:  "it knows no type " + strings.Join(missing, ", "),
-		Hint:    "CREATE TYPE …; or CREATE EXTENSION …; the manifest has the types' names, not what they are",
+		Hint: "CREATE TYPE …; or CREATE EXTENSION …; the manifest has the types' names, not what they are. " +
+			"If the type exists in a schema on the search path, the user may lack USAGE on that schema",
 	}
 }
 
@@ -170,6 +172,9 @@ func (c *creation) chooseGenerated(ctx context.Context) error {
 			c.generated[i] = true
 		}
 		return nil
+	}
+	if err := checkTemporary(ctx, c.tx, "capture checks the expressions of generated columns with a temporary view"); err != nil {
+		return err
 	}
 	harmless := make([]bool, len(c.manifest.Columns))
 	err := withSavepoint(ctx, c.tx, func() error {
@@ -375,8 +380,12 @@ func explainCreateError(name postgres.Name, err error) error {
 	case invalidSchemaName:
 		p.Summary = fmt.Sprintf("create table %s: there is no such schema", name)
 		p.Hint = "CREATE SCHEMA " + postgres.QuoteIdentifier(name.Schema) + "; or name another one with --table"
+		if name.Schema == "" {
+			p.Summary = fmt.Sprintf("create table %s: the user may use no schema on the search path", name)
+			p.Hint = "name a schema with --table, such as public." + name.Table + "; if the user may not use that one, the error then says what to grant"
+		}
 	case insufficientPrivilege:
-		return &deniedError{action: "create table " + name.String(), creates: true, err: err}
+		return &deniedError{action: "create table " + name.String(), schema: cmp.Or(name.Schema, "public"), err: err}
 	}
 	return p
 }

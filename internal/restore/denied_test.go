@@ -38,6 +38,11 @@ var deniedCases = map[string]struct {
 		"DROP TABLE t; GRANT ALL ON SCHEMA public TO $user",
 		restore.Options{Create: true}, []string{"GRANT USAGE ON SCHEMA s TO $user;"},
 	},
+	"temporary view for a generated column": {
+		"CREATE TABLE t (id int PRIMARY KEY, n int GENERATED ALWAYS AS (id + 1) STORED); INSERT INTO t VALUES (1)",
+		"DROP TABLE t; REVOKE TEMPORARY ON DATABASE $database FROM PUBLIC; GRANT ALL ON SCHEMA public TO $user",
+		restore.Options{Create: true}, []string{`GRANT TEMPORARY ON DATABASE "$database" TO $user;`},
+	},
 	"type of the temporary table": {
 		"CREATE TYPE e AS ENUM ('a'); CREATE TABLE t (id int PRIMARY KEY, v e[]); INSERT INTO t VALUES (1, '{a}')",
 		"UPDATE t SET v = NULL; REVOKE USAGE ON TYPE e FROM PUBLIC",
@@ -46,7 +51,7 @@ var deniedCases = map[string]struct {
 	"check": {
 		"CREATE FUNCTION good(int, text) RETURNS bool LANGUAGE sql AS 'SELECT true'; CREATE TABLE t (id int PRIMARY KEY CHECK (good(id, ''))); INSERT INTO t VALUES (1)",
 		"TRUNCATE t; REVOKE EXECUTE ON FUNCTION good FROM PUBLIC",
-		restore.Options{}, []string{"GRANT EXECUTE ON FUNCTION public.good(integer,text) TO $user;"},
+		restore.Options{}, []string{"GRANT EXECUTE ON ROUTINE public.good(integer,text) TO $user;"},
 	},
 	"referenced table": { // the owner of the table lacks the privilege, not the user
 		"CREATE TABLE p (id int PRIMARY KEY); INSERT INTO p VALUES (1); CREATE TABLE t (id int PRIMARY KEY REFERENCES p); INSERT INTO t VALUES (1)",
@@ -88,6 +93,72 @@ var deniedCases = map[string]struct {
 		CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN PERFORM put(new.id); RETURN new; END$$; ALTER FUNCTION put OWNER TO $owner;
 		CREATE TRIGGER writes BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION note(); GRANT SELECT, UPDATE, DELETE ON audit TO $owner`,
 		restore.Options{}, []string{"hint: GRANT INSERT ON TABLE public.audit TO $owner;"},
+	},
+	"schema of a referenced table": {
+		"CREATE SCHEMA s; CREATE TABLE s.p (id int PRIMARY KEY); INSERT INTO s.p VALUES (1); CREATE TABLE t (id int PRIMARY KEY REFERENCES s.p); INSERT INTO t VALUES (1)",
+		"TRUNCATE t; ALTER TABLE s.p OWNER TO $owner",
+		restore.Options{}, []string{"hint: GRANT USAGE ON SCHEMA s TO $owner;"},
+	},
+	"referenced table with quotes": {
+		`CREATE TABLE "P""x" (id int PRIMARY KEY); INSERT INTO "P""x" VALUES (1); CREATE TABLE t (id int PRIMARY KEY REFERENCES "P""x"); INSERT INTO t VALUES (1)`,
+		`TRUNCATE t; ALTER TABLE "P""x" OWNER TO $owner; REVOKE UPDATE ON "P""x" FROM $owner; GRANT USAGE ON SCHEMA public TO $owner`,
+		restore.Options{}, []string{`hint: GRANT UPDATE ON TABLE public."P""x" TO $owner;`},
+	},
+	"table of a view": {
+		"CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1)",
+		`DELETE FROM t; CREATE TABLE audit (id int); CREATE VIEW seen AS SELECT * FROM audit; ALTER VIEW seen OWNER TO $owner; GRANT ALL ON seen TO $user; GRANT SELECT, UPDATE, DELETE ON audit TO $owner;
+		CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN INSERT INTO seen VALUES (new.id); RETURN new; END$$; CREATE TRIGGER writes BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION note()`,
+		restore.Options{}, []string{"hint: GRANT INSERT ON TABLE public.audit TO $owner;"},
+	},
+	"row-level security behind a view": {
+		"CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1)",
+		`DELETE FROM t; CREATE TABLE audit (id int); ALTER TABLE audit ENABLE ROW LEVEL SECURITY; CREATE VIEW seen AS SELECT * FROM audit; ALTER VIEW seen OWNER TO $owner; GRANT ALL ON seen TO $user; GRANT ALL ON audit TO $owner;
+		CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN INSERT INTO seen VALUES (new.id); RETURN new; END$$; CREATE TRIGGER writes BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION note()`,
+		restore.Options{}, []string{"hint: ALTER ROLE $owner BYPASSRLS;"},
+	},
+	"rule of another table": {
+		"CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1)",
+		`DELETE FROM t; CREATE TABLE audit (id int); CREATE TABLE audit2 (id int); CREATE RULE r AS ON INSERT TO audit DO ALSO INSERT INTO audit2 VALUES (new.id); ALTER TABLE audit OWNER TO $owner; GRANT ALL ON audit TO $user;
+		CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN INSERT INTO audit VALUES (new.id); RETURN new; END$$; CREATE TRIGGER writes BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION note()`,
+		restore.Options{}, []string{"hint: GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE public.audit2 TO $owner; (only those that it needs)"},
+	},
+	"trigger of a table with a rule": { // the rule does not act, so its owner is not the role
+		"CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1)",
+		`DELETE FROM t; CREATE TABLE audit (id int); CREATE RULE r AS ON DELETE TO t DO ALSO NOTIFY gone; ALTER TABLE t OWNER TO $owner;
+		CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN INSERT INTO audit VALUES (new.id); RETURN new; END$$; CREATE TRIGGER writes BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION note()`,
+		restore.Options{}, []string{"hint: GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE public.audit TO $user; (only those that it needs)"},
+	},
+	"functions of the same name": {
+		"CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1)",
+		`DELETE FROM t; CREATE SCHEMA b; CREATE TABLE audit (id int);
+		CREATE FUNCTION b.note() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$BEGIN RETURN new; END$$; CREATE FUNCTION public.note(int) RETURNS int LANGUAGE plpgsql SECURITY DEFINER AS $$BEGIN RETURN 1; END$$;
+		ALTER FUNCTION b.note() OWNER TO $owner; ALTER FUNCTION public.note(int) OWNER TO $owner;
+		CREATE FUNCTION public.note() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN INSERT INTO audit VALUES (new.id); RETURN new; END$$; CREATE TRIGGER writes BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION public.note()`,
+		restore.Options{}, []string{"hint: GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE public.audit TO $user; (only those that it needs)"},
+	},
+	"tables of the same name": {
+		"CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1)",
+		`DELETE FROM t; CREATE SCHEMA a1; CREATE SCHEMA a2; CREATE SCHEMA z; CREATE TABLE a1.audit (); CREATE TABLE a2.audit (); CREATE TABLE audit (); CREATE TABLE z.audit (id int); GRANT USAGE ON SCHEMA z TO $user;
+		CREATE SCHEMA audit; CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN INSERT INTO z.audit VALUES (new.id); RETURN new; END$$; CREATE TRIGGER writes BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION note()`,
+		restore.Options{}, []string{"hint: GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE z.audit TO $user; (only those that it needs)"},
+	},
+	"TRUNCATE": {
+		"CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1)",
+		`DELETE FROM t; CREATE TABLE audit (id int); GRANT SELECT, INSERT, UPDATE, DELETE ON audit TO $user;
+		CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN TRUNCATE audit; RETURN new; END$$; CREATE TRIGGER writes BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION note()`,
+		restore.Options{}, []string{"hint: GRANT TRUNCATE ON TABLE public.audit TO $user;"},
+	},
+	"CREATE": {
+		"CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1)",
+		`DELETE FROM t; CREATE SCHEMA parts; GRANT USAGE ON SCHEMA parts TO $user;
+		CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN CREATE TABLE IF NOT EXISTS parts.p (); RETURN new; END$$; CREATE TRIGGER writes BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION note()`,
+		restore.Options{}, []string{"hint: GRANT CREATE ON SCHEMA parts TO $user;"},
+	},
+	"procedure": {
+		"CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1)",
+		`DELETE FROM t; CREATE PROCEDURE p(text) LANGUAGE sql AS ''; REVOKE ALL ON PROCEDURE p FROM PUBLIC;
+		CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN CALL p(''); RETURN new; END$$; CREATE TRIGGER writes BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION note()`,
+		restore.Options{}, []string{"hint: GRANT EXECUTE ON ROUTINE public.p(text) TO $user;"},
 	},
 	"row-level security": {
 		"CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1)",
@@ -137,7 +208,7 @@ func TestDeniedPrivilegesAreNamed(t *testing.T) {
 			d := newDB(t)
 			suffix := d.Query("SELECT substr(md5(random()::text), 1, 8)")
 			user, owner := `"Restorer_`+suffix+`"`, "owner_"+suffix
-			fill := strings.NewReplacer("$user", user, "$owner", owner).Replace
+			fill := strings.NewReplacer("$user", user, "$owner", owner, "$database", d.Query("SELECT current_database()")).Replace
 			d.Exec(fill("CREATE ROLE $user LOGIN; CREATE ROLE $owner"))
 			t.Cleanup(func() { d.Exec(fill("DROP OWNED BY $user, $owner CASCADE; DROP ROLE $user, $owner")) })
 			d.Exec(c.tables)

@@ -113,7 +113,7 @@ func (m *stagedMerge) explainForeignKey(ctx context.Context, err error) error {
 		return nil
 	}
 	k := &m.hooks.ForeignKeys[i]
-	if k.From && k.Readable && !slices.ContainsFunc(k.Columns, func(name string) bool { return !slices.Contains(m.columns.names, name) }) {
+	if k.From && k.readable() && !slices.ContainsFunc(k.Columns, func(name string) bool { return !slices.Contains(m.columns.names, name) }) {
 		missing := fmt.Sprintf("%s s WHERE %s AND NOT EXISTS (SELECT FROM %s p WHERE %s)", stagingTable, k.complete("s"), k.Parent, k.refersTo("s", "p"))
 		if k.To {
 			missing += fmt.Sprintf(" AND NOT EXISTS (SELECT FROM %s p WHERE %s)", stagingTable, k.refersTo("s", "p"))
@@ -210,8 +210,8 @@ func (m *stagedMerge) explainDisplaced(ctx context.Context, err error) error {
 		return &postgres.Problem{
 			Summary: fmt.Sprintf("rows of table %s exchange values of constraint %s%s", m.table.Name(), name, place),
 			Reason:  fmt.Sprintf("it is checked row by row, and rows that must not be deleted depend on these rows (%s)", protectors),
-			Hint: fmt.Sprintf("make the constraint DEFERRABLE (ALTER TABLE %s DROP CONSTRAINT %s, ADD CONSTRAINT %[2]s … DEFERRABLE;), or restore as a superuser or with "+
-				"%[3]s (15 and later)", m.table.Name().Quoted(), name, grantReplicationRole(m.hooks.User)),
+			Hint: strings.TrimSuffix(fmt.Sprintf("make the constraint DEFERRABLE (ALTER TABLE %s DROP CONSTRAINT %s, ADD CONSTRAINT %[2]s … DEFERRABLE;), or restore as a superuser, or %[3]s",
+				m.table.Name().Quoted(), name, m.hooks.AllowReplica), ", or "),
 		}
 	}
 	if place != "" {
@@ -233,7 +233,7 @@ func (m *stagedMerge) describeFixed() string {
 // explainUnreadableChild returns nil.
 func (m *stagedMerge) explainUnreadableChild() error {
 	for i := range m.hooks.ForeignKeys {
-		if k := &m.hooks.ForeignKeys[i]; k.To && (k.OnDelete != "a" || k.followsUpdates()) && !k.Readable {
+		if k := &m.hooks.ForeignKeys[i]; k.To && (k.OnDelete != "a" || k.followsUpdates()) && !k.readable() {
 			return m.explainUnreadable(k, "some rows can't be updated in place, and a row to which another row refers must not be deleted and inserted again")
 		}
 	}
@@ -250,8 +250,7 @@ func (m *stagedMerge) explainUnreadable(k *foreignKey, reason string) error {
 	return &postgres.Problem{
 		Summary: fmt.Sprintf("no right to read all rows of table %s, %s (foreign key %s)", other, relation, foreign.Text(postgres.QuoteIdentifier(k.Name))),
 		Reason:  reason,
-		Hint: fmt.Sprintf("GRANT SELECT ON %s TO %s; with USAGE on its schema, and BYPASSRLS for the role if the table has row-level security; "+
-			"or restore as a superuser", other, postgres.QuoteIdentifier(m.hooks.User)),
+		Hint:    foreign.Text(k.Grants) + " or restore as a superuser",
 	}
 }
 
@@ -261,7 +260,7 @@ func (m *stagedMerge) checkFollowers(ctx context.Context) error {
 	for i := range m.hooks.ForeignKeys {
 		k := &m.hooks.ForeignKeys[i]
 		followed := m.followed(k)
-		if followed == "" || !k.Readable {
+		if followed == "" || !k.readable() {
 			continue
 		}
 		var found bool

@@ -3,6 +3,7 @@ package restore
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 
@@ -34,12 +35,6 @@ func disableTriggers(ctx context.Context, tx pgx.Tx, table *postgres.Table, h *h
 	return enable, "the table's own triggers did not act; foreign keys did", err
 }
 
-// grantReplicationRole returns the statement that allows a user to turn triggers and foreign keys off. It exists since
-// PostgreSQL 15.
-func grantReplicationRole(user string) string {
-	return "GRANT SET ON PARAMETER session_replication_role TO " + postgres.QuoteIdentifier(user) + ";"
-}
-
 // disableTableTriggers disables the enabled triggers of the table and of its partitions, and the enabled rules of the table.
 // Foreign keys still act, because only a superuser can disable their triggers.
 func disableTableTriggers(ctx context.Context, tx pgx.Tx, table *postgres.Table, h *hooks) (enable func(context.Context) error, err error) {
@@ -57,11 +52,11 @@ func disableTableTriggers(ctx context.Context, tx pgx.Tx, table *postgres.Table,
 	}
 	alter := func(ctx context.Context, s switchable, verb string) error {
 		_, err := tx.Exec(ctx, fmt.Sprintf("ALTER TABLE %s %s %s", s.table, verb, s.what))
-		if postgres.SQLState(err) == insufficientPrivilege {
+		if postgres.SQLState(err) == insufficientPrivilege && postgres.ErrorContext(err) == "" { // not in the function of an event trigger
 			return &postgres.Problem{
 				Summary: fmt.Sprintf("no right to disable the triggers of table %s", foreign.Text(s.table)), Err: err,
 				Reason: "--disable-triggers takes a superuser, the right to set session_replication_role (15 and later), or the table's owner",
-				Hint:   grantReplicationRole(h.User) + " or connect as the table's owner, or leave the flag out",
+				Hint:   strings.TrimPrefix(h.AllowReplica+" or connect as the table's owner, or leave the flag out", " or "),
 			}
 		}
 		return explain("disable triggers", err)

@@ -23,6 +23,7 @@
 //   - options.go: Options and Result
 //   - progress.go: reports of how far the restore is
 //   - locks.go, rights.go: the lock on the table, and the user's privileges
+//   - denied.go: which privilege is missing if the server denies one
 //   - sequences.go: sequences that supply values to columns
 //   - disabletriggers.go: --disable-triggers
 //   - deleteall.go: a file without rows

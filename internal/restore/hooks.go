@@ -18,7 +18,9 @@ type hooks struct {
 	Triggers    []trigger    `json:"triggers"`
 	Rules       []rule       `json:"rules"`
 	ForeignKeys []foreignKey `json:"foreign_keys"`
-	User        string       `json:"user"` // the user of the session
+	// AllowReplica is the statement that allows the user to turn triggers and foreign keys off. It is "" before PostgreSQL 15,
+	// where only a superuser can do so.
+	AllowReplica string `json:"allow_replica"`
 }
 
 // trigger is an enabled trigger on the table or on one of its partitions. It is neither a trigger of capture nor a trigger that
@@ -60,15 +62,16 @@ type foreignKey struct {
 	OnDelete   string   `json:"on_delete"` // pg_constraint.confdeltype: a (no action), r(estrict), c(ascade), n (set null), d (set default)
 	OnUpdate   string   `json:"on_update"` // pg_constraint.confupdtype, with the values of OnDelete
 	Deferrable bool     `json:"deferrable"`
-	Readable   bool     `json:"readable"` // whether the user may read all rows of the other table
-	Period     bool     `json:"period"`   // whether the last columns are periods, which need more than Operators to be compared
+	Grants     string   `json:"grants"` // statements after which the user may read all rows of the other table; "" if no statement is necessary
+	Period     bool     `json:"period"` // whether the last columns are periods, which need more than Operators to be compared
 }
 
 // hooksSQL returns the hooks as JSON. $1 is the table's OID, $2 the SQL name of the function that capture's own triggers
 // call.
 var hooksSQL = `
 	WITH tree(oid) AS ` + postgres.TreeSQL("$1::bigint") + `
-	SELECT pg_catalog.jsonb_build_object('user', current_user, 'triggers', (
+	SELECT pg_catalog.jsonb_build_object('allow_replica', CASE WHEN pg_catalog.current_setting('server_version_num')::int >= 150000
+			THEN pg_catalog.format('GRANT SET ON PARAMETER session_replication_role TO %I;', current_user) ELSE '' END, 'triggers', (
 		SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object('name', g.tgname, 'table', g.tgrelid::regclass::text,
 				'function', pg_catalog.format('%I.%I', n.nspname, p.proname), 'enabled', g.tgenabled, 'type', g.tgtype) ORDER BY g.tgrelid <> $1::bigint::oid, g.tgname)
 		FROM pg_catalog.pg_trigger g JOIN pg_catalog.pg_proc p ON p.oid = g.tgfoid JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
@@ -88,12 +91,16 @@ var hooksSQL = `
 				FROM pg_catalog.generate_subscripts(k.conpfeqop, 1) i JOIN pg_catalog.pg_operator o ON o.oid = k.conpfeqop[i]
 				JOIN pg_catalog.pg_namespace n ON n.oid = o.oprnamespace),
 			'on_delete', k.confdeltype, 'on_update', k.confupdtype, 'deferrable', k.condeferrable,
-			'readable', x.table_readable AND NOT pg_catalog.row_security_active(x.other),
+			'grants', x.grants,
 			'period', COALESCE((pg_catalog.to_jsonb(k)->>'conperiod')::boolean, false)) ORDER BY k.conname)
 		FROM pg_catalog.pg_constraint k
-		CROSS JOIN LATERAL (SELECT o.other, pg_catalog.has_table_privilege(o.other, 'SELECT') AND pg_catalog.has_schema_privilege(c.relnamespace, 'USAGE') AS table_readable
-			FROM (SELECT CASE WHEN k.conrelid = $1::bigint::oid THEN k.confrelid ELSE k.conrelid END AS other) o
-			JOIN pg_catalog.pg_class c ON c.oid = o.other) x
+		CROSS JOIN LATERAL (
+			SELECT pg_catalog.concat_ws(' ',
+				CASE WHEN NOT pg_catalog.has_schema_privilege(n.oid, 'USAGE') THEN pg_catalog.format('GRANT USAGE ON SCHEMA %I TO %I;', n.nspname, current_user) END,
+				CASE WHEN NOT pg_catalog.has_table_privilege(c.oid, 'SELECT') THEN pg_catalog.format('GRANT SELECT ON %I.%I TO %I;', n.nspname, c.relname, current_user) END,
+				CASE WHEN pg_catalog.row_security_active(c.oid) THEN pg_catalog.format('ALTER ROLE %I BYPASSRLS;', current_user) END) AS grants
+			FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+			WHERE c.oid = CASE WHEN k.conrelid = $1::bigint::oid THEN k.confrelid ELSE k.conrelid END) x
 		WHERE k.contype = 'f' AND k.conparentid = 0 AND $1::bigint::oid IN (k.conrelid, k.confrelid)
 	))::text`
 
@@ -179,17 +186,29 @@ func (t *trigger) describe() string {
 	return fmt.Sprintf("trigger %s of table %s (function %s)", postgres.QuoteIdentifier(t.Name), t.Table, t.Function)
 }
 
-// findTrigger returns the trigger whose function the context of a server's error names, or nil.
+// findTrigger returns the trigger whose function the context of a server's error names, or nil if it is not known which.
 func (h *hooks) findTrigger(where string) *trigger {
-	i := slices.IndexFunc(h.Triggers, func(t trigger) bool {
-		name := t.Function[strings.LastIndexByte(t.Function, '.')+1:]
-		return strings.Contains(where, " "+name+"(") || strings.Contains(where, t.Function+"(")
-	})
-	if i < 0 {
-		return nil
+	var named, unqualified []*trigger
+	for i := range h.Triggers {
+		t := &h.Triggers[i]
+		if strings.Contains(where, " "+t.Function+"(") {
+			named = append(named, t)
+		}
+		if strings.Contains(where, " "+t.Function[strings.LastIndexByte(t.Function, '.')+1:]+"(") {
+			unqualified = append(unqualified, t)
+		}
 	}
-	return &h.Triggers[i]
+	switch {
+	case len(named) > 0:
+		return named[0]
+	case len(unqualified) == 1:
+		return unqualified[0]
+	}
+	return nil
 }
+
+// readable reports whether the user may read all rows of the other table.
+func (k *foreignKey) readable() bool { return k.Grants == "" }
 
 // followsUpdates reports whether rows of Child change if an UPDATE of the restored table changes the columns that they refer to.
 func (k *foreignKey) followsUpdates() bool {

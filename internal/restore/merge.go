@@ -167,7 +167,7 @@ func (m *stagedMerge) mergeWithoutTriggers(ctx context.Context) (w written, err 
 		return w, err
 	}
 	for i := range m.hooks.ForeignKeys {
-		if k := &m.hooks.ForeignKeys[i]; !k.Readable {
+		if k := &m.hooks.ForeignKeys[i]; !k.readable() {
 			return w, m.explainUnreadable(k, "some rows can only be overwritten while foreign keys do not act, and the foreign keys must be checked afterwards")
 		}
 	}
@@ -253,7 +253,7 @@ func (m *stagedMerge) protected() string {
 			if followed := m.followed(k); followed != "" {
 				conditions = append(conditions, followed)
 			}
-		case !k.Readable:
+		case !k.readable():
 			return "true"
 		default:
 			conditions = append(conditions, fmt.Sprintf("EXISTS (SELECT FROM %s c WHERE %s)", k.Child, k.refersTo("c", "t")))
@@ -275,7 +275,7 @@ func (m *stagedMerge) followed(k *foreignKey) string {
 		return ""
 	}
 	condition := m.differ(columns)
-	if !k.Readable {
+	if !k.readable() {
 		return condition
 	}
 	where := k.refersTo("c", "t")

@@ -90,6 +90,22 @@ func mayUseTemporary(ctx context.Context, tx pgx.Tx) (may bool) {
 	return err == nil && may
 }
 
+// checkTemporary returns a [*postgres.Problem] if the user may not create temporary tables and views. The parameter reason says
+// why the restore needs them.
+func checkTemporary(ctx context.Context, tx pgx.Tx, reason string) error {
+	var user, database string
+	var may bool
+	sql := "SELECT current_user::text, pg_catalog.current_database()::text, pg_catalog.has_database_privilege(pg_catalog.current_database(), 'TEMPORARY')"
+	if err := tx.QueryRow(ctx, sql).Scan(&user, &database, &may); err != nil || may {
+		return postgres.ExplainRedacted("read the user's rights", err)
+	}
+	return &postgres.Problem{
+		Summary: fmt.Sprintf("no right to create temporary tables in database %s", database),
+		Reason:  reason,
+		Hint:    fmt.Sprintf("GRANT TEMPORARY ON DATABASE %s TO %s;", postgres.QuoteIdentifier(database), postgres.QuoteIdentifier(user)),
+	}
+}
+
 // checkDeleteRight returns a [*postgres.Problem] if the user may not delete rows of the table, although a merge must delete
 // rows and insert them again.
 func checkDeleteRight(ctx context.Context, tx pgx.Tx, table *postgres.Table) error {

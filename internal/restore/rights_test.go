@@ -189,7 +189,7 @@ func TestUnreadableReferringTable(t *testing.T) {
 			d.Exec(c.change + "; GRANT SELECT, INSERT, UPDATE, DELETE ON t TO " + role + "; GRANT SELECT, UPDATE ON ALL SEQUENCES IN SCHEMA public TO " + role)
 			o := restore.Options{Path: path, OnConflict: restore.Overwrite}
 			other := d.as(role)
-			other.wantRefused(o, `no right to read all rows of table public.c, which may refer to rows of table public.t (foreign key "c_t_fkey")`, "GRANT SELECT ON public.c TO "+`"`+role+`";`)
+			other.wantRefused(o, `no right to read all rows of table public.c, which may refer to rows of table public.t (foreign key "c_t_fkey")`, "GRANT SELECT ON public.c TO "+role+";")
 			d.Exec("GRANT SELECT ON c TO " + role)
 			other.restore(o)
 			d.wantEqual(path, "t")
