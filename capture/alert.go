@@ -9,7 +9,9 @@ import (
 	"io"
 	"maps"
 	"net/http"
+	"net/textproto"
 	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -249,15 +251,30 @@ func (a *alerter) postAlert(ctx context.Context, alert *Alert) error {
 	req.Header.Set("User-Agent", "capture/"+alert.Version)
 	resp, err := a.client.Do(req)
 	if err != nil {
-		if u := (*url.Error)(nil); errors.As(err, &u) {
-			err = u.Err
-		}
-		return fmt.Errorf("send alert: %w", err)
+		return fmt.Errorf("send alert: %w", withoutURL(err))
 	}
 	defer resp.Body.Close()
 	_, _ = io.CopyN(io.Discard, resp.Body, 64<<10) // a connection is reused only if the body has been read
 	if resp.StatusCode/100 != 2 {
-		return fmt.Errorf("send alert: the receiver answered %s", resp.Status)
+		return fmt.Errorf("send alert: the receiver answered %d %s", resp.StatusCode, http.StatusText(resp.StatusCode))
 	}
 	return nil
+}
+
+// quoted matches what a message quotes.
+var quoted = regexp.MustCompile(`(?s)".*"`)
+
+// withoutURL returns an error of [http.Client.Do] without the URL of the request, and without the parts of the answer that it
+// shows, because the receiver may repeat the URL in its answer.
+func withoutURL(err error) error {
+	if u := (*url.Error)(nil); errors.As(err, &u) {
+		err = u.Err
+	}
+	if errors.As(err, new(textproto.ProtocolError)) {
+		return errors.New("the receiver's answer is not valid HTTP")
+	}
+	if text := quoted.ReplaceAllString(err.Error(), "…"); text != err.Error() {
+		return errors.New(text)
+	}
+	return err
 }

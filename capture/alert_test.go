@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
@@ -345,4 +346,40 @@ func TestVolumeIsMeasuredAfterFirstWrite(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// TestReceiversThatRepeatTheURL: no error shows the URL of alerts or heartbeats, even if the receiver repeats it in its answer.
+func TestReceiversThatRepeatTheURL(t *testing.T) {
+	t.Parallel()
+	for _, answer := range []string{
+		"HTTP/1.1 404 no such hook PATH\r\nContent-Length: 0\r\n\r\n",
+		"HTTP/1.1 302 Found\r\nLocation: http://x:bad/PATH\r\nContent-Length: 0\r\n\r\n",
+		"HTTP/1.1 PATH\r\n\r\n",
+		"PATH\r\n\r\n",
+		"HTTP/1.1 200 OK\r\nPATH\r\n\r\n",
+		"HTTP/1.1 200 OK\r\nContent-Length: PATH\r\n\r\n",
+		"HTTP/1.1 200 OK\r\nTransfer-Encoding: PATH\r\n\r\n",
+	} {
+		r := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			conn, _, err := http.NewResponseController(w).Hijack()
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer conn.Close()
+			_, _ = io.WriteString(conn, strings.ReplaceAll(answer, "PATH", r.URL.Path))
+		}))
+		cfg := DefaultConfig()
+		cfg.AlertURL, cfg.HeartbeatURL, cfg.Logger = r.URL+"/services/secret", r.URL+"/services/secret", hclog.NewNullLogger()
+		status := func() Status { return Status{} }
+		for _, err := range []error{
+			newAlerter(&cfg, status, newConditions()).postAlert(t.Context(), &Alert{}),
+			newHeartbeat(&cfg, status, newConditions()).send(t.Context()),
+		} {
+			if err == nil || strings.Contains(err.Error(), "secret") {
+				t.Errorf("%q: %v", answer, err)
+			}
+		}
+		r.Close()
+	}
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/url"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -98,15 +97,12 @@ func (h *heartbeat) send(ctx context.Context) error {
 	req.Header.Set("User-Agent", "capture/"+h.status().Version)
 	resp, err := h.client.Do(req)
 	if err != nil {
-		if u := (*url.Error)(nil); errors.As(err, &u) {
-			err = u.Err
-		}
-		return fmt.Errorf("send heartbeat: %w", err)
+		return fmt.Errorf("send heartbeat: %w", withoutURL(err))
 	}
 	defer resp.Body.Close()
 	_, _ = io.CopyN(io.Discard, resp.Body, 64<<10) // a connection is reused only if the body has been read
 	if resp.StatusCode/100 != 2 {
-		return fmt.Errorf("send heartbeat: the receiver answered %s", resp.Status)
+		return fmt.Errorf("send heartbeat: the receiver answered %d %s", resp.StatusCode, http.StatusText(resp.StatusCode))
 	}
 	return nil
 }

@@ -37,9 +37,10 @@ func nameEnvVar(err error) error {
 	return fmt.Errorf("%s (%s): %s", name, flag, message)
 }
 
-// secretPattern matches the parts of a message that may contain a password: database URLs, and pairs such as password=value,
-// as libpq accepts them.
-var secretPattern = regexp.MustCompile(`(?i)\bpostgres\w*(\+\w+)?://[^\s"]*|\bpassword\s*=\s*('[^']*'|[^\s"]*)`)
+// secretPattern matches the parts of a message that may contain a secret: database URLs, other URLs with a password or a
+// signature, and pairs such as password=value, as libpq accepts them.
+var secretPattern = regexp.MustCompile(`(?i)\bpostgres\w*(\+\w+)?://[^\s"]*|\b[a-z][a-z0-9+.-]*://[^\s"/]*@[^\s"]*|\b[a-z][a-z0-9+.-]*://[^\s"]*[?&](sig|[\w-]*(signature|token|key))=[^\s"]*|` +
+	`\b(password|sig|accountkey|sharedaccesssignature)\s*=\s*('[^']*'|[^\s"]*)`)
 
 // redactSecrets hides passwords in a message. The message may quote an argument in the wrong place, such as a database URL
 // in place of a table name. If such an argument may contain a password, redactSecrets hides the whole argument.

@@ -238,6 +238,8 @@ func (c outputConfig) filePath() (string, error) {
 	switch {
 	case c.Output == "-":
 		return "", usageError{errors.New(`--output: "-" (standard output) works only with capture snapshot; give a file`)}
+	case strings.Contains(c.Output, "://"):
+		return "", usageError{errors.New("--output: a URL is not a file; give the path of a file, and use --copy-to to copy it off the machine")}
 	case strings.HasSuffix(c.Output, "/"):
 		return "", usageError{fmt.Errorf("--output: %q is a folder; give a file, such as %sfeedback.json", c.Output, c.Output)}
 	}

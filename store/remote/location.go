@@ -165,7 +165,7 @@ func secretsOf(getenv func(string) string) []string {
 			secrets = append(secrets, text)
 		}
 		if plain, err := url.QueryUnescape(text); err == nil && plain != text && len(plain) >= 4 {
-			secrets = append(secrets, plain)
+			secrets = append(secrets, plain, url.QueryEscape(plain)) // the escapes may have digits in lower case
 		}
 		if escaped := url.QueryEscape(text); escaped != text && len(text) >= 4 {
 			secrets = append(secrets, escaped)
