@@ -54,6 +54,7 @@ func (a *autoSource) follow(ctx context.Context) (followingSince time.Time, err 
 	var skipped []unavailable
 	for i, kind := range sourceKinds {
 		since, err := a.run(ctx, kind, skipped)
+		err = postgres.Explain(err) // reasons in logs and in the status must not contain a row's text
 		if !since.IsZero() && i == 0 {
 			clear(a.lastNote)
 		}
@@ -145,7 +146,7 @@ func (a *autoSource) probeLoop(ctx context.Context, kind string, skipped []unava
 			if !due && !prepared {
 				continue
 			}
-			err := probeSource(ctx, u.kind, a.supervisor.newEnv(u.kind, source.NewProgress(u.kind, nil)))
+			err := postgres.Explain(probeSource(ctx, u.kind, a.supervisor.newEnv(u.kind, source.NewProgress(u.kind, nil))))
 			if err == nil {
 				return &source.ResyncError{Reason: fmt.Sprintf("the table can be followed by %s now", u.kind)}
 			}

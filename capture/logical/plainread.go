@@ -105,7 +105,7 @@ func (p *plainReads) readIfDue(ctx, reading context.Context) error {
 	case err == nil:
 		p.lsn = p.currentLSN(ctx)
 	case reading.Err() == nil:
-		p.log.Warn("plain read failed", "error", err)
+		p.log.Warn("plain read failed", "error", postgres.Explain(err))
 	}
 	p.next = time.Now().Add(plainReadInterval)
 	return nil

@@ -44,7 +44,7 @@ func (c *rowCounter) run(ctx context.Context) error {
 		case errors.As(err, &resync) && !resync.Backoff:
 			return err
 		default: // the count gave way to another session, or failed
-			c.env.Logger.Info("rows not counted", "reason", err)
+			c.env.Logger.Info("rows not counted", "reason", postgres.Explain(err))
 		}
 	}
 }

@@ -82,7 +82,7 @@ func (v *serverValues) generate(encoder *rowjson.Encoder, values [][]byte, line 
 	})
 	if pg := (*pgconn.PgError)(nil); errors.As(err, &pg) && v.ctx.Err() == nil {
 		// The connection works, so the column's definition must have changed since the row was written.
-		return nil, &source.ResyncError{Reason: "the server no longer computes generated columns as it did: " + pg.Error(), Backoff: true}
+		return nil, &source.ResyncError{Reason: "the server no longer computes generated columns as it did: " + postgres.RedactedMessage(pg), Backoff: true}
 	}
 	if err != nil {
 		return nil, fmt.Errorf("query the generated columns: %w", err)

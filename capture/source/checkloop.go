@@ -40,7 +40,7 @@ func (e *Env) CheckLoop(ctx context.Context, check func(context.Context) error) 
 		case endsSource(err):
 			return err
 		default:
-			if !failing {
+			if err = postgres.Explain(err); !failing {
 				e.Logger.Warn("regular check of the table failed", "error", err)
 				e.Progress.SetCondition(condition, "the regular check of the table fails: "+err.Error())
 			}

@@ -150,7 +150,7 @@ func (p *copyPipeline) runWorker(ctx context.Context, snapshotName string) error
 	}
 	if errors.Is(err, errNoMoreConnections) && ctx.Err() == nil {
 		p.warnFewer.Do(func() {
-			p.env.Logger.Warn("the server has no room for another connection of the copy", "table", p.table.Name().String(), "error", err)
+			p.env.Logger.Warn("the server has no room for another connection of the copy", "table", p.table.Name().String(), "error", postgres.Explain(err))
 		})
 		return nil
 	}

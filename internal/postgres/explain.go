@@ -25,11 +25,15 @@ func Explain(err error) error {
 	}
 	p = &Problem{Err: err}
 	pg, beside := serverError(err)
-	message := functionMessage(err)
-	if pg != nil && message == "" {
-		explainServer(p, pg)
-	} else if pg == nil {
+	message := ""
+	switch {
+	case pg == nil:
 		explainNetwork(p, err)
+	case functionMessage(pg) == "":
+		explainServer(p, pg)
+		fallthrough
+	default:
+		message = hideValues(pg)
 	}
 	text := withoutAttempts(err, pg)
 	for _, b := range beside {

@@ -16,16 +16,13 @@ import (
 // or an error raised by a function, such as a trigger function. It checks the class of the SQLSTATE; see "PostgreSQL Error
 // Codes". A function may raise any SQLSTATE, so raisedByFunction recognizes such errors by other fields.
 func IsRowRefused(err error) bool {
-	if raisedByFunction(err) {
-		return true
-	}
-	state := SQLState(err)
-	switch state[:min(2, len(state))] {
-	case "22", "23", "44", "P0", "54":
-		return true
-	}
-	return false
+	var pg *pgconn.PgError
+	return errors.As(err, &pg) && (raisedByFunction(pg) || slices.Contains(rowClasses, pg.Code[:min(2, len(pg.Code))]))
 }
+
+// rowClasses are the classes of SQLSTATEs of errors about a row: a value, a constraint, WITH CHECK OPTION, an error raised by
+// PL/pgSQL, and a limit.
+var rowClasses = []string{"22", "23", "44", "P0", "54"}
 
 // ExplainRedacted returns err, prefixed with the action that failed and explained as by [Explain]. If [IsRowRefused] is true
 // for err, the result contains none of the row's values and does not wrap err. If err is nil, the result is nil.
@@ -39,9 +36,6 @@ func ExplainRedacted(action string, err error) error {
 	return Explain(fmt.Errorf("%s: %w", action, err))
 }
 
-// quotation matches the text that the server quotes in a message, in the quotation marks of any of its languages.
-var quotation = regexp.MustCompile(`(?s)["«»„“”].*["«»„“”]`)
-
 // RedactedMessage returns the message of a server's error about a row, without the row's values. For an error that is not
 // the server's, it returns the whole text.
 func RedactedMessage(err error) string {
@@ -49,13 +43,46 @@ func RedactedMessage(err error) string {
 	if !errors.As(err, &pg) {
 		return err.Error()
 	}
-	if message := functionMessage(err); message != "" {
-		return message
+	message := hideValues(pg)
+	if message == "" {
+		message = withoutQuotations(pg)
 	}
-	return foreign.Text(redactedMessage(pg))
+	return foreign.Text(message)
 }
 
-func redactedMessage(pg *pgconn.PgError) string {
+// hideValues returns a text to show instead of a server's error whose message may contain a row's text, or "" if it can't. No
+// field of the error says so, so hideValues goes by its class, and by where the server noticed it.
+func hideValues(pg *pgconn.PgError) string {
+	if message := functionMessage(pg); message != "" {
+		return message
+	}
+	if pg.SeverityUnlocalized == "FATAL" || pg.Severity == "FATAL" { // the end of a session or of an attempt to connect, not of a statement
+		return ""
+	}
+	class := pg.Code[:min(2, len(pg.Code))]
+	switch {
+	case slices.Contains(rowClasses, class):
+		return rowMessage(pg)
+	case pg.Position > 0 || pg.Code == insufficientPrivilege:
+		return "" // the server found the error in the text of capture's own statement, or in an object's privileges
+	case class == "42" || class == "0A":
+		// A function such as to_tsquery or regclassin did not understand a value. The message may end with the value, or name a
+		// function or a column from it without quotation marks.
+		if pg.Code == undefinedFunction || pg.Code == undefinedColumn {
+			return "a value or an expression names something that does not exist (SQLSTATE " + pg.Code + ")"
+		}
+		short := *pg
+		short.Message, _, _ = strings.Cut(pg.Message, ": ")
+		return withoutQuotations(&short)
+	case class == "XX" && pg.Where != "": // some types, such as those of PostGIS, report a bad value as an internal error
+		return withoutQuotations(pg)
+	}
+	return ""
+}
+
+// rowMessage returns the message of an error about a row. It takes the names of columns and constraints from the fields of the
+// error, and leaves out what the server quotes.
+func rowMessage(pg *pgconn.PgError) string {
 	switch pg.Code {
 	case "23502":
 		return fmt.Sprintf("column %s may not be NULL", QuoteIdentifier(pg.ColumnName))
@@ -75,6 +102,14 @@ func redactedMessage(pg *pgconn.PgError) string {
 	case "23P01":
 		return fmt.Sprintf("it overlaps with another row (exclusion constraint %s)", QuoteIdentifier(pg.ConstraintName))
 	}
+	return withoutQuotations(pg)
+}
+
+// quotation matches the text that the server quotes in a message, in the quotation marks of any of its languages.
+var quotation = regexp.MustCompile(`(?s)["«»„“”].*["«»„“”]`)
+
+// withoutQuotations returns the message of a server's error without what the server quotes.
+func withoutQuotations(pg *pgconn.PgError) string {
 	message := oneLine(quotation.ReplaceAllString(pg.Message, "…"))
 	return strings.TrimSuffix(message, ": …") + " (SQLSTATE " + pg.Code + ")"
 }
@@ -89,10 +124,9 @@ var relayRoutines = []string{"pgfdw_report_error", "dblink_res_error"}
 // raisedByFunction reports whether a function of the database raised the error, such as a trigger function, or whether another
 // server raised it. Its author chose the SQLSTATE, the message, the details, and the names of columns and constraints, so each
 // of them except the SQLSTATE may contain a row's text.
-func raisedByFunction(err error) bool {
-	var pg *pgconn.PgError
-	return errors.As(err, &pg) && (strings.HasPrefix(pg.Code, "P0") || slices.Contains(relayRoutines, pg.Routine) ||
-		slices.ContainsFunc(languageFiles, func(file string) bool { return strings.HasPrefix(pg.File, file) }))
+func raisedByFunction(pg *pgconn.PgError) bool {
+	return strings.HasPrefix(pg.Code, "P0") || slices.Contains(relayRoutines, pg.Routine) ||
+		slices.ContainsFunc(languageFiles, func(file string) bool { return strings.HasPrefix(pg.File, file) })
 }
 
 // isServerState reports whether an SQLSTATE is about the server's own state: a conflict of transactions, a lock, a limit of the
@@ -101,37 +135,24 @@ func isServerState(code string) bool {
 	return code == lockNotAvailable || slices.Contains([]string{"40", "53", "57"}, code[:min(2, len(code))])
 }
 
-// functionMessage returns a message that is safe to show for an error that a function of the database raised, or that occurred
-// in one. A function can run a statement that contains a row's text, and the server's message may quote this statement. The
-// result contains only the SQLSTATE and a line of the context, in which Postgres names the function. functionMessage returns ""
-// for other errors, and for errors whose message can't contain such a text.
-func functionMessage(err error) string {
-	var pg *pgconn.PgError
-	if !errors.As(err, &pg) {
-		return ""
-	}
-	function := ""
-	lines := strings.Split(pg.Where, "\n")
-	for i, line := range lines {
-		// Only the first line and the last one that names a function are certain to come from Postgres: the lines between may
-		// belong to a statement with a row's text.
-		if strings.HasPrefix(line, "PL/") {
-			function = line
-			if i == 0 {
-				break
-			}
-		}
-	}
+// functionMessage returns the text to show for an error that a function of the database raised, or that occurred in one. A
+// function can run a statement that contains a row's text, and the server's message may quote this statement. functionMessage
+// returns "" for other errors, and for errors whose message can't contain such a text.
+//
+// The context of an error shows statements and values, with their line breaks. So only its first line is certain to name a
+// function. A later line that seems to name one is reason enough to hide the message.
+func functionMessage(pg *pgconn.PgError) string {
+	function := strings.Contains("\n"+pg.Where, "\nPL/") || strings.HasPrefix(pg.Code, "XX") && strings.Contains(pg.Where, "\n")
 	switch {
-	case raisedByFunction(err):
-	case function == "", pg.Code == insufficientPrivilege, isServerState(pg.Code), strings.HasPrefix(pg.Code, "23"): // see redactedMessage
+	case raisedByFunction(pg):
+	case !function, pg.Code == insufficientPrivilege, isServerState(pg.Code), strings.HasPrefix(pg.Code, "23"): // see rowMessage
 		return ""
 	}
-	where := "a trigger or function of the database"
-	if function != "" {
-		where = function
+	name, _, _ := strings.Cut(pg.Where, "\n")
+	if !strings.HasPrefix(name, "PL/") {
+		name = "a trigger or function of the database"
 	}
-	return foreign.Text(fmt.Sprintf("refused by %s; its message may hold a row's text and is not shown (SQLSTATE %s)", where, pg.Code))
+	return fmt.Sprintf("refused by %s; its message may hold a row's text and is not shown (SQLSTATE %s)", name, pg.Code)
 }
 
 // ErrorContext returns the context of a server's error, such as the line and the column of COPY. The context may contain

@@ -50,6 +50,8 @@ const (
 	invalidAuthorization  = "28000"
 	invalidParameterValue = "22023"
 	undefinedObject       = "42704"
+	undefinedColumn       = "42703"
+	undefinedFunction     = "42883"
 )
 
 // sqlStates lists the SQLSTATEs for which capture can add a reason or a hint to the server's message, and those whose class

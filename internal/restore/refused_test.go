@@ -1,6 +1,7 @@
 package restore_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
@@ -181,5 +182,43 @@ func TestErrorsInFunctionsAreHidden(t *testing.T) {
 			}
 			d.Exec("DROP TRIGGER fires ON t")
 		}
+	}
+}
+
+// TestRefusedValuesAreHidden checks that no error shows a value that the server shows in places where it quotes nothing, or where
+// it names a function.
+func TestRefusedValuesAreHidden(t *testing.T) {
+	t.Parallel()
+	d := newDB(t)
+	for column, value := range map[string]string{
+		"v varchar(20)": "abc\nPL/SECRET my own text that is too long",
+		"v int":         "abc\nPL/pgSQL function SECRET() line 1 at RAISE",
+		"v text CHECK (to_tsquery('simple', v) IS NOT NULL OR v IS NULL)":                      "SECRET text",
+		"v text CHECK (query_to_xml('SELECT ' || v, true, true, '') IS NOT NULL OR v IS NULL)": "SECRET(now())",
+		"v text CHECK (query_to_xml('SELECT ' || v, true, true, '') IS NULL OR v IS NULL)":     "SECRET.x",
+		"v regclass":  "SECRET.a.b.c.d",
+		"v regconfig": "SECRET",
+		"v text, g tsvector GENERATED ALWAYS AS (to_tsvector(v::regconfig, '')) STORED": "SECRET",
+	} {
+		if strings.Contains(column, "GENERATED") {
+			d.Exec("CREATE FUNCTION config(text) RETURNS regconfig IMMUTABLE LANGUAGE sql AS 'SELECT $1::regconfig'")
+			column = strings.Replace(column, "v::regconfig", "config(v)", 1)
+		}
+		d.Exec("CREATE TABLE t (id int PRIMARY KEY, " + column + ")")
+		text, err := json.Marshal(value)
+		if err != nil {
+			t.Fatal(err)
+		}
+		path := d.WriteFile(fmt.Sprintf(`[{"id":1,"v":%s}]`, text))
+		for _, more := range []string{"", "INSERT INTO t (id) VALUES (2)"} {
+			d.Exec(more)
+			for _, dry := range []bool{true, false} {
+				err := d.wantRefused(restore.Options{Path: path, Table: d.Name("t"), OnConflict: restore.Overwrite, DryRun: dry}, "SQLSTATE")
+				if strings.Contains(strings.ToUpper(err.Error()), "SECRET") {
+					t.Errorf("%s: %v", column, err)
+				}
+			}
+		}
+		d.Exec("DROP TABLE t")
 	}
 }
