@@ -4,14 +4,13 @@ import (
 	"context"
 	"fmt"
 
-	"github.com/jackc/pgx/v5"
-
 	"capture/internal/postgres"
 )
 
-// deleteAll deletes all rows of the table, because the file has none. It sets the fields of result that describe the deleted
-// rows.
-func deleteAll(ctx context.Context, tx pgx.Tx, table *postgres.Table, h *hooks, o *Options, result *Result) error {
+// deleteAll deletes all rows of the table, because the file has none. It sets the fields of the result that describe the
+// deleted rows.
+func (r *restoration) deleteAll(ctx context.Context) error {
+	tx, table, result := r.tx, r.table, &r.result
 	var key []string
 	for _, k := range table.Key {
 		key = append(key, table.Columns[k].Name)
@@ -40,6 +39,9 @@ func deleteAll(ctx context.Context, tx pgx.Tx, table *postgres.Table, h *hooks, 
 	if err != nil {
 		return explain("delete from "+result.Table, err)
 	}
+	if err := r.setConstraints(ctx, "IMMEDIATE"); err != nil { // what deferred triggers do must be counted, too
+		return err
+	}
 	if result.Others, err = countOthers(ctx, tx, table, baseline); err != nil {
 		return err
 	}
@@ -47,8 +49,8 @@ func deleteAll(ctx context.Context, tx pgx.Tx, table *postgres.Table, h *hooks, 
 	if err != nil || result.Remaining.Rows == 0 {
 		return err
 	}
-	result.By = h.suspects()
-	if o.OnConflict != Overwrite {
+	result.By = r.hooks.suspects()
+	if r.options.OnConflict != Overwrite {
 		return nil
 	}
 	return &postgres.Problem{

@@ -109,12 +109,12 @@ func (m *stagedMerge) explainForeignKey(ctx context.Context, err error) error {
 	if i < 0 { // the server may name the copy of the foreign key that Postgres keeps for a partition
 		i = slices.IndexFunc(m.hooks.ForeignKeys, func(k foreignKey) bool { return k.To && sameTable(k.Child, child) })
 	}
-	if i < 0 || m.hooks.ForeignKeys[i].Period {
+	if i < 0 || m.hooks.ForeignKeys[i].Inexact {
 		return nil
 	}
 	k := &m.hooks.ForeignKeys[i]
 	if k.From && k.readable() && !slices.ContainsFunc(k.Columns, func(name string) bool { return !slices.Contains(m.columns.names, name) }) {
-		missing := fmt.Sprintf("%s s WHERE %s AND NOT EXISTS (SELECT FROM %s p WHERE %s)", stagingTable, k.complete("s"), k.Parent, k.refersTo("s", "p"))
+		missing := fmt.Sprintf("%s s WHERE %s AND NOT EXISTS (SELECT FROM %s p WHERE %s)", stagingTable, k.complete("s"), k.ParentRows, k.refersTo("s", "p"))
 		if k.To {
 			missing += fmt.Sprintf(" AND NOT EXISTS (SELECT FROM %s p WHERE %s)", stagingTable, k.refersTo("s", "p"))
 		}
@@ -149,7 +149,7 @@ func (m *stagedMerge) checkForeignKeys(ctx context.Context) error {
 		k := &m.hooks.ForeignKeys[i]
 		var found bool
 		err := m.tx.QueryRow(ctx, fmt.Sprintf("SELECT EXISTS (SELECT FROM %s c WHERE %s AND NOT EXISTS (SELECT FROM %s p WHERE %s))",
-			k.Child, k.complete("c"), k.Parent, k.refersTo("c", "p"))).Scan(&found)
+			k.ChildRows, k.complete("c"), k.ParentRows, k.refersTo("c", "p"))).Scan(&found)
 		if err != nil {
 			return err
 		}

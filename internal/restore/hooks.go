@@ -52,18 +52,20 @@ type rule struct {
 // foreignKey is a foreign key from the table or to it.
 type foreignKey struct {
 	Name       string   `json:"name"`
-	Child      string   `json:"child"`  // table that has the foreign key, as SQL
-	Parent     string   `json:"parent"` // table that the foreign key refers to, as SQL
-	From       bool     `json:"from"`   // whether the restored table is Child
-	To         bool     `json:"to"`     // whether the restored table is Parent
+	Child      string   `json:"child"`       // table that has the foreign key, as SQL
+	Parent     string   `json:"parent"`      // table that the foreign key refers to, as SQL
+	ChildRows  string   `json:"child_rows"`  // Child for a FROM clause, without the tables that inherit from it
+	ParentRows string   `json:"parent_rows"` // Parent for a FROM clause, without the tables that inherit from it
+	From       bool     `json:"from"`        // whether the restored table, or a partition of it, is Child
+	To         bool     `json:"to"`          // whether the restored table, or a partition of it, is Parent
 	Columns    []string `json:"columns"`
 	Referenced []string `json:"referenced"`
 	Operators  []string `json:"operators"` // operators that compare Referenced with Columns, as SQL
 	OnDelete   string   `json:"on_delete"` // pg_constraint.confdeltype: a (no action), r(estrict), c(ascade), n (set null), d (set default)
 	OnUpdate   string   `json:"on_update"` // pg_constraint.confupdtype, with the values of OnDelete
 	Deferrable bool     `json:"deferrable"`
-	Grants     string   `json:"grants"` // statements after which the user may read all rows of the other table; "" if no statement is necessary
-	Period     bool     `json:"period"` // whether the last columns are periods, which need more than Operators to be compared
+	Grants     string   `json:"grants"`  // statements after which the user may read all rows of the other table; "" if no statement is necessary
+	Inexact    bool     `json:"inexact"` // whether refersTo and complete do not tell all: periods, or MATCH FULL with several columns
 }
 
 // hooksSQL returns the hooks as JSON. $1 is the table's OID, $2 the SQL name of the function that capture's own triggers
@@ -75,14 +77,16 @@ var hooksSQL = `
 		SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object('name', g.tgname, 'table', g.tgrelid::regclass::text,
 				'function', pg_catalog.format('%I.%I', n.nspname, p.proname), 'enabled', g.tgenabled, 'type', g.tgtype) ORDER BY g.tgrelid <> $1::bigint::oid, g.tgname)
 		FROM pg_catalog.pg_trigger g JOIN pg_catalog.pg_proc p ON p.oid = g.tgfoid JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
-		WHERE g.tgrelid IN (SELECT oid FROM tree) AND NOT g.tgisinternal AND g.tgenabled <> 'D' AND g.tgparentid = 0
+		WHERE g.tgrelid IN (SELECT oid FROM tree) AND NOT g.tgisinternal AND g.tgenabled <> 'D'
+			AND NOT EXISTS (SELECT FROM pg_catalog.pg_trigger p WHERE p.oid = g.tgparentid AND p.tgrelid IN (SELECT oid FROM tree) AND p.tgenabled <> 'D')
 			AND NOT (pg_catalog.format('"%s"."%s"', n.nspname, p.proname) = $2::text AND g.tgname LIKE 'capture\_%' AND g.tgtype & 66 = 0)
 	), 'rules', (
 		SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object('name', r.rulename, 'event', r.ev_type, 'enabled', r.ev_enabled) ORDER BY r.rulename)
 		FROM pg_catalog.pg_rewrite r WHERE r.ev_class = $1::bigint::oid AND r.ev_type <> '1' AND r.ev_enabled <> 'D'
 	), 'foreign_keys', (
 		SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object('name', k.conname, 'child', k.conrelid::regclass::text, 'parent', k.confrelid::regclass::text,
-			'from', k.conrelid = $1::bigint::oid, 'to', k.confrelid = $1::bigint::oid,
+			'child_rows', x.child_only || k.conrelid::regclass::text, 'parent_rows', x.parent_only || k.confrelid::regclass::text,
+			'from', x.from_tree, 'to', x.to_tree,
 			'columns', (SELECT pg_catalog.jsonb_agg(a.attname ORDER BY i) FROM pg_catalog.generate_subscripts(k.conkey, 1) i
 				JOIN pg_catalog.pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = k.conkey[i]),
 			'referenced', (SELECT pg_catalog.jsonb_agg(a.attname ORDER BY i) FROM pg_catalog.generate_subscripts(k.confkey, 1) i
@@ -92,27 +96,34 @@ var hooksSQL = `
 				JOIN pg_catalog.pg_namespace n ON n.oid = o.oprnamespace),
 			'on_delete', k.confdeltype, 'on_update', k.confupdtype, 'deferrable', k.condeferrable,
 			'grants', x.grants,
-			'period', COALESCE((pg_catalog.to_jsonb(k)->>'conperiod')::boolean, false)) ORDER BY k.conname)
+			'inexact', COALESCE((pg_catalog.to_jsonb(k)->>'conperiod')::boolean, false) OR k.confmatchtype = 'f' AND pg_catalog.array_length(k.conkey, 1) > 1)
+			ORDER BY k.conname, k.oid)
 		FROM pg_catalog.pg_constraint k
 		CROSS JOIN LATERAL (
 			SELECT pg_catalog.concat_ws(' ',
 				CASE WHEN NOT pg_catalog.has_schema_privilege(n.oid, 'USAGE') THEN pg_catalog.format('GRANT USAGE ON SCHEMA %I TO %I;', n.nspname, current_user) END,
 				CASE WHEN NOT pg_catalog.has_table_privilege(c.oid, 'SELECT') THEN pg_catalog.format('GRANT SELECT ON %I.%I TO %I;', n.nspname, c.relname, current_user) END,
-				CASE WHEN pg_catalog.row_security_active(c.oid) THEN pg_catalog.format('ALTER ROLE %I BYPASSRLS;', current_user) END) AS grants
-			FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-			WHERE c.oid = CASE WHEN k.conrelid = $1::bigint::oid THEN k.confrelid ELSE k.conrelid END) x
-		WHERE k.contype = 'f' AND k.conparentid = 0 AND $1::bigint::oid IN (k.conrelid, k.confrelid)
+				CASE WHEN pg_catalog.row_security_active(c.oid) THEN pg_catalog.format('ALTER ROLE %I BYPASSRLS;', current_user) END) AS grants,
+				side.from_tree, side.to_tree, side.child_only, side.parent_only
+			FROM (SELECT k.conrelid IN (SELECT oid FROM tree), k.confrelid IN (SELECT oid FROM tree),
+					(SELECT CASE relkind WHEN 'p' THEN '' ELSE 'ONLY ' END FROM pg_catalog.pg_class WHERE oid = k.conrelid),
+					(SELECT CASE relkind WHEN 'p' THEN '' ELSE 'ONLY ' END FROM pg_catalog.pg_class WHERE oid = k.confrelid)) side(from_tree, to_tree, child_only, parent_only)
+			JOIN pg_catalog.pg_class c ON c.oid = CASE WHEN side.from_tree THEN k.confrelid ELSE k.conrelid END
+			JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace) x
+		WHERE k.contype = 'f' AND (x.from_tree OR x.to_tree)
+			-- A partition has a copy of each foreign key from or to the partitioned table.
+			AND NOT EXISTS (SELECT FROM pg_catalog.pg_constraint p WHERE p.oid = k.conparentid
+				AND (x.from_tree AND p.conrelid IN (SELECT oid FROM tree) OR x.to_tree AND p.confrelid IN (SELECT oid FROM tree)))
 	))::text`
 
-// loadHooks reads the hooks of the table.
-func loadHooks(ctx context.Context, tx pgx.Tx, table *postgres.Table) (*hooks, error) {
-	var document string
-	h := &hooks{}
-	err := tx.QueryRow(ctx, hooksSQL, int64(table.OID), table.TriggerFunction()).Scan(&document)
+// loadHooks reads the hooks of the table. The result document, which contains them as JSON, shows whether they have changed.
+func loadHooks(ctx context.Context, tx pgx.Tx, table *postgres.Table) (h *hooks, document string, err error) {
+	h = &hooks{}
+	err = tx.QueryRow(ctx, hooksSQL, int64(table.OID), table.TriggerFunction()).Scan(&document)
 	if err == nil {
 		err = json.Unmarshal([]byte(document), h)
 	}
-	return h, postgres.ExplainRedacted("list the triggers and foreign keys of table "+table.Name().String(), err)
+	return h, document, postgres.ExplainRedacted("list the triggers and foreign keys of table "+table.Name().String(), err)
 }
 
 // dropDisabled removes the hooks that do not act in the restore's session. The parameter replica is true if
@@ -141,9 +152,12 @@ func (h *hooks) selfReference() bool {
 	return slices.ContainsFunc(h.ForeignKeys, func(k foreignKey) bool { return k.From && k.To && !k.Deferrable })
 }
 
-// actsOnItself reports whether a foreign key may delete or change rows of the table when other rows of the table are deleted.
+// actsOnItself reports whether a foreign key may delete or change rows of the table when other rows of the table are deleted or
+// changed.
 func (h *hooks) actsOnItself() bool {
-	return slices.ContainsFunc(h.ForeignKeys, func(k foreignKey) bool { return k.From && k.To && k.OnDelete != "a" && k.OnDelete != "r" })
+	return slices.ContainsFunc(h.ForeignKeys, func(k foreignKey) bool {
+		return k.From && k.To && (k.OnDelete != "a" && k.OnDelete != "r" || k.followsUpdates())
+	})
 }
 
 // mayChange reports whether triggers may leave out or change rows that are written. If the parameter rules is true, it

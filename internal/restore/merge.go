@@ -35,7 +35,8 @@ func (m *stagedMerge) analyze(ctx context.Context) error {
 // constraint that is checked row by row found a new value that another row still had.
 func isDisplaced(err error) bool {
 	state := postgres.SQLState(err)
-	return errors.Is(err, errDisplaced) || state == uniqueViolation || state == exclusionViolation
+	ownRows := postgres.ErrorContext(err) == "" // not the rows of another table, which a trigger writes to
+	return errors.Is(err, errDisplaced) || ownRows && (state == uniqueViolation || state == exclusionViolation)
 }
 
 // write carries out the plan. It begins with the way that has the fewest side effects. If rows block each other, write tries
@@ -45,7 +46,7 @@ func isDisplaced(err error) bool {
 //  2. Delete and insert again the rows that differ, except rows on which another row depends by a foreign key with an action,
 //     such as ON DELETE CASCADE or ON UPDATE CASCADE. Update the excepted rows.
 //  3. Do the same as in 2, but first set the columns of unique and exclusion constraints to NULL in the rows that differ. Leave
-//     out columns that can't be NULL, and columns whose changes a foreign key would pass on, as with ON UPDATE CASCADE.
+//     out columns that can't be NULL. A foreign key that would pass the NULL on, as with ON UPDATE CASCADE, rules this way out.
 //  4. If the user may turn triggers and foreign keys off, turn them off, and delete and insert again all rows that differ.
 //     Check the foreign keys afterwards.
 func (m *stagedMerge) write(ctx context.Context) error {
@@ -142,23 +143,25 @@ func (m *stagedMerge) parkAndMerge(ctx context.Context) (w written, err error) {
 const parkingColumnsSQL = `
 	SELECT DISTINCT a.attname::pg_catalog.text
 	FROM pg_catalog.pg_index i
-	JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey) AND a.attgenerated = '' AND NOT a.attnotnull
+	JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attgenerated = '' AND NOT a.attnotnull
+		AND EXISTS (SELECT FROM pg_catalog.generate_series(0, i.indnkeyatts - 1) k WHERE i.indkey[k] = a.attnum)
 	WHERE i.indrelid = $1::bigint::oid AND (i.indisunique OR i.indisexclusion) AND i.indimmediate`
 
 // parkingColumns returns the columns that the third way sets to NULL. All of them are in the file.
 func (m *stagedMerge) parkingColumns(ctx context.Context) ([]string, error) {
 	columns, err := queryTexts(ctx, m.tx, parkingColumnsSQL, int64(m.table.OID))
-	passedOn := func(name string) bool {
-		return slices.ContainsFunc(m.hooks.ForeignKeys, func(k foreignKey) bool { return k.followsUpdates() && slices.Contains(k.Referenced, name) })
+	// A foreign key could pass the NULL on, also from a column that a trigger or an expression derives from the parked one.
+	if slices.ContainsFunc(m.hooks.ForeignKeys, func(k foreignKey) bool { return k.followsUpdates() }) {
+		return nil, err
 	}
-	return slices.DeleteFunc(columns, func(name string) bool { return passedOn(name) || !slices.Contains(m.columns.writableNames(), name) }), err
+	return slices.DeleteFunc(columns, func(name string) bool { return !slices.Contains(m.columns.writableNames(), name) }), err
 }
 
 // mergeWithoutTriggers is the fourth of the ways that [stagedMerge.write] tries. It first deletes the rows to be
 // overwritten, because they could refer to rows that the file lacks. It then deletes the rows that the file lacks. Only
 // during this second delete are foreign keys on, so that they act on the rows of other tables.
 func (m *stagedMerge) mergeWithoutTriggers(ctx context.Context) (w written, err error) {
-	if len(m.hooks.Rules) > 0 || slices.ContainsFunc(m.hooks.ForeignKeys, func(k foreignKey) bool { return k.Period }) {
+	if len(m.hooks.Rules) > 0 || slices.ContainsFunc(m.hooks.ForeignKeys, func(k foreignKey) bool { return k.Inexact }) {
 		return w, errDisplaced
 	}
 	if _, err := m.tx.Exec(ctx, "SET LOCAL session_replication_role = replica"); postgres.SQLState(err) == insufficientPrivilege {
@@ -228,14 +231,19 @@ func (m *stagedMerge) countMoved(ctx context.Context) (n int64, err error) {
 	return n, err
 }
 
-// areMovedProtected reports whether any of the rows that are to be deleted and inserted again is protected: see protected.
+// areMovedProtected reports whether any of the rows that are to be deleted and inserted again is protected: see protected. It
+// first locks these rows. Another session may have inserted a row that refers to one of them, but not committed yet. The lock
+// waits for this session's end, after which a new statement sees the row.
 func (m *stagedMerge) areMovedProtected(ctx context.Context) (found bool, err error) {
 	protected := m.protected()
 	if protected == "" {
 		return false, nil
 	}
-	err = m.tx.QueryRow(ctx, fmt.Sprintf("SELECT EXISTS (SELECT FROM %s t, %s AND %s AND (%s))",
-		m.table.FromClause(), m.staged("p.moved"), m.same(), protected)).Scan(&found)
+	rows := fmt.Sprintf("%s t, %s AND %s", m.table.FromClause(), m.staged("p.moved"), m.same())
+	if _, err := m.tx.Exec(ctx, "SELECT FROM "+rows+" FOR UPDATE OF t"); err != nil {
+		return false, err
+	}
+	err = m.tx.QueryRow(ctx, fmt.Sprintf("SELECT EXISTS (SELECT FROM %s AND (%s))", rows, protected)).Scan(&found)
 	return found, err
 }
 
@@ -256,7 +264,7 @@ func (m *stagedMerge) protected() string {
 		case !k.readable():
 			return "true"
 		default:
-			conditions = append(conditions, fmt.Sprintf("EXISTS (SELECT FROM %s c WHERE %s)", k.Child, k.refersTo("c", "t")))
+			conditions = append(conditions, fmt.Sprintf("EXISTS (SELECT FROM %s c WHERE %s)", k.ChildRows, k.refersTo("c", "t")))
 			if k.From && !slices.ContainsFunc(k.Columns, func(name string) bool { return !slices.Contains(m.columns.names, name) }) {
 				conditions = append(conditions, fmt.Sprintf("EXISTS (SELECT FROM %s c WHERE %s)", stagingTable, k.refersTo("c", "t")))
 			}
@@ -270,7 +278,8 @@ func (m *stagedMerge) protected() string {
 // DEFAULT. If the row t were deleted and inserted again, that row would keep its value, and might then refer to a different
 // row. followed returns "" if it can't be true.
 func (m *stagedMerge) followed(k *foreignKey) string {
-	columns := slices.DeleteFunc(slices.Clone(k.Referenced), func(name string) bool { return !slices.Contains(m.columns.writableNames(), name) })
+	lacks := func(name string) bool { return !slices.Contains(m.columns.names, name) }
+	columns := slices.DeleteFunc(slices.Clone(k.Referenced), lacks)
 	if !k.followsUpdates() || len(columns) == 0 {
 		return ""
 	}
@@ -279,8 +288,8 @@ func (m *stagedMerge) followed(k *foreignKey) string {
 		return condition
 	}
 	where := k.refersTo("c", "t")
-	if k.From { // rows of the file get the file's values anyway
+	if k.From && !slices.ContainsFunc(k.Columns, lacks) { // rows of the file get the file's values anyway
 		where += fmt.Sprintf(" AND NOT EXISTS (SELECT FROM %s x WHERE %s)", stagingTable, sameKey(m.table, "x", "c"))
 	}
-	return fmt.Sprintf("(%s AND EXISTS (SELECT FROM %s c WHERE %s))", condition, k.Child, where)
+	return fmt.Sprintf("(%s AND EXISTS (SELECT FROM %s c WHERE %s))", condition, k.ChildRows, where)
 }

@@ -14,6 +14,13 @@ import (
 // table.
 func (m *stagedMerge) finish(ctx context.Context, done written) (err error) {
 	r := m.result
+	if done.removed != done.returned {
+		return &postgres.Problem{
+			Summary: fmt.Sprintf("%s left out %s of table %s that had to be deleted and inserted again", m.hooks.suspects(), rowCount(done.removed-done.returned), m.table.Name()),
+			Reason:  "the rows would be lost",
+			Hint:    "use --disable-triggers, as a superuser or the table's owner",
+		}
+	}
 	r.Inserted.Rows, r.Overwritten.Rows = done.inserted, done.updated+done.returned
 	if m.planned.deleted > 0 {
 		r.Deleted.Rows = done.deleted
@@ -46,7 +53,8 @@ func (m *stagedMerge) compare(ctx context.Context) (err error) {
 	if m.result.Others, err = countOthers(ctx, m.tx, m.table, m.baseline); err != nil {
 		return err
 	}
-	if !m.hooks.mayChange(true) && !m.generatedDiffer && !m.hooks.actsOnItself() {
+	// What changed in other tables may have changed the restored rows in turn.
+	if !m.hooks.mayChange(true) && !m.generatedDiffer && !m.hooks.actsOnItself() && len(m.result.Others) == 0 {
 		return nil
 	}
 	if len(m.key) == 0 {
@@ -130,7 +138,9 @@ func (m *stagedMerge) explainDifference() error {
 		}
 	}
 	hint := "use --disable-triggers, as a superuser or the table's owner; or --on-conflict skip, which keeps what the trigger makes of the rows"
-	if len(m.hooks.Triggers)+len(m.hooks.Rules) == 0 {
+	if len(m.hooks.Triggers)+len(m.hooks.Rules) == 0 && !m.generatedDiffer {
+		hint = "a foreign key may have acted on the rows; use --disable-triggers, as a superuser"
+	} else if len(m.hooks.Triggers)+len(m.hooks.Rules) == 0 {
 		hint = "give the columns the expressions that the manifest has; or use --on-conflict skip, which keeps what Postgres computes"
 	} else if m.options.DisableTriggers {
 		hint = "ALTER TABLE … DISABLE TRIGGER …, as the table's owner: a trigger that is enabled ALWAYS, or for replicas, fires with --disable-triggers, too; or use --on-conflict skip"

@@ -49,10 +49,13 @@ type restoration struct {
 	first     statefile.Row // first row of the file; zero if the file has no rows
 	confirmed int64         // number of rows in the table when the user agreed to overwrite or delete rows
 	table     *postgres.Table
-	hooks     *hooks
-	columns   *columnMap   // mapping of the file's columns; nil if the file has no rows
-	merge     *stagedMerge // merge by a temporary table; nil if the rows are copied straight into the table
-	empty     bool         // whether the table had no rows at the start
+	hooks     *hooks // the hooks that may act on the rows
+
+	hooksDocument string // all hooks, as loadHooks has found them
+
+	columns *columnMap   // mapping of the file's columns; nil if the file has no rows
+	merge   *stagedMerge // merge by a temporary table; nil if the rows are copied straight into the table
+	empty   bool         // whether the table had no rows at the start
 }
 
 func (r *restoration) run(ctx context.Context) (err error) {
@@ -197,7 +200,7 @@ func (r *restoration) loadRows(ctx context.Context) error {
 		if err := r.checkFile(ctx, nil); err != nil {
 			return err
 		}
-		return deleteAll(ctx, r.tx, r.table, r.hooks, &r.options, &r.result)
+		return r.deleteAll(ctx)
 	case r.columns == nil:
 		return r.checkFile(ctx, nil)
 	}

@@ -50,7 +50,7 @@ func (r *restoration) prepareTable(ctx context.Context) (err error) {
 		r.result.Notes = append(r.result.Notes, r.columns.notes...)
 	}
 	return peek(ctx, r.tx, func() (err error) {
-		r.hooks, err = loadHooks(ctx, r.tx, r.table)
+		r.hooks, r.hooksDocument, err = loadHooks(ctx, r.tx, r.table)
 		return err
 	})
 }
@@ -113,7 +113,8 @@ func (r *restoration) chooseWay(ctx context.Context) error {
 	if err := checkRights(ctx, r.tx, r.table, r.columns, o, staged); err != nil {
 		return err
 	}
-	if !staged && r.columns != nil && o.DryRun && !r.empty { // to count all conflicts, not only to find the first
+	// In a dry run, count all conflicts instead of only finding the first. With rules, the rows would not be inserted as by COPY.
+	if !staged && r.columns != nil && o.DryRun && !r.empty && len(r.hooks.Rules) == 0 {
 		staged = mayUseTemporary(ctx, r.tx)
 	}
 	if !staged {
@@ -155,7 +156,7 @@ func (r *restoration) lockTable(ctx context.Context) error {
 
 // checkUnchanged is called after the table has been locked. It returns an error in three cases:
 //
-//   - The table's definition has changed since the restore was prepared.
+//   - The table's definition, or a trigger, rule or foreign key, has changed since the restore was prepared.
 //   - The table has more rows than the user agreed to lose.
 //   - The restore relies on an empty table, and the table is no longer empty.
 func (r *restoration) checkUnchanged(ctx context.Context) error {
@@ -169,6 +170,14 @@ func (r *restoration) checkUnchanged(ctx context.Context) error {
 				Summary: fmt.Sprintf("somebody changed the definition of table %s meanwhile", r.result.Table),
 				Hint:    "restore again",
 			}
+		}
+	}
+	if _, now, err := loadHooks(ctx, r.tx, r.table); err != nil {
+		return err
+	} else if now != r.hooksDocument {
+		return &postgres.Problem{
+			Summary: fmt.Sprintf("somebody changed the triggers, rules or foreign keys of table %s meanwhile", r.result.Table),
+			Hint:    "restore again",
 		}
 	}
 	if r.needsConfirmation() {
