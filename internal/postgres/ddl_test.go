@@ -3,6 +3,7 @@ package postgres
 import (
 	"context"
 	"testing"
+	"time"
 )
 
 // TestApplyStatementsDoesNotBlockTheApplication checks that other writers can write while the statements of setup wait for
@@ -27,4 +28,31 @@ func TestApplyStatementsDoesNotBlockTheApplication(t *testing.T) {
 	if err := <-applied; err != nil {
 		t.Error(err)
 	}
+}
+
+// TestApplyStatementsAfterDeadlock checks that a deadlock, such as one of GRANT and CREATE PUBLICATION with autovacuum, only delays
+// the statements.
+func TestApplyStatementsAfterDeadlock(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits for a deadlock")
+	}
+	t.Parallel()
+	conn, url := database(t, "CREATE TABLE a (); CREATE TABLE b ()")
+	other := connectTo(t, url)
+	run(t, other, "SET deadlock_timeout = '30s'", "BEGIN", "LOCK TABLE b") // the other session never gives way
+	applied := make(chan error, 1)
+	go func() {
+		applied <- ApplyStatements(context.Background(), conn, []string{"LOCK TABLE public.a", "LOCK TABLE public.b", "CREATE TABLE public.c ()"})
+	}()
+	watcher := connectTo(t, url)
+	for free := true; free && len(applied) == 0; time.Sleep(5 * time.Millisecond) {
+		if err := watcher.QueryRow(testContext(t), "SELECT cardinality(pg_blocking_pids($1)) = 0", conn.PgConn().PID()).Scan(&free); err != nil {
+			t.Fatal(err)
+		}
+	}
+	run(t, other, "LOCK TABLE a", "COMMIT")
+	if err := <-applied; err != nil {
+		t.Error(err)
+	}
+	run(t, watcher, "SELECT FROM c")
 }

@@ -47,6 +47,7 @@ func classOf(code string) ErrorClass {
 const (
 	insufficientPrivilege = "42501"
 	lockNotAvailable      = "55P03"
+	deadlockDetected      = "40P01"
 	invalidAuthorization  = "28000"
 	invalidParameterValue = "22023"
 	undefinedObject       = "42704"
