@@ -265,10 +265,10 @@ func (m *stagedMerge) checkFollowers(ctx context.Context) error {
 		}
 		var found bool
 		err := m.tx.QueryRow(ctx, fmt.Sprintf("SELECT EXISTS (SELECT FROM %s t, %s AND %s AND %s)", m.table.FromClause(), m.staged("NOT p.new"), m.same(), followed)).Scan(&found)
-		if err != nil || !found {
-			if err != nil {
-				return err
-			}
+		if err != nil {
+			return err
+		}
+		if !found {
 			continue
 		}
 		action := map[string]string{"c": "CASCADE", "n": "SET NULL", "d": "SET DEFAULT"}[k.OnUpdate]

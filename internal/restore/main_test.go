@@ -28,6 +28,15 @@ func (d *db) sub(t *testing.T) *db {
 // as returns the same database, connected as another role.
 func (d *db) as(role string) *db { return &db{d.As(role)} }
 
+// newRole creates a role that may log in and has no other right. The role and what it owns are dropped at the end of the test.
+func (d *db) newRole() (name string) {
+	d.Helper()
+	name = "restorer_" + d.Query("SELECT substr(md5(random()::text), 1, 8)")
+	d.Exec("CREATE ROLE " + name + " LOGIN")
+	d.Cleanup(func() { d.Exec("DROP OWNED BY " + name + "; DROP ROLE " + name) })
+	return name
+}
+
 // version returns the server's major version.
 func (d *db) version() (n int) {
 	if _, err := fmt.Sscan(d.Conn.PgConn().ParameterStatus("server_version"), &n); err != nil {

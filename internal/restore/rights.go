@@ -84,12 +84,6 @@ func checkRights(ctx context.Context, tx pgx.Tx, table *postgres.Table, columns 
 	}
 }
 
-// mayUseTemporary reports whether the user may create temporary tables.
-func mayUseTemporary(ctx context.Context, tx pgx.Tx) (may bool) {
-	err := tx.QueryRow(ctx, "SELECT pg_catalog.has_database_privilege(pg_catalog.current_database(), 'TEMPORARY')").Scan(&may)
-	return err == nil && may
-}
-
 // checkTemporary returns a [*postgres.Problem] if the user may not create temporary tables and views. The parameter reason says
 // why the restore needs them.
 func checkTemporary(ctx context.Context, tx pgx.Tx, reason string) error {

@@ -15,10 +15,9 @@ func TestMissingRightsAreNamed(t *testing.T) {
 	d := newDB(t)
 	d.CreateVotes(20)
 	path := d.Export("votes")
-	role := "restorer_" + strings.ToLower(d.Query("SELECT substr(md5(random()::text), 1, 8)"))
+	role := d.newRole()
 	database := d.Query("SELECT current_database()")
-	d.Exec(fmt.Sprintf("CREATE ROLE %s LOGIN; REVOKE TEMPORARY ON DATABASE %s FROM PUBLIC", role, database))
-	t.Cleanup(func() { d.Exec("DROP OWNED BY " + role + "; DROP ROLE " + role) })
+	d.Exec("REVOKE TEMPORARY ON DATABASE " + database + " FROM PUBLIC")
 	other := d.as(role)
 	d.Exec("TRUNCATE votes; ALTER SEQUENCE votes_vote_id_seq RESTART")
 
@@ -82,9 +81,8 @@ func TestProtectedRowsThatExchangeValues(t *testing.T) {
 	}
 	t.Parallel()
 	d := newDB(t)
-	role := "restorer_" + strings.ToLower(d.Query("SELECT substr(md5(random()::text), 1, 8)"))
-	d.Exec("CREATE ROLE " + role + " LOGIN; GRANT ALL ON SCHEMA public TO " + role)
-	t.Cleanup(func() { d.Exec("DROP OWNED BY " + role + "; DROP ROLE " + role) })
+	role := d.newRole()
+	d.Exec("GRANT ALL ON SCHEMA public TO " + role)
 	owner := d.as(role)
 	for _, action := range []string{"CASCADE", "SET NULL", "RESTRICT", "SET DEFAULT"} {
 		for _, column := range []string{"pos int UNIQUE", "pos int NOT NULL UNIQUE", "pos int CHECK (pos IS NOT NULL) UNIQUE", "pos int UNIQUE DEFERRABLE"} {
@@ -113,9 +111,8 @@ func TestProtectedRowsThatExchangeValues(t *testing.T) {
 func TestProtectedRowsWithOtherIdentity(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)
-	role := "restorer_" + strings.ToLower(d.Query("SELECT substr(md5(random()::text), 1, 8)"))
-	d.Exec("CREATE ROLE " + role + " LOGIN; GRANT ALL ON SCHEMA public TO " + role)
-	t.Cleanup(func() { d.Exec("DROP OWNED BY " + role + "; DROP ROLE " + role) })
+	role := d.newRole()
+	d.Exec("GRANT ALL ON SCHEMA public TO " + role)
 	d.Exec(`CREATE TABLE t (id int PRIMARY KEY, n int GENERATED ALWAYS AS IDENTITY); CREATE TABLE c (t int REFERENCES t ON DELETE CASCADE);
 		INSERT INTO t VALUES (1), (2), (3); INSERT INTO c VALUES (1), (2), (3); ALTER TABLE t OWNER TO ` + role + "; ALTER TABLE c OWNER TO " + role)
 	path := d.Export("t")
@@ -155,9 +152,7 @@ func TestOverwriteWithoutDeleteRight(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			d := newDB(t)
-			role := "restorer_" + strings.ToLower(d.Query("SELECT substr(md5(random()::text), 1, 8)"))
-			d.Exec("CREATE ROLE " + role + " LOGIN")
-			t.Cleanup(func() { d.Exec("DROP OWNED BY " + role + "; DROP ROLE " + role) })
+			role := d.newRole()
 			d.Exec("CREATE TABLE t (id int PRIMARY KEY, n " + c.column + "); INSERT INTO t VALUES (1, 1), (2, 2), (3, 3)")
 			path := d.Export("t")
 			d.Exec(c.change + "; GRANT SELECT, INSERT, UPDATE ON t TO " + role + "; GRANT SELECT, UPDATE ON ALL SEQUENCES IN SCHEMA public TO " + role)
@@ -181,9 +176,7 @@ func TestUnreadableReferringTable(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			d := newDB(t)
-			role := "restorer_" + strings.ToLower(d.Query("SELECT substr(md5(random()::text), 1, 8)"))
-			d.Exec("CREATE ROLE " + role + " LOGIN")
-			t.Cleanup(func() { d.Exec("DROP OWNED BY " + role + "; DROP ROLE " + role) })
+			role := d.newRole()
 			d.Exec("CREATE TABLE t (id int PRIMARY KEY, n " + c.column + "); CREATE TABLE c (t int REFERENCES t ON DELETE CASCADE); INSERT INTO t VALUES (1, 1), (2, 2), (3, 3)")
 			path := d.Export("t")
 			d.Exec(c.change + "; GRANT SELECT, INSERT, UPDATE, DELETE ON t TO " + role + "; GRANT SELECT, UPDATE ON ALL SEQUENCES IN SCHEMA public TO " + role)

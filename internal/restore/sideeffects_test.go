@@ -14,6 +14,9 @@ import (
 // exchange makes the rows 1 and 2 of table t exchange their values of the unique column pos.
 const exchange = "UPDATE t SET pos = -pos WHERE id < 3; UPDATE t SET pos = 3 + pos WHERE id < 3;"
 
+// partitioned creates table t with one partition, which has a unique column.
+const partitioned = "CREATE TABLE t (id int PRIMARY KEY, pos int) PARTITION BY RANGE (id); CREATE TABLE t0 PARTITION OF t DEFAULT; ALTER TABLE t0 ADD UNIQUE (pos); INSERT INTO t VALUES (1, 1), (2, 2);"
+
 // sideEffects lists restores with --on-conflict overwrite and --delete-extra that could change rows which they must not change.
 var sideEffects = map[string]struct {
 	tables  string // creates t and other tables
@@ -24,15 +27,15 @@ var sideEffects = map[string]struct {
 	want    string // its result after the restore
 }{
 	"foreign key to a partition": {
-		"CREATE TABLE t (id int PRIMARY KEY, pos int) PARTITION BY RANGE (id); CREATE TABLE t0 PARTITION OF t DEFAULT; ALTER TABLE t0 ADD UNIQUE (pos); INSERT INTO t VALUES (1, 1), (2, 2); CREATE TABLE c (t int REFERENCES t0 (id) ON DELETE CASCADE); INSERT INTO c VALUES (1), (2)",
+		partitioned + "CREATE TABLE c (t int REFERENCES t0 (id) ON DELETE CASCADE); INSERT INTO c VALUES (1), (2)",
 		exchange, "", "", "SELECT count(*) FROM c", "2",
 	},
 	"partition of a referenced table": {
-		"CREATE TABLE t (id int PRIMARY KEY, pos int) PARTITION BY RANGE (id); CREATE TABLE t0 PARTITION OF t DEFAULT; ALTER TABLE t0 ADD UNIQUE (pos); INSERT INTO t VALUES (1, 1), (2, 2); CREATE TABLE c (t int REFERENCES t ON DELETE CASCADE); INSERT INTO c VALUES (1), (2)",
+		partitioned + "CREATE TABLE c (t int REFERENCES t ON DELETE CASCADE); INSERT INTO c VALUES (1), (2)",
 		exchange, "t0", "", "SELECT count(*) FROM c", "2",
 	},
 	"foreign key to a partition, with ON UPDATE": {
-		"CREATE TABLE t (id int PRIMARY KEY, pos int) PARTITION BY RANGE (id); CREATE TABLE t0 PARTITION OF t DEFAULT; ALTER TABLE t0 ADD UNIQUE (pos); INSERT INTO t VALUES (1, 1), (2, 2); CREATE TABLE c (id int, pos int REFERENCES t0 (pos) ON UPDATE CASCADE)",
+		partitioned + "CREATE TABLE c (id int, pos int REFERENCES t0 (pos) ON UPDATE CASCADE)",
 		exchange + "INSERT INTO c VALUES (1, 1), (2, 2)", "", "by columns that would change", "SELECT string_agg(id || ':' || pos, ' ' ORDER BY id) FROM c", "1:1 2:2",
 	},
 	"generated column that is referred to": {

@@ -115,7 +115,7 @@ func (r *restoration) chooseWay(ctx context.Context) error {
 	}
 	// In a dry run, count all conflicts instead of only finding the first. With rules, the rows would not be inserted as by COPY.
 	if !staged && r.columns != nil && o.DryRun && !r.empty && len(r.hooks.Rules) == 0 {
-		staged = mayUseTemporary(ctx, r.tx)
+		staged = checkTemporary(ctx, r.tx, "capture counts conflicts in a temporary table") == nil
 	}
 	if !staged {
 		return nil
