@@ -55,7 +55,11 @@ func (f *File) stateToKeep(v *snapshot.View, last *written) (*manifest.Manifest,
 // newKept returns the Kept field of the manifest of a kept state. c is the comparison of the current file with v, and replaced is
 // the number of the file's rows that v replaces, or 0 if this number is not known.
 func (f *File) newKept(c *loss.Comparison, v *snapshot.View, replaced int) *manifest.Kept {
-	return &manifest.Kept{Loss: c.Loss(v, f.rowCounts.Highest(time.Now()), replaced), Damaged: c.Damage()}
+	k := &manifest.Kept{Loss: c.Loss(v, f.rowCounts.Highest(time.Now()), replaced), Damaged: c.Damage()}
+	if k.Loss != nil && k.Loss.RowsChanged > 0 {
+		k.Loss.Returned = f.kept.Returned(v)
+	}
+	return k
 }
 
 // standingManifest returns the manifest of the current file, which info describes. It reports false if the manifest is not known.

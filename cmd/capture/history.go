@@ -254,8 +254,10 @@ func (h *historyLists) text(p palette, now time.Time) string {
 			}
 			fmt.Fprintf(&b, "  %sthe state before a loss: %s%s\n", p.dim, foreign.Text(loss), p.off)
 			if m := s.manifest.Kept; m != nil && m.Loss != nil && !s.Acknowledged {
-				fmt.Fprintf(&b, "  %sbring the rows back: %s%s\n", p.dim, kept.State{Path: s.URL, Loss: m.Loss, Damaged: m.Damaged}.RestoreHint(), p.off)
-				fmt.Fprintf(&b, "  %sor end the alert, if it was meant: capture history --ack --copy-to %s%s\n", p.dim, foreign.ShellWord(h.location.String()), p.off)
+				before := kept.State{Path: s.URL, Loss: m.Loss, Damaged: m.Damaged}
+				for _, note := range lossAdvice(before, "capture history --ack --copy-to "+foreign.ShellWord(h.location.String())) {
+					fmt.Fprintf(&b, "  %s%s%s\n", p.dim, note, p.off)
+				}
 			}
 		}
 	}
@@ -296,10 +298,18 @@ func stateNotes(s kept.State) []string {
 	case s.Acknowledged:
 		notes = append(notes, "the state before a loss: "+s.Loss.String()+"; acknowledged")
 	default:
-		notes = append(notes, "the state before a loss: "+s.Loss.String(),
-			"bring the rows back: "+s.RestoreHint(), "or end the alert, if it was meant: capture history --ack")
+		notes = append(append(notes, "the state before a loss: "+s.Loss.String()), lossAdvice(s, "capture history --ack")...)
 	}
 	return notes
+}
+
+// lossAdvice returns two notes about the open loss after s: how to restore what was lost, and how to end the alert. If the loss
+// is probably a repair, the note that comes first is the one that ends the alert.
+func lossAdvice(s kept.State, acknowledge string) []string {
+	if s.Loss.IsReturn() {
+		return []string{"end the alert, if it was a repair: " + acknowledge, "or undo it: " + s.RestoreHint()}
+	}
+	return []string{"bring the rows back: " + s.RestoreHint(), "or end the alert, if it was meant: " + acknowledge}
 }
 
 // listedText returns the number and size of the states and the age of the oldest. states must not be empty.

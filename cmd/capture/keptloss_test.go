@@ -260,3 +260,36 @@ func TestPrintedCommandsInHostileFolder(t *testing.T) {
 		t.Errorf("the shell ran a part of the path: %v, %v", found, err)
 	}
 }
+
+// TestRepairOfRuinedValues ruins all values, and repairs them with the command that capture prints. The repair is a loss, too.
+// The texts about it must not begin with the command that brings the ruined values back.
+func TestRepairOfRuinedValues(t *testing.T) {
+	t.Parallel()
+	url, dir := exported(t, 60)
+	env := []string{"DATABASE_URL=" + url}
+	sql(t, url, "UPDATE votes SET comment = 'ruined'", "INSERT INTO votes (vote_id, comment) VALUES (100, 'new')")
+	runPlain(t, dir, env, "snapshot")
+	ruined := run(t, dir, env, "verify")
+	_, command, _ := strings.Cut(ruined.stderr, "To bring rows back: capture ")
+	command, _, _ = strings.Cut(command, " – or, if it was meant")
+	if !strings.HasPrefix(command, "restore --on-conflict overwrite data/fallback/feedback-") {
+		t.Fatalf("after the mistake: %+v", ruined)
+	}
+	repaired := run(t, dir, env, append(strings.Fields(command), "--yes")...)
+	wantAll(t, repaired.stdout, "overwritten  60 rows", "reports so many overwritten rows as a loss; if the table is right now: capture history --ack\n")
+	runPlain(t, dir, env, "snapshot")
+	for _, args := range []string{"verify", "history"} {
+		got := run(t, dir, env, args)
+		wantAll(t, got.stdout+got.stderr, `60 of 61 rows got another value in column "comment", the value that they had in the state of 2`)
+		switch args {
+		case "verify":
+			wantAll(t, got.stderr, "If it was a repair: capture history --ack --output data/fallback/feedback.json – or, to undo it: capture restore --on-conflict overwrite data")
+		default:
+			wantAll(t, got.stdout, "  end the alert, if it was a repair: capture history --ack\n  or undo it: capture restore --on-conflict overwrite data")
+		}
+	}
+	run(t, dir, env, "history", "--ack")
+	if got := run(t, dir, env, "verify"); got.code != exitDone || got.stderr != "" {
+		t.Errorf("after history --ack: %+v", got)
+	}
+}

@@ -1,6 +1,8 @@
 package kept
 
 import (
+	"time"
+
 	"capture/snapshot"
 	"capture/store/loss"
 )
@@ -30,4 +32,18 @@ func (k *States) EndLosses(newest func() *snapshot.View) (ended []State, err err
 		}
 	}
 	return ended, nil
+}
+
+// Returned returns the time of the newest state whose lost values are back in v, or zero if there is none. A state that
+// cannot be compared does not count.
+func (k *States) Returned(v *snapshot.View) time.Time {
+	for _, s := range k.List() {
+		if s.Loss == nil {
+			continue
+		}
+		if isBack, err := loss.AreValuesBack(s.Loss, v); err == nil && isBack {
+			return s.Time
+		}
+	}
+	return time.Time{}
 }

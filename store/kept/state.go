@@ -88,7 +88,11 @@ func (s State) equalsFile(path string) bool {
 // the command that acknowledges the loss. place is the last part of the sentence "The state before is …". After each path in
 // the commands, there is a space or the text ends, so that people can copy the path. s must be the state before a loss.
 func (s State) LossText(place, acknowledge string) string {
-	text := fmt.Sprintf("%s. The state before is %s. To bring rows back: %s – or, if it was meant: %s", s.Loss, place, s.RestoreHint(), acknowledge)
+	format := "%s. The state before is %s. To bring rows back: %[3]s – or, if it was meant: %[4]s"
+	if s.Loss.IsReturn() {
+		format = "%s. The state before is %s. If it was a repair: %[4]s – or, to undo it: %[3]s"
+	}
+	text := fmt.Sprintf(format, s.Loss, place, s.RestoreHint(), acknowledge)
 	if s.Loss.Found.IsZero() { // the manifest cannot be read
 		return text
 	}

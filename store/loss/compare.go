@@ -13,9 +13,9 @@ import (
 	"capture/store/manifest"
 )
 
-// maxLostKeys is the maximum number of keys of lost rows in a manifest. It keeps the manifest within its size limit, even if
-// each key has 2.7 kB, the limit of an index entry.
-const maxLostKeys = 1000
+// maxSample is the maximum number of lost rows, and of changed rows, that a manifest describes. It keeps the manifest within
+// its size limit, even if each key has 2.7 kB, the limit of an index entry.
+const maxSample = 1000
 
 // Comparison counts how the rows of a View differ from the rows of a file. Both are in key order, so one pass over both finds
 // each difference. Rows whose text is identical are not parsed.
@@ -25,7 +25,8 @@ type Comparison struct {
 	viewFailed              bool               // whether err is an error of the View and not of the file
 	removed, added, changed int                // row counts
 	columnChanges           []int              // for each of the file's columns, the number of rows in which its value changed
-	lost                    keySample          // keys of the removed rows
+	lost                    sample[[]byte]     // keys of the removed rows
+	changedRows             sample[changedRow] // rows with another value
 
 	file    *rowjson.Encoder // encoder for the file's shape
 	view    *rowjson.Encoder // encoder for the View's shape
@@ -207,7 +208,7 @@ func (c *Comparison) removeLine() error {
 		return err
 	}
 	c.removed++
-	c.lost.add(c.key)
+	c.lost.add(func() []byte { return bytes.Clone(c.key) })
 	c.line = nil
 	return nil
 }
@@ -250,6 +251,13 @@ func (c *Comparison) countChange(line []byte) {
 			c.columnChanges[i]++
 		}
 	}
+	c.changedRows.add(func() changedRow {
+		row := changedRow{key: bytes.Clone(c.key)}
+		for _, field := range c.fields[0] {
+			row.hashes = append(row.hashes, hashOf(field))
+		}
+		return row
+	})
 }
 
 // mostChanged returns the column whose value changed in the most rows, and the number of these rows.
@@ -262,18 +270,25 @@ func (c *Comparison) mostChanged() (name string, rows int) {
 	return name, rows
 }
 
-// keySample is a random sample of the keys that are added. It holds up to maxLostKeys keys, and each key is in it with the
-// same probability.
-type keySample struct {
-	keys [][]byte
-	n    int // number of keys that were added
+// changedRow describes a row of the file that has another value in the View.
+type changedRow struct {
+	key    []byte
+	hashes [][]byte // for each of the file's columns, the hash of its value
 }
 
-func (s *keySample) add(key rowjson.Key) {
+// sample is a random sample of the rows that are added. It holds up to maxSample rows, and each row is in it with the same
+// probability.
+type sample[T any] struct {
+	rows []T
+	n    int // number of rows that were added
+}
+
+// add adds a row. It calls describe only if the row is in the sample.
+func (s *sample[T]) add(describe func() T) {
 	s.n++
-	if len(s.keys) < maxLostKeys {
-		s.keys = append(s.keys, bytes.Clone(key))
-	} else if i := rand.IntN(s.n); i < maxLostKeys {
-		s.keys[i] = bytes.Clone(key)
+	if len(s.rows) < maxSample {
+		s.rows = append(s.rows, describe())
+	} else if i := rand.IntN(s.n); i < maxSample {
+		s.rows[i] = describe()
 	}
 }

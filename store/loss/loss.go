@@ -32,10 +32,11 @@ func (c *Comparison) Loss(v *snapshot.View, highest, replaced int) *manifest.Los
 	isLoss := len(loss.Dropped) > 0 && before > 0
 	if c.err == nil {
 		loss.RowsLost = max(c.removed, fell)
-		loss.LostKeys = c.lost.keys
+		loss.LostKeys = c.lost.rows
 		if name, n := c.mostChanged(); n >= lossLeast && n > before/2 {
 			loss.Column, loss.RowsChanged, isLoss = name, n, true
 		}
+		c.describeChanges(loss)
 	}
 	if c.Damage() != "" && MayLose(replaced, before) {
 		loss.RowsNotCompared, isLoss = replaced, true
@@ -50,4 +51,25 @@ func (c *Comparison) Loss(v *snapshot.View, highest, replaced int) *manifest.Los
 		return nil
 	}
 	return loss
+}
+
+// describeChanges sets the fields of loss that identify the values that are about to be lost.
+func (c *Comparison) describeChanges(loss *manifest.Loss) {
+	var columns []int
+	for i, n := range c.columnChanges {
+		if c.columns[i] < 0 || n >= lossLeast && n > c.manifest.Rows/2 {
+			columns = append(columns, i)
+			loss.ChangedColumns = append(loss.ChangedColumns, c.shape.Columns[i].Name)
+		}
+	}
+	if columns == nil {
+		return
+	}
+	for _, row := range c.changedRows.rows {
+		hashes := make([][]byte, len(columns))
+		for i, column := range columns {
+			hashes[i] = row.hashes[column]
+		}
+		loss.ChangedRows = append(loss.ChangedRows, manifest.ChangedRow{Key: row.key, Hash: hashOf(hashes...)})
+	}
 }

@@ -32,6 +32,32 @@ type Loss struct {
 	// LostKeys are the keys of the lost rows, as [capture/snapshot/rowjson.Key]. If there are many, LostKeys is a random
 	// sample. With these keys, capture finds out whether the rows are back.
 	LostKeys [][]byte `json:"lost_keys,omitempty"`
+
+	// ChangedRows are the rows that got other values or lost a column, with the hashes of their values before. If there are
+	// many, ChangedRows is a random sample. With these hashes, capture finds out whether a later Write brings the values back.
+	ChangedRows    []ChangedRow `json:"changed_rows,omitempty"`
+	ChangedColumns []string     `json:"changed_columns,omitempty"` // names of the columns in the hashes: Dropped, and those that changed in most rows
+
+	// Returned is the time of an earlier kept state if the Write brought back the values that the loss after that state had
+	// changed, as a repair does. Otherwise it is zero.
+	Returned time.Time `json:"returned,omitzero"`
+}
+
+// ChangedRow identifies a row and its values.
+type ChangedRow struct {
+	Key  []byte `json:"key"`  // see [capture/snapshot/rowjson.Key]
+	Hash []byte `json:"hash"` // hash of the values in Loss.ChangedColumns
+}
+
+// IsReturn reports whether the Write brought earlier values back, and no rows or columns disappeared. Such a Write is probably
+// the repair of the earlier loss.
+func (l *Loss) IsReturn() bool {
+	return !l.Returned.IsZero() && l.RowsLost == 0 && l.HourHighest == 0 && l.RowsNotCompared == 0 && len(l.Dropped) == 0
+}
+
+// MayChangeValues reports whether rows that remain may have lost values.
+func (l *Loss) MayChangeValues() bool {
+	return l.RowsChanged > 0 || l.RowsNotCompared > 0 || len(l.Dropped) > 0
 }
 
 // String returns a description of the loss for people.
@@ -42,7 +68,11 @@ func (l *Loss) String() string {
 		parts = append(parts, "the table went from "+group(before)+" "+rowNoun(before)+" to "+group(l.RowsAfter))
 	}
 	if l.RowsChanged > 0 {
-		parts = append(parts, fmt.Sprintf("%s of %s rows got another value in column %q", group(l.RowsChanged), group(l.RowsBefore), l.Column))
+		text := fmt.Sprintf("%s of %s rows got another value in column %q", group(l.RowsChanged), group(l.RowsBefore), l.Column)
+		if !l.Returned.IsZero() {
+			text += ", the value that they had in the state of " + l.Returned.UTC().Format(time.RFC3339)
+		}
+		parts = append(parts, text)
 	}
 	if l.RowsNotCompared > 0 {
 		parts = append(parts, fmt.Sprintf("%s of %s rows may be lost or have other values, because the file was damaged and could not be compared",

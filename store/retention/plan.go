@@ -13,6 +13,7 @@ type State struct {
 	Bytes        int64     // length on disk in bytes
 	Loss         bool      // whether it is kept like the state before a loss
 	Acknowledged bool      // whether that loss is acknowledged or has ended
+	Values       bool      // whether that loss may have changed values or dropped columns of the remaining rows
 }
 
 // class is the reason to keep a state. When space is short, states of a lower class are dropped first.
@@ -93,14 +94,15 @@ func classify(states []State, policy Policy, now time.Time) []class {
 	return classes
 }
 
-// lossDays is the number of days for which states before losses are kept. For each day, only the state with the most rows is
-// kept. If several states have the most rows, a state whose loss is unacknowledged is preferred. If there is still a choice,
-// the earliest state is kept.
+// lossDays is the number of days for which states before losses are kept. For each day, the state with the most rows is kept.
+// If several states have the most rows, a state whose loss is unacknowledged is preferred. If there is still a choice, the
+// earliest state is kept. The earliest state of the day whose Values loss is unacknowledged is kept, too: later states may
+// have more rows, but perhaps only the earliest has the good values.
 const lossDays = 30
 
 // classifyLosses calls keep for each state that stays because it precedes a loss.
 func classifyLosses(states []State, now time.Time, keep func(int, class)) {
-	largest, largestOfDay := -1, map[int64]int{}
+	largest, largestOfDay, valuesOfDay := -1, map[int64]int{}, map[int64]int{}
 	// outranks reports whether i has more rows than j. Of two states with the same number of rows, a state whose loss is
 	// unacknowledged outranks one whose loss is acknowledged. Otherwise the earlier state outranks the later state. For
 	// example, an UPDATE ruins values, and a TRUNCATE follows. The states before both statements have the same number of rows,
@@ -126,14 +128,21 @@ func classifyLosses(states []State, now time.Time, keep func(int, class)) {
 		if j, ok := largestOfDay[day]; !ok || outranks(i, j) {
 			largestOfDay[day] = i
 		}
+		if s.Values && !s.Acknowledged {
+			if j, ok := valuesOfDay[day]; !ok || s.Time.Before(states[j].Time) {
+				valuesOfDay[day] = i
+			}
+		}
 	}
-	for day, i := range largestOfDay {
-		switch {
-		case day <= dayOf(now)-lossDays:
-		case states[i].Acknowledged:
-			keep(i, acknowledgedLoss)
-		default:
-			keep(i, unacknowledgedLoss)
+	for _, ofDay := range []map[int64]int{largestOfDay, valuesOfDay} {
+		for day, i := range ofDay {
+			switch {
+			case day <= dayOf(now)-lossDays:
+			case states[i].Acknowledged:
+				keep(i, acknowledgedLoss)
+			default:
+				keep(i, unacknowledgedLoss)
+			}
 		}
 	}
 	if largest >= 0 {
