@@ -7,11 +7,13 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"capture/internal/objectserver"
+	"capture/store/remote"
 	"capture/store/retention"
 )
 
@@ -107,6 +109,43 @@ func TestPruneWithWrongClock(t *testing.T) {
 			t.Errorf("the newest is %s (%v)", s.URL, err)
 		}
 	})
+}
+
+// TestPruneKeepsGoodValues checks that the state before the first loss of values stays, although a later state of the same day,
+// which may have the ruined values, has more rows.
+func TestPruneKeepsGoodValues(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	f := probed(t, open(t, "file://"+dir, nil))
+	now := noon.Add(48 * time.Hour)
+	upload(t, f, source(9, "0/900", 1, now))
+	ruined := func(rows int, at time.Time) remote.Source {
+		src := loss(rows, at)
+		src.Manifest.Kept.Loss.RowsChanged = rows
+		return src
+	}
+	good := upload(t, f, ruined(40, now.Add(-5*time.Hour)))
+	upload(t, f, ruined(41, now.Add(-4*time.Hour)))
+	upload(t, f, loss(42, now.Add(-3*time.Hour)))
+	age(t, filepath.Join(dir, cluster), time.Hour)
+	prune := func(want ...int) {
+		t.Helper()
+		if _, err := f.Prune(t.Context(), retention.Policy{Hours: 1}, now); err != nil {
+			t.Fatal(err)
+		}
+		var rows []int
+		for _, s := range states(t, f) {
+			rows = append(rows, s.Rows)
+		}
+		if slices.Sort(rows); !slices.Equal(rows, want) {
+			t.Errorf("the states with these row counts are left: %d, want %d", rows, want)
+		}
+	}
+	prune(9, 40, 42)
+	if err := f.Acknowledge(t.Context(), good); err != nil {
+		t.Fatal(err)
+	}
+	prune(9, 42)
 }
 
 func TestLeftoversAreRemoved(t *testing.T) {
