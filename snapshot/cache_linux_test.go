@@ -163,15 +163,16 @@ func TestSpillFileFull(t *testing.T) {
 // rows change.
 func TestSpillFileStaysSmall(t *testing.T) {
 	tab, _ := bounded(t, 64<<10)
-	rows, err := load(tab, 4000, "text")
+	const n, changes = 2000, 3000
+	rows, err := load(tab, n, "text")
 	if err != nil {
 		t.Fatal(err)
 	}
 	f, _ := spillFile(t, tab)
 	r := rand.New(rand.NewPCG(1, 2))
 	var most int64
-	for tx := range 6000 {
-		i := r.IntN(4000)
+	for tx := range changes {
+		i := r.IntN(n)
 		line := vote(i, strings.Repeat("x", r.IntN(8)))
 		tab.Put(numbered(i), line)
 		rows[string(numbered(i))] = string(line)
@@ -181,7 +182,7 @@ func TestSpillFileStaysSmall(t *testing.T) {
 		if tx%50 == 0 {
 			tab.View()
 		}
-		if tx%300 == 0 {
+		if tx%150 == 0 {
 			runtime.GC()
 			time.Sleep(time.Millisecond) // lets the cleanups run; without them the file is larger
 		}
@@ -195,7 +196,7 @@ func TestSpillFileStaysSmall(t *testing.T) {
 		t.Fatal("the View is wrong")
 	}
 	size := tab.View().Bytes()
-	t.Logf("at most %d bytes in the file for %d of rows, %d written", most, size, 6000*4096)
+	t.Logf("at most %d bytes in the file for %d of rows, %d written", most, size, changes*4096)
 	if most > 8*size {
 		t.Errorf("the file has grown to %d bytes for %d of rows", most, size)
 	}
@@ -264,7 +265,8 @@ func TestRetiredListIsPruned(t *testing.T) {
 	if _, err := load(tab, 500, "text"); err != nil {
 		t.Fatal(err)
 	}
-	for tx := range 20 * leastPruned {
+	const commits = 10 * leastPruned
+	for tx := range commits {
 		tab.Put(numbered(tx%500), vote(tx, "new"))
 		if err := tab.Commit(Position{}); err != nil {
 			t.Fatal(err)
@@ -275,7 +277,7 @@ func TestRetiredListIsPruned(t *testing.T) {
 		}
 	}
 	if n := len(tab.tree.cache.retired.list); n > 5*leastPruned {
-		t.Errorf("it has %d leaves for %d commits", n, 20*leastPruned)
+		t.Errorf("it has %d leaves for %d commits", n, commits)
 	}
 }
 

@@ -216,16 +216,17 @@ func checkOld(t *testing.T, v *View, want string) {
 // TestSmallTransactionsSpillNothing checks that small transactions move nothing to the spill file. A large transaction in a
 // small table must not move anything either.
 func TestSmallTransactionsSpillNothing(t *testing.T) {
+	const n = 4000
 	tab, _ := spilling(t, leastSlack)
-	rows := fillOld(t, tab, 8000)
+	rows := fillOld(t, tab, n)
 	tab.View()
-	changeOld(t, tab, rows, 8000, 1, "b", false)
+	changeOld(t, tab, rows, n, 1, "b", false)
 	if err := tab.Commit(Position{}); err != nil {
 		t.Fatal(err)
 	}
 	tab.tree.old.least = 1
 	tab.View()
-	for i := range 8000 {
+	for i := range n {
 		tab.Put(numbered(i), oldRow(i, "c"))
 		if i%100 == 99 {
 			if err := tab.Commit(Position{}); err != nil {
@@ -242,7 +243,7 @@ func TestSmallTransactionsSpillNothing(t *testing.T) {
 // these rows are rows of the table again, that small transactions can change them, and that a later Load brings them back
 // into memory.
 func TestRollbackOfSpilledRows(t *testing.T) {
-	const n = 2000
+	const n = 800
 	for _, random := range []bool{false, true} {
 		for oneOf := 1; oneOf <= 4; oneOf++ {
 			tab, damage := spilling(t, 1)
@@ -294,14 +295,14 @@ func TestRollbackOfSpilledRows(t *testing.T) {
 // transaction succeeds. Usage must return the reason until a minute after the transaction, or until a later transaction can
 // spill its old rows.
 func TestOldRowsCannotBeSpilled(t *testing.T) {
-	const n = 4000
+	const n = 2000
 	for name, fail := range map[string]func(t *testing.T, o *oldRows){
 		"no folder": func(_ *testing.T, o *oldRows) { o.folder = filepath.Join(o.folder, "missing") },
 		"full volume": func(_ *testing.T, o *oldRows) {
 			o.measure = func(string) (volume.Usage, error) { return volume.Usage{Size: 100 << 20, Free: 20<<20 + 1}, nil }
 		},
 		"no room for two versions of the file": func(_ *testing.T, o *oldRows) {
-			o.measure = func(string) (volume.Usage, error) { return volume.Usage{Size: 10 << 20, Free: 8 << 20}, nil }
+			o.measure = func(string) (volume.Usage, error) { return volume.Usage{Size: 5 << 20, Free: 4 << 20}, nil }
 		},
 		"unknown room": func(_ *testing.T, o *oldRows) {
 			o.measure = func(string) (volume.Usage, error) { return volume.Usage{}, errors.New("unknown") }

@@ -42,7 +42,7 @@ func TestSpillFileDamaged(t *testing.T) {
 	for name, spoil := range spoil {
 		t.Run(name, func(t *testing.T) {
 			tab, damage := bounded(t, 8<<10)
-			rows, err := load(tab, 2000, "old")
+			rows, err := load(tab, 1000, "old")
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -88,7 +88,7 @@ func TestSpillFileDamaged(t *testing.T) {
 			if failed < len(rows)/2 || len(damage) != 1 {
 				t.Errorf("%d of %d rows cannot be read; damage was reported %d times", failed, len(rows), len(damage))
 			}
-			for i := range 2000 {
+			for i := range 1000 {
 				if line, err := tab.Get(numbered(i)); err == nil && string(line) != rows[string(numbered(i))] {
 					t.Fatalf("the writer reads %s", line)
 				}
@@ -104,7 +104,7 @@ func TestSpillFileDamaged(t *testing.T) {
 			tab.Load(&rowjson.Shape{}, Origin{}) // this Load is rolled back half-way
 			tab.Put(numbered(1), vote(1, "x"))
 			tab.Rollback()
-			rows, err = load(tab, 1500, "new")
+			rows, err = load(tab, 800, "new")
 			if got := fileOf(t, tab.View()); err != nil || got != file(rows) {
 				t.Errorf("the View after another Load is wrong: %v", err)
 			}

@@ -13,7 +13,7 @@ import (
 // TestViewTakesWhatChanged checks that holding a View takes additional memory only for the rows that change while it is
 // held, even if more Views are made meanwhile. The View shares all other rows with the newest state.
 func TestViewTakesWhatChanged(t *testing.T) {
-	const n = 3000
+	const n = 1000
 	tab, rows := NewTable(), map[string]string{}
 	line := func(i int, text string) []byte {
 		return fmt.Appendf(nil, `{"id":%d,"text":"%s"}`, i, strings.Repeat(text, 3000))
@@ -70,7 +70,7 @@ func TestLargeTransactionTakesWhatChanged(t *testing.T) {
 	line := func(i int, text string) []byte {
 		return fmt.Appendf(nil, `{"id":%d,"text":"%s"}`, i, strings.Repeat(text, 1000+i%50))
 	}
-	const n = 20_000
+	const n = 5000
 	rows := map[string]string{}
 	tab.Load(shape, Origin{})
 	for i := range n {

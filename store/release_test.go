@@ -14,7 +14,7 @@ import (
 // end.
 func TestWriteReleasesRows(t *testing.T) {
 	f := open(t, filepath.Join(t.TempDir(), "feedback.json"))
-	const rows, length = 5000, 4000
+	const rows, length = 1000, 4000
 	tab := votes(rows, strings.Repeat("x", length))
 	view := tab.View()
 	for id := range rows {

@@ -17,9 +17,9 @@ import (
 )
 
 func TestWrite(t *testing.T) {
-	for _, n := range []int{0, 1, 1000, 60_000} { // no rows, one chunk, several chunks, enough bytes to start writeback
+	for _, n := range []int{0, 1, 1000, 20_000} { // no rows, one chunk, several chunks, enough bytes to start writeback
 		path := filepath.Join(t.TempDir(), "data", "fallback", "feedback.json")
-		v := votes(n, strings.Repeat("x", 200)).View()
+		v := votes(n, strings.Repeat("x", 500)).View()
 		f := open(t, path)
 		if store.Warning(f) != "" {
 			t.Error("a warning about an empty folder")

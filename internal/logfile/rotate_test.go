@@ -52,8 +52,8 @@ func TestBurst(t *testing.T) {
 			cfg.MaxSizeMB, cfg.MaxBackups, cfg.Compress = 1, 3, compress
 			logs := openLogs(t, cfg)
 			log := logs.Logger()
-			pad := strings.Repeat("x", 400)
-			for i := range 12_000 { // 6 MB
+			pad := strings.Repeat("x", 1100)
+			for i := range 5000 { // 6 MB
 				log.Info("captured", "n", i, "pad", pad)
 			}
 			if err := logs.Close(); err != nil {
@@ -163,8 +163,8 @@ func TestLogInUse(t *testing.T) {
 		}
 	}
 	refused("at first")
-	for i := range 4000 { // 2 MB
-		first.Logger().Info("captured", "n", i, "pad", strings.Repeat("x", 400))
+	for i := range 500 { // 2 MB
+		first.Logger().Info("captured", "n", i, "pad", strings.Repeat("x", 4000))
 	}
 	within(t, "the log is rotated", func() bool {
 		backups, _ := filepath.Glob(filepath.Join(filepath.Dir(cfg.Usage), "usage-*.log"))

@@ -15,7 +15,7 @@ import (
 func TestVerifyInAnyOrder(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)
-	d.CreateVotes(3000)
+	d.CreateVotes(1000)
 	whole, err := os.ReadFile(d.Export("votes"))
 	if err != nil {
 		t.Fatal(err)
@@ -30,23 +30,23 @@ func TestVerifyInAnyOrder(t *testing.T) {
 	}
 	for name, o := range from {
 		o.Database, o.Table = d.Config, d.Name("votes")
-		if r := d.verify(o); !r.OK || r.Rows != 3000 || r.Difference.TableRows != 3000 {
+		if r := d.verify(o); !r.OK || r.Rows != 1000 || r.Difference.TableRows != 1000 {
 			t.Errorf("%s: of equal ones the report is %+v %+v", name, r, r.Difference)
 		}
 	}
-	d.Exec(`DELETE FROM votes WHERE vote_id IN (1, 3000) OR vote_id BETWEEN 100 AND 199; INSERT INTO votes (vote_id) VALUES (0), (3001);
-		UPDATE votes SET comment = 'x', citations = NULL WHERE vote_id = 2; UPDATE votes SET "timestamp" = "timestamp" + '1 us' WHERE vote_id = 1500`)
+	d.Exec(`DELETE FROM votes WHERE vote_id IN (1, 1000) OR vote_id BETWEEN 100 AND 199; INSERT INTO votes (vote_id) VALUES (0), (1001);
+		UPDATE votes SET comment = 'x', citations = NULL WHERE vote_id = 2; UPDATE votes SET "timestamp" = "timestamp" + '1 us' WHERE vote_id = 500`)
 	for name, o := range from {
-		different := "2: 2comment/citations 1500timestamp"
+		different := "2: 2comment/citations 500timestamp"
 		if o.Stdin != nil {
-			o.Stdin, different = strings.NewReader(lines), "2: 2 1500" // verify cannot read standard input again to find the columns
+			o.Stdin, different = strings.NewReader(lines), "2: 2 500" // verify cannot read standard input again to find the columns
 		}
 		o.Database, o.Table = d.Config, d.Name("votes")
 		r := d.verify(o)
-		if r.OK || len(r.Problems) > 0 || r.Rows != 3000 {
+		if r.OK || len(r.Problems) > 0 || r.Rows != 1000 {
 			t.Fatalf("%s: the report is %+v", name, r)
 		}
-		if got := list(r.Difference.Missing); got != "2: 0 3001" {
+		if got := list(r.Difference.Missing); got != "2: 0 1001" {
 			t.Errorf("%s: missing are %s", name, got)
 		}
 		if got := list(r.Difference.Different); got != different {
@@ -58,7 +58,7 @@ func TestVerifyInAnyOrder(t *testing.T) {
 	}
 	for content, word := range map[string]string{
 		lines + rows[5] + "\n":         "is in the file twice",
-		lines[:len(lines)-20]:          "line 3000: the file is cut short: it ends within a row",
+		lines[:len(lines)-20]:          "line 1000: the file is cut short: it ends within a row",
 		rows[0] + "\n{\"a\":1}\n":      `line 2: it lacks column "vote_id" of the key`,
 		`{"votes": [` + rows[0] + `]}`: `its rows are in the member "votes"`,
 	} {
