@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"capture/internal/race"
 	"capture/internal/volume"
 	"capture/snapshot/rowjson"
 )
@@ -47,7 +48,11 @@ func TestTableEqualsModel(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	// With this seed, a delete within a reload once moved a row to another leaf and forgot that the row had been seen.
 	t.Run("1795469545025188281", func(t *testing.T) { model(t, 1795469545025188281, 0) })
-	for round := range 30 {
+	rounds := 30
+	if race.Enabled {
+		rounds = 8
+	}
+	for round := range rounds {
 		seed := seed + uint64(round)
 		t.Run(fmt.Sprint(seed), func(t *testing.T) { model(t, seed, 0) })
 	}
@@ -56,29 +61,32 @@ func TestTableEqualsModel(t *testing.T) {
 // TestTableEqualsModelSpilled is like TestTableEqualsModel, but the Table has a memory limit below the size of the rows, down
 // to one byte.
 func TestTableEqualsModelSpilled(t *testing.T) {
-	if testing.Short() {
-		t.Skip("runs the model twelve times")
-	}
 	seed := uint64(time.Now().UnixNano())
-	spilled := 0
-	for round := range 12 {
+	spilled, rounds := 0, 12
+	if race.Enabled {
+		rounds = 3 // one for each limit
+	}
+	for round := range rounds {
 		seed := seed + uint64(round)
 		limit := []int64{1, 2 << 10, 16 << 10}[round%3]
 		t.Run(fmt.Sprint(seed, "/", limit), func(t *testing.T) { spilled += model(t, seed, limit) })
 	}
-	if spilled < 600 {
+	if spilled < 50*rounds {
 		t.Errorf("rows were in the spill file after %d transactions", spilled)
 	}
 }
 
 // TestTableEqualsModelOldRowsSpilled is like TestTableEqualsModel, but the Table spills all old rows.
 func TestTableEqualsModelOldRowsSpilled(t *testing.T) {
-	seed, spilled := uint64(time.Now().UnixNano()), 0
-	for round := range 10 {
+	seed, spilled, rounds := uint64(time.Now().UnixNano()), 0, 10
+	if race.Enabled {
+		rounds = 5
+	}
+	for round := range rounds {
 		seed := seed + uint64(round)
 		t.Run(fmt.Sprint(seed), func(t *testing.T) { spilled += model(t, seed, spillOld) })
 	}
-	if spilled < 100 {
+	if spilled < 10*rounds {
 		t.Errorf("rows were in the spill file after %d transactions", spilled)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"capture/internal/race"
 	"capture/snapshot/rowjson"
 )
 
@@ -73,7 +74,11 @@ func putLongRows(t *testing.T, seed uint64) {
 	const slack = 2*pageBytes + 16<<10 + 8<<10 // bytes for small rows, for the room that growCap adds, and for Go's rounding
 	tab, rows := newTable(pageBytes, 3), map[string]string{}
 	tab.Load(&rowjson.Shape{}, Origin{})
-	for tx := range 2000 {
+	changes := 2000
+	if race.Enabled {
+		changes = 500
+	}
+	for tx := range changes {
 		k := numbered(r.IntN(60))
 		if r.IntN(3) == 0 {
 			tab.Delete(k)

@@ -14,6 +14,7 @@ import (
 	"regexp"
 	"runtime/debug"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -21,6 +22,7 @@ import (
 
 	"capture/internal/busy"
 	"capture/internal/filetest"
+	"capture/internal/race"
 	"capture/snapshot"
 	"capture/snapshot/rowjson"
 	"capture/store"
@@ -44,8 +46,7 @@ var childDir string
 // also runs in the test process itself, with the race detector. If the tests are short or this test has no race detector,
 // childProgram returns the path of this test.
 var childProgram = sync.OnceValues(func() (string, error) {
-	info, ok := debug.ReadBuildInfo()
-	if testing.Short() || !ok || !slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"}) {
+	if testing.Short() || !race.Enabled {
 		return os.Executable()
 	}
 	path := filepath.Join(childDir, "store.test")
@@ -125,8 +126,9 @@ func copied(n int, fill string, ahead func([]snapshot.Part)) *snapshot.Table {
 			{Name: "comment", TypeName: "text", Default: "'<none>'"},
 		},
 	}, snapshot.Origin{Source: "logical", Database: "app", SystemID: "7300000000000000001", ServerVersion: "15.1"})
+	quoted := strconv.Quote(fill)
 	for i := range n {
-		put(t, i, fill)
+		putQuoted(t, i, quoted)
 		if ahead != nil && i%100 == 99 {
 			ahead(t.Partial())
 		}
@@ -136,7 +138,11 @@ func copied(n int, fill string, ahead func([]snapshot.Part)) *snapshot.Table {
 }
 
 func put(t *snapshot.Table, id int, fill string) {
-	t.Put(key(id), fmt.Appendf(nil, `{"vote_id":%d,"comment":%q}`, id, fill))
+	putQuoted(t, id, strconv.Quote(fill))
+}
+
+func putQuoted(t *snapshot.Table, id int, quoted string) {
+	t.Put(key(id), fmt.Appendf(nil, `{"vote_id":%d,"comment":%s}`, id, quoted))
 }
 
 func content(t testing.TB, v *snapshot.View) []byte {

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"capture/internal/race"
 	"capture/snapshot"
 	"capture/store"
 	"capture/store/manifest"
@@ -102,9 +103,6 @@ func (d *drawing) change() {
 
 // TestPatch changes a table at random, and compares each version of the file with the View and with its manifest.
 func TestPatch(t *testing.T) {
-	if testing.Short() {
-		t.Skip("patches a file 100 times")
-	}
 	t.Parallel()
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
@@ -118,6 +116,9 @@ func TestPatch(t *testing.T) {
 		d.rows++
 	}
 	patched, partial, completed, rounds := 0, 0, 0, 100
+	if race.Enabled {
+		rounds = 50
+	}
 	for round := range rounds {
 		for range d.r.IntN(3) {
 			d.change()

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"capture/internal/race"
 	"capture/snapshot/rowjson"
 )
 
@@ -36,7 +37,11 @@ func TestPagesByTime(t *testing.T) {
 	t.Logf("seed %d", seed)
 	r := rand.New(rand.NewPCG(seed, 1))
 	start := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
-	for round := range 8 {
+	rounds := 8
+	if race.Enabled {
+		rounds = 3
+	}
+	for round := range rounds {
 		table := newRowsTable(t, feedbackShape())
 		var model []timedRow
 		insert := func() timedRow {
