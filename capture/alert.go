@@ -28,8 +28,8 @@ const (
 	firstAlertRetry    = 5 * time.Second  // first pause between attempts to post an alert; the pauses double
 	longestAlertRetry  = time.Minute      // longest pause between attempts to post an alert
 
-	// alertCopyAfter is the time without steady following after which a copy of the table no longer delays the alert
-	// "following". The rule CaptureNotFollowing in deploy/prometheus-rules.yml has the same limit.
+	// If the table has not been followed steadily for alertCopyAfter, a running copy no longer delays the alert "following".
+	// The rule CaptureNotFollowing in deploy/prometheus-rules.yml has the same limit.
 	alertCopyAfter = 30 * time.Minute
 
 	// The condition "following" ends once the table has been followed for steadyInterval without a break. A source that
@@ -74,8 +74,8 @@ type alerter struct {
 type alertCondition struct {
 	since  time.Time     // start of the condition; zero once it is over
 	lasted time.Duration // how long the condition has lasted; see updateConditions for what counts
-	counts bool          // whether the last check counts for lasted, which grows only between two checks that count
-	fails  bool          // whether the Check failed without an excuse at the last check; if false, the condition is interrupted or over
+	counts bool          // whether it counted at the last check; lasted grows by the time between two checks that both count
+	fails  bool          // whether the Check failed unexcused (see isExcused); if not, the condition is interrupted or over
 	detail string
 	posted bool // whether the firing alert has been posted
 }
@@ -121,8 +121,8 @@ func (a *alerter) run(ctx context.Context) error {
 }
 
 // worthAlert reports whether c is a failing check that is posted as an alert. These are the checks of readiness (following,
-// file, omitted), and the checks that find a publication that makes the application's writes fail, a difference, a loss, late
-// or damaged copies, or a full volume.
+// file, omitted), and the checks that find one of these problems: a publication makes the application's writes fail, rows
+// differ from the table, there is a loss, copies are late or damaged, or a volume is full.
 func worthAlert(c Check) bool {
 	switch c.Name {
 	case "following", "file", omittedCheck, source.PublicationCondition, "difference", lossCondition, copyCheck:
@@ -156,8 +156,8 @@ func (a *alerter) updateConditions(st *Status, now time.Time) {
 	for name, c := range a.conditions {
 		detail, fails := failing[name]
 		interrupted := !fails && name == "following" && !steady && !c.since.IsZero()
-		// The time since the previous check counts if c counts at both checks. An interrupted condition counts only once the table
-		// has not been followed steadily for alertCopyAfter.
+		// The time since the previous check is added to c.lasted only if c counted at that check and counts now. An interrupted
+		// condition counts only once the table has not been followed steadily for alertCopyAfter.
 		counts := fails || interrupted && now.Sub(a.followed) >= alertCopyAfter
 		if c.counts && counts {
 			c.lasted += elapsed
@@ -177,8 +177,8 @@ func (a *alerter) updateConditions(st *Status, now time.Time) {
 	}
 }
 
-// isExcused reports whether c fails only because the table is not copied yet. A copy no longer excuses the check "following"
-// once the table has not been followed steadily for alertCopyAfter, or once the alert has been posted. A posted alert must
+// isExcused reports whether c fails only because the table is not copied yet. Two events end the excuse for the check
+// "following": the table has not been followed steadily for alertCopyAfter, or the alert has been posted. A posted alert must
 // stay until the table is followed steadily.
 func (a *alerter) isExcused(c *Check, st *Status, now time.Time) bool {
 	switch c.Name {
@@ -261,11 +261,11 @@ func (a *alerter) postAlert(ctx context.Context, alert *Alert) error {
 	return nil
 }
 
-// quoted matches what a message quotes.
+// quoted matches the text between the first and the last quotation mark of an error message.
 var quoted = regexp.MustCompile(`(?s)".*"`)
 
-// withoutURL returns an error of [http.Client.Do] without the URL of the request, and without the parts of the answer that it
-// shows, because the receiver may repeat the URL in its answer.
+// withoutURL returns an error of [http.Client.Do] without the URL of the request. It also removes the parts of the receiver's
+// answer that the error quotes, because the answer may repeat the URL.
 func withoutURL(err error) error {
 	if u := (*url.Error)(nil); errors.As(err, &u) {
 		err = u.Err

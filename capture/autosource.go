@@ -19,8 +19,8 @@ import (
 )
 
 const (
-	// Intervals between probes for a better source: an hour if an operator must change something before that source can work,
-	// or a minute if the obstacle is temporary, for example if all slots are in use.
+	// Intervals between probes for a better source. If an operator must change something before that source can work, the
+	// interval is an hour. If the obstacle is temporary (for example, all slots are in use), it is a minute.
 	permanentProbeInterval = time.Hour
 	transientProbeInterval = time.Minute
 	// setupCheckInterval is the time between checks for a publication and triggers that capture setup may have created.
@@ -48,8 +48,8 @@ type unavailable struct {
 	transient bool // whether the reason is temporary
 }
 
-// follow tries the sources, best first, until one of them follows the table. It returns when that source ends, or when no other
-// source can help.
+// follow tries the sources, best first, until one of them follows the table. It returns when that source ends, or when it is
+// pointless to try another source.
 func (a *autoSource) follow(ctx context.Context) (followingSince time.Time, err error) {
 	var skipped []unavailable
 	for i, kind := range sourceKinds {
@@ -61,7 +61,8 @@ func (a *autoSource) follow(ctx context.Context) (followingSince time.Time, err 
 		if !since.IsZero() || ctx.Err() != nil || i == len(sourceKinds)-1 {
 			return since, err
 		}
-		if postgres.MayWithdraw(err) { // if the next source follows, supervisor.run does not get err, so it cannot withdraw
+		// If the next source follows the table, supervisor.run does not get err and cannot withdraw the publication.
+		if postgres.MayWithdraw(err) {
 			err = a.supervisor.withdrawPublication(ctx, err)
 		}
 		u, ok := a.checkUnavailable(ctx, kind, err)
@@ -113,9 +114,9 @@ func (a *autoSource) logUnavailable(u unavailable, instead string) {
 	a.supervisor.log.Warn("preferred source unavailable", "source", u.kind, "reason", u.err.Error(), "instead", instead)
 }
 
-// probeLoop probes the skipped sources at regular intervals. As soon as capture setup may have prepared the database for one
-// of them, probeLoop also probes this source. Once a probe succeeds, probeLoop returns a *[source.ResyncError]. The
-// parameter kind is the kind of the running source.
+// probeLoop probes the skipped sources at regular intervals. If somebody may have run capture setup for one of them in the
+// meantime, probeLoop probes this source early. Once a probe succeeds, probeLoop returns a *[source.ResyncError]. The parameter
+// kind is the kind of the running source.
 func (a *autoSource) probeLoop(ctx context.Context, kind string, skipped []unavailable) error {
 	skipped = slices.Clone(skipped)
 	interval := permanentProbeInterval
@@ -128,7 +129,8 @@ func (a *autoSource) probeLoop(ctx context.Context, kind string, skipped []unava
 	seen := map[string]string{} // the last setup state, by kind of source
 	for _, u := range skipped {
 		if p := (*postgres.Problem)(nil); !errors.As(u.err, &p) || !p.NeedsSetup() {
-			seen[u.kind], _ = a.loadSetupState(ctx, u.kind) // setup is not the problem, so only a change of the setup state causes an early probe
+			// The setup is not this source's problem, so only a change of the setup state causes an early probe.
+			seen[u.kind], _ = a.loadSetupState(ctx, u.kind)
 		}
 	}
 	next := time.Now().Add(interval)
@@ -226,8 +228,8 @@ func (a *autoSource) query(ctx context.Context, f func(context.Context, *pgx.Con
 	return conn.Do(ctx, f)
 }
 
-// classify returns the class of the error of a source that ended before it followed. A resync and a panic are no reason to use
-// another source, so they count as Unreachable.
+// classify returns the class of the error of a source that ended before it followed. A resync or a panic is no reason to use
+// another source, so it counts as Unreachable.
 func classify(err error) postgres.ErrorClass {
 	var (
 		resync   *source.ResyncError

@@ -85,8 +85,8 @@ func (u *uploader) updateStatus(now time.Time) {
 	u.report.Store(c)
 }
 
-// status returns the status of the copies. It also checks whether they are late, because updateStatus does not run while an
-// upload hangs.
+// status returns the status of the copies. It also checks whether the copies are late, because updateStatus does not run while
+// an upload hangs.
 func (u *uploader) status() *CopiesStatus {
 	c, now := *u.report.Load(), time.Now()
 	if p := u.uploading.Load(); p != nil {

@@ -46,8 +46,8 @@ func New(cfg Config, file *store.File) (*Daemon, error) {
 	d.table = cfg.newTable(filepath.Dir(file.Path()), file.IsOnDisk(), d.spilledRowsLost)
 	d.supervisor = newSupervisor(&d.cfg, d.table, file)
 	tracker := newFileTracker(file)
-	// current returns the newest View for the keeper, or nil before the first read of the table. Until then, the View
-	// contains the rows of the file, and the table may no longer have all of them.
+	// current returns the newest View for the keeper. Before the first read of the table, it returns nil. In that time, the
+	// newest View contains the rows of the file, and the table may have lost some of these rows.
 	current := func() *snapshot.View {
 		if d.supervisor.report().LastRead.Ended.IsZero() {
 			return nil

@@ -71,7 +71,7 @@ func (t *fileTracker) loadReport() fileReport {
 // hasWritten reports whether this run has written the file.
 func (t *fileTracker) hasWritten() bool { return t.loadReport().version > 0 }
 
-// recordAdopted records that the file is now a state that this run has not written, such as a downloaded copy.
+// recordAdopted records that the file now holds a state that this run has not written, such as a downloaded copy.
 func (t *fileTracker) recordAdopted(m *manifest.Manifest) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -117,17 +117,17 @@ func (s *flushSchedule) due(now time.Time, hasWritten bool) (manifest.Reason, bo
 	return store.ReasonChange, !now.Before(s.changeDue())
 }
 
-// intervalDue reports whether a regular write is due because the wall clock has entered another interval. Somebody may set
-// the wall clock, so intervalDue also measures, by the monotonic clock, how much time has passed since the current interval
-// was entered. Once a whole interval has passed, a write is due in any case. No write is due before a minimum time has
-// passed: half an interval, or the part of the interval that was left when it was entered, whichever is shorter. So setting
-// the wall clock causes at most one additional write.
+// intervalDue reports whether a regular write is due because the wall clock has entered another interval. Somebody may set the
+// wall clock, so intervalDue also measures, by the monotonic clock, how much time has passed since the current interval was
+// entered. Once a whole interval has passed, a write is due in any case. No write is due before a minimum time has passed. The
+// minimum is half an interval, or the time from the entry into the interval to its end, whichever is shorter. So setting the
+// wall clock causes at most one additional write.
 func (s *flushSchedule) intervalDue(now time.Time) bool {
 	passed := now.Sub(s.intervalRan)
 	if passed >= s.interval {
 		return true
 	}
-	// The variable left is the part of the current interval that was left when it was entered, by the wall clock at that time.
+	// The variable left is the time from the entry into the current interval to its end, by the wall clock at the entry.
 	left := s.intervalStart.Add(s.interval).Sub(s.intervalRan)
 	return !now.Truncate(s.interval).Equal(s.intervalStart) && passed >= min(s.interval/2, left)
 }

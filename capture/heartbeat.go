@@ -14,8 +14,8 @@ import (
 // heartbeatInterval is the time between heartbeats.
 const heartbeatInterval = time.Minute
 
-// heartbeat requests a URL about once a minute while all is well, so that a service outside notices when capture, its machine or
-// its network is gone. No heartbeat is sent while capture is not ready or the check of copies fails.
+// heartbeat requests a URL about once a minute while all is well. If the requests stop, the service at this URL notices that
+// capture, its machine or its network is gone. No heartbeat is sent while capture is not ready or the check of copies fails.
 type heartbeat struct {
 	url      string
 	interval time.Duration // shortest time between requests

@@ -159,7 +159,7 @@ func (k *keeper) compress(ctx context.Context) error {
 }
 
 // recordKept logs that a write has kept the state that it replaced. The log line contains the state's present path, and the
-// path that the state gets when it is compressed. If the volume has room, that happens within moments.
+// path that the state gets when it is compressed. If the volume has room, the state is compressed within moments.
 func (k *keeper) recordKept(s *kept.State) {
 	path, compressed := s.Path, s.CompressedPath()
 	if !disk.Exists(path) { // the state is compressed already

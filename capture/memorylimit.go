@@ -12,16 +12,16 @@ const (
 	rowsShare     = 0.6      // share of the remaining memory for rows; the rest is for readers and for garbage that is not collected yet
 	leastRows     = 4 << 20  // minimum memory for rows in bytes, however low the limit is
 
-	// A row may take 1/rowDivisor of the remaining memory. It may exist several times at once: in the server's message, as a
+	// A row may take 1/rowDivisor of the remaining memory. A row may exist several times at once: in the server's message, as a
 	// line, in its page, in the page's copy for the spill file, in the buffer of the file that is being written, and as an old
-	// version in a View that is still in use. All of these must fit in addition to the memory for rows.
+	// version in a View. All these copies must fit in addition to the memory for rows.
 	rowDivisor = 20
 	leastRow   = 1 << 20 // minimum of the size limit of a row in bytes, however low the memory limit is
 )
 
 // newTable returns a Table. If the memory of this process is limited, the Table keeps rows in a share of that memory, and
-// spills the other rows to a file in spillDir. Without a limit, it spills only rows that a large transaction has replaced or
-// deleted, and only if spillOld is set. The Table calls the function lost if spilled rows cannot be read back.
+// spills the other rows to a file in spillDir. Without a limit, the Table spills rows only if spillOld is set, and then only
+// rows that a large transaction has replaced or deleted. The Table calls the function lost if spilled rows cannot be read back.
 func (cfg *Config) newTable(spillDir string, spillOld bool, lost func(error)) *snapshot.Table {
 	t := snapshot.NewTable()
 	if cfg.pageBytes > 0 {

@@ -51,9 +51,9 @@ func (m *memoryMonitor) checkOmitted() {
 	}
 }
 
-// checkSpilling logs the first spill of rows that exceed the memory limit. It also logs when spilling fails, so that rows
-// stay in memory, and when it works again. Without a memory limit, capture spills only rows that a large transaction has
-// replaced or deleted, and the first spill is not logged.
+// checkSpilling logs the first spill of rows that exceed the memory limit. If spilling fails, rows stay in memory.
+// checkSpilling logs that, and also logs when spilling works again. Without a memory limit, capture spills only rows that a
+// large transaction has replaced or deleted. The first spill of such rows is not logged.
 func (m *memoryMonitor) checkSpilling() {
 	u := m.table.Usage()
 	if !m.spilled && u.Limit > 0 && u.Spilled > 0 {

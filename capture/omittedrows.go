@@ -8,7 +8,7 @@ import (
 	"capture/store/manifest"
 )
 
-// omittedCheck is the check that fails while rows do not fit into memory.
+// omittedCheck is the name of the check that fails while a row does not fit into memory.
 const omittedCheck = "omitted"
 
 // omittedRows returns a text for the operator that describes the rows of v that do not fit into memory, or "" if all rows fit.

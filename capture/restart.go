@@ -85,8 +85,8 @@ func newLoading(m *manifest.Manifest, shape *rowjson.Shape, place *snapshot.Plac
 	}, ""
 }
 
-// positionOf returns the WAL position of the state in the file. It returns an error if this position is below the horizon's,
-// because a horizon is valid only for a state that is not older. Only the source logical requires a position.
+// positionOf returns the WAL position of the state in the file. It returns an error if this position is below the position of
+// the horizon, because a horizon is never valid for an older state. Only the source logical requires a position.
 func positionOf(m *manifest.Manifest) (snapshot.Position, error) {
 	p := snapshot.Position{CommitTime: m.CommitTime}
 	if m.LSN == "" {

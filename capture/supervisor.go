@@ -47,7 +47,7 @@ type supervisor struct {
 	mu          sync.Mutex
 	changed     chan struct{} // closed and replaced when the state changes
 	attempt     *attempt      // running attempt; nil between attempts
-	past        source.Report // report of the attempts that have ended, as far as it is still valid
+	past        source.Report // totals and server of the attempts that have ended; see endAttempt
 	note        string        // reason why no better source is in use
 	lastErr     string        // reason why the last attempt ended; "" once a source follows
 	publication string        // error of the last attempt if it left a publication that makes the application's writes fail; otherwise ""
@@ -124,7 +124,7 @@ func (s *supervisor) run(ctx context.Context) error {
 		if resync := (*source.ResyncError)(nil); errors.As(err, &resync) && !resync.Intact || errors.As(err, &panicked) {
 			s.update(func() { s.doubt = true })
 		}
-		s.dropDoubtfulHorizon() // even if ctx has ended, because the next run must not trust the file either
+		s.dropDoubtfulHorizon() // even if ctx has ended: the next run must not trust the rows in the file
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -146,10 +146,10 @@ func (s *supervisor) run(ctx context.Context) error {
 	}
 }
 
-// dropDoubtfulHorizon drops the horizon if the rows in memory may be wrong, so that the next source or the next run copies
-// the whole table. If the logical source finds a mistake, it drops the horizon itself, so its rows are also in doubt if they
-// have no horizon. The rows of other sources have no horizon for a short time after each read, so for them a missing horizon
-// means nothing.
+// dropDoubtfulHorizon drops the horizon if the rows in memory may be wrong, so that the next source or the next run copies the
+// whole table. The source logical drops the horizon itself if it finds a mistake. Rows of logical without a horizon can
+// therefore be wrong, too. Rows of notify and poll have no horizon for a short time after each read. For them, a missing
+// horizon means nothing.
 func (s *supervisor) dropDoubtfulHorizon() {
 	s.mu.Lock()
 	doubt := s.doubt
@@ -189,7 +189,7 @@ func (s *supervisor) handleEnd(err error, took time.Duration, hadFollowed bool) 
 	err = postgres.Explain(err)
 	pause = s.pauses.NextBackOff()
 	if errors.Is(err, snapshot.ErrNoRoom) {
-		pause = max(pause, took) // each attempt reads rows until no room is left; attempts must take at most half of the time
+		pause = max(pause, took) // attempts that read rows in vain must take at most half of the time
 	}
 	if err.Error() != s.lastLogged {
 		s.lastLogged = err.Error()

@@ -239,7 +239,7 @@ func (u *uploader) lastAccepted(ctx context.Context, states []remote.State) (las
 			last = slices.MaxFunc([]time.Time{last, m.AcceptedAt}, time.Time.Compare)
 			continue
 		}
-		// The clock was right, so no older state has a later accepted time.
+		// AcceptedAt is zero, so the clock was right when this state was made. No older state has a later accepted time.
 		return slices.MaxFunc([]time.Time{last, s.Time}, time.Time.Compare), nil
 	}
 	if last.IsZero() { // all manifests are damaged

@@ -19,8 +19,8 @@ import (
 	"capture/store/remote"
 )
 
-// lossCheck is the pause before uploadLosses runs again. uploadLosses runs again if it has found an open loss that only the
-// copies show, or if it could not check all losses.
+// lossCheck is the pause before uploadLosses runs again. uploadLosses runs again in two cases: it has found an open loss that
+// only the copies show, or it could not check all losses.
 const lossCheck = time.Minute
 
 // errNotOpened means that a kept state could not be opened: it was dropped in the meantime, or cannot be read.
@@ -80,8 +80,8 @@ func (u *uploader) awaitNewestView(ctx context.Context) *snapshot.View {
 	return v
 }
 
-// findOpenLosses finds each loss that nobody has acknowledged and whose state before the loss is not kept on this machine. It
-// acknowledges a loss if the lost rows are back.
+// findOpenLosses finds the open losses that only the copies show: nobody has acknowledged the loss, and the state before the
+// loss is not kept on this machine. It acknowledges a loss if the lost rows are back.
 //
 // The current View alone does not prove that the rows are back. If another capture found the loss, this View may be older
 // than the loss, for example because this capture is not connected. If the current View contains the lost rows,

@@ -159,8 +159,8 @@ func (o *oldRows) recount() {
 	o.list = kept
 }
 
-// spillUntil moves old rows to the spill file until the old rows in memory use at most target bytes, or until no other page
-// is worth a move. It begins with the pages that were changed first, because these pages are the least likely to change
+// spillUntil moves old rows to the spill file. It stops when the old rows in memory use at most target bytes, or when no other
+// page is worth a move. It begins with the pages that were changed first, because these pages are the least likely to change
 // again.
 func (o *oldRows) spillUntil(target int64) error {
 	o.shown.Store(o.file)

@@ -53,10 +53,10 @@ type page struct {
 	older      []weak.Pointer[leaf] // leaves with older versions of the page; Views may still show these versions, which may share p.lines
 }
 
-// MaxRowBytes is the maximum number of bytes of a row, key and line together, that a Table can hold. With this maximum,
-// every offset fits into the 32 bits of an entry: in a buffer, at most one row of the maximum size and less than 1 MiB of
-// smaller rows and unused space come before a line. Two rows of the maximum size never come before a line, because the tree
-// splits a leaf that is larger than a page. TestLongRows checks that bound.
+// MaxRowBytes is the maximum number of bytes of a row, key and line together, that a Table can hold. With this maximum, every
+// offset fits into the 32 bits of an entry. At most one row of the maximum size comes before a line in its buffer, and less
+// than 1 MiB of smaller rows and unused space. Two rows of the maximum size never come before a line, because the tree splits a
+// leaf that is larger than a page. TestLongRows checks that bound.
 const MaxRowBytes = math.MaxUint32 - 1<<20
 
 // entry is the place of a row in its page.

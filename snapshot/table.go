@@ -16,11 +16,11 @@ import (
 type Table struct {
 	changed chan time.Time
 
-	// mu guards the committed state, from which the method View makes a View. The tree is part of the committed state,
-	// except while a transaction is applied in place. In that time, t.view is set, so that only the writer uses the tree.
-	// The writer therefore holds mu while it sets or drops a savepoint, and while it applies a buffered transaction, but not
-	// for each change in place. The method View can increment the tree's epoch between two calls of the writer, but never
-	// while the writer changes the tree.
+	// mu guards the committed state, from which the method View makes a View. The tree is part of the committed state, except
+	// while a transaction is applied in place. In that time, t.view is set, so that only the writer uses the tree. The writer
+	// therefore holds mu while it sets or drops a savepoint, and while it applies a buffered transaction. It does not need mu
+	// for a change in place. The method View can increment the tree's epoch between two calls of the writer, but never while
+	// the writer changes the tree.
 	mu        sync.Mutex
 	view      *View // the last committed state; nil until View or a savepoint needs it
 	shape     *rowjson.Shape
@@ -318,9 +318,9 @@ func (t *Table) viewLocked() *View {
 	return t.view
 }
 
-// Partial returns the Parts that the open Load has stored so far, in order. They will be the first Parts of the View that the
-// Load's Commit makes, unless a later row belongs between them. The last Part is still growing. Partial returns nil for a
-// reload and for a Load that has failed. Only the writer may call it.
+// Partial returns the Parts that the open Load has stored so far, in order. If no later row belongs between them, they will be
+// the first Parts of the View that the Load's Commit makes. The last Part is still growing. Partial returns nil for a reload
+// and for a Load that has failed. Only the writer may call it.
 func (t *Table) Partial() []Part {
 	if t.loadShape == nil || t.tree.reloading || t.tree.err != nil {
 		return nil

@@ -7,9 +7,9 @@ const defaultGroupSize = 512 // maximum number of leaves in a group
 // tree is the working state of a Table: a copy-on-write B-tree of two levels, groups and leaves.
 //
 // If a group or leaf has the same epoch as the tree, it is newer than the last freeze. Nothing but the tree refers to it, so
-// the tree may change it in place. Before the tree changes any other group or leaf, it clones it, and the clone gets the
-// tree's epoch. So freeze only copies the list of groups and increments the tree's epoch: this protects all groups and
-// leaves that exist.
+// the tree may change it in place. Before the tree changes any other group or leaf, it makes a clone, which gets the tree's
+// epoch. So freeze only has to copy the list of groups and increment the tree's epoch. After that, the tree no longer changes
+// any existing group or leaf in place.
 type tree struct {
 	pageBytes, groupSize int
 
@@ -244,9 +244,9 @@ func (t *tree) putFirstRow(l *leaf, key, line []byte) {
 	t.live += int64(l.live)
 }
 
-// appendLeaf puts a row into a new leaf after the leaf at index li. It is called if the row comes after all rows of the leaf
-// at index li, and this leaf is full or was ended by EndPage. So rows that arrive in key order fill their pages almost
-// completely. If leaves were split instead, each page would stay half full.
+// appendLeaf puts a row into a new leaf after the leaf at index li. It is called if the row comes after all rows of the leaf at
+// index li, and this leaf is full or was ended by EndPage. If rows arrive in key order, they therefore fill their pages almost
+// completely. If the full leaf were split instead, each page would stay half full.
 func (t *tree) appendLeaf(gi, li int, key, line []byte) {
 	g := t.groups[gi]
 	l := newLeaf(t.epoch)

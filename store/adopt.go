@@ -89,7 +89,8 @@ func (f *File) renameBoth(tmp string, m manifest.Manifest) error {
 	return disk.SyncFolder(f.folder())
 }
 
-// lacksFile reports whether there is no file now, Open found no file, and this run has not written one.
+// lacksFile reports whether three conditions are met: there is no file now, Open found no file, and this run has not written
+// one.
 func (f *File) lacksFile() (bool, error) {
 	if err := f.ensureLocked(); err != nil {
 		return false, err

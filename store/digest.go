@@ -13,10 +13,10 @@ import (
 	"capture/store/placement"
 )
 
-// A change of the first row of a large file is on disk within milliseconds. But the SHA-256 of the file depends on every
-// byte after that row, and hashing two gigabytes takes a second. Therefore there are two digests. The first is the SHA-256
-// of the whole file. To update it, hashing resumes near the first byte that changed. If this means hashing more than
-// hashPerWrite bytes, the Write's manifest has the second digest instead: a hash of the hashes of all blocks. To update it,
+// A change of the first row of a large file is on disk within milliseconds. But the SHA-256 of the file depends on every byte
+// after that row, and hashing two gigabytes takes a second. Therefore there are two digests. The first digest is the SHA-256 of
+// the whole file. To update it, hashing resumes near the first byte that changed. If more than hashPerWrite bytes had to be
+// hashed, the Write's manifest has the second digest instead: a hash of the hashes of all blocks. To update the second digest,
 // only the changed blocks and the list of hashes are hashed. [File.Idle] completes the first digest later.
 
 // hashPerWrite is the maximum number of bytes that a Write after a change hashes for the SHA-256 of the whole file. With this

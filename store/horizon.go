@@ -19,8 +19,8 @@ func (f *File) horizonOf(v *snapshot.View) *manifest.Horizon {
 }
 
 // UpdateHorizon writes the horizon of v into the manifest, if the file has the rows of v, and if the manifest's horizon is
-// missing or earlier. UpdateHorizon is needed because a Write stores the horizon that is known at that time, which may be
-// older than the last transaction in the file. With such a horizon, the next run reads the rows of this transaction again.
+// missing or earlier. A Write stores the horizon that is known at that time, which may be older than the last transaction in
+// the file. With such a horizon, the next run reads the rows of this transaction again. UpdateHorizon prevents that.
 func (f *File) UpdateHorizon(v *snapshot.View) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -36,8 +36,8 @@ func (f *File) UpdateHorizon(v *snapshot.View) error {
 	return f.replaceLastManifest(m)
 }
 
-// DropHorizon removes the horizon from the manifest. It is called when the rows of v, and therefore those of the file, may
-// not be a state that the table ever had. From then on, the file gets no horizon from v or an earlier View.
+// DropHorizon removes the horizon from the manifest. It is called when the rows of v may be wrong. The rows of the file may
+// then be wrong, too. From then on, the file gets no horizon from v or an earlier View.
 func (f *File) DropHorizon(v *snapshot.View) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()

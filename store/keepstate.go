@@ -17,8 +17,9 @@ import (
 // The functions below decide whether the current file must be kept before a Write replaces it (invariant 9, docs/design.md).
 // The cost depends on how much has changed, not on the size of the table. A row can be lost only if the new View lacks the
 // row's Part. If the Parts that the View lacks have, in total, too few rows for a loss, nothing is read. Otherwise their
-// regions are read from the file and compared with the View's new Parts. The whole file is compared only by the first Write
-// of a run that has not loaded the file, and by a Write after an error or after another program has touched the file.
+// regions are read from the file and compared with the View's new Parts. A Write compares the whole file only in three cases:
+// the run has not loaded the file and this is its first Write, the last Write has failed, or another program has touched the
+// file.
 
 // stateToKeep decides whether the current file must be kept before v replaces it. If so, it returns the manifest of the kept
 // state, whose Kept field has the reason. If not, it returns nil.
@@ -65,7 +66,7 @@ func (f *File) newKept(c *loss.Comparison, v *snapshot.View, replaced int) *mani
 // standingManifest returns the manifest of the current file, which info describes. It reports false if the manifest is not known.
 func (f *File) standingManifest(last *written, info os.FileInfo) (manifest.Manifest, bool) {
 	if last.file != nil {
-		return last.manifest, true // the file was touched after it was written, but no other manifest can describe it
+		return last.manifest, true // somebody has touched the file since the last Write, but no other manifest can describe it
 	}
 	if !f.hasWritten {
 		return f.existing.manifest, f.existing.intact
@@ -105,8 +106,8 @@ func (f *File) compareParts(v *snapshot.View, last *written) *manifest.Manifest 
 	}
 	m.Kept = f.newKept(c, v, goneRows)
 	m.Kept.Other = isOther(&m, v)
-	// If this run has not written the file, an earlier run wrote it and this run has loaded it. Such a file is kept if any
-	// row differs, unless the policy keeps no ordinary states.
+	// If this run has not written the file, an earlier run wrote it, and this run has loaded its rows. Such a file is kept if
+	// any row differs and the policy keeps ordinary states.
 	differs := !f.hasWritten && len(gone)+len(added) > 0 && !f.kept.IsOff()
 	if m.Kept.Loss == nil && !m.Kept.Other && !differs {
 		return nil
@@ -146,8 +147,8 @@ func compareFile(path string, m *manifest.Manifest, v *snapshot.View) *loss.Comp
 	return c
 }
 
-// diffParts compares v with the last version. gone has the regions of the Parts that are no longer in v, goneRows is the number
-// of rows in these regions, and added has the Parts of v that are not in the last version.
+// diffParts compares v with the last version. gone has the regions of the Parts that are no longer in v. goneRows is the number
+// of rows in these regions. added has the Parts of v that are not in the last version.
 func diffParts(v *snapshot.View, last *written) (gone []placement.Region, goneRows int, added []snapshot.Part) {
 	regions := last.layout.Regions
 	head, isHead := 0, true

@@ -21,8 +21,8 @@ type written struct {
 	digest   *digest // digest of the file; the next version updates it in place
 }
 
-// hasRowsOf reports whether v has the rows that were written, and comes from the same table. It also returns true for a
-// later View that differs only in its position, or for which capture read the table again and found the same rows.
+// hasRowsOf reports whether v has the rows that were written, and comes from the same table. It also returns true for a later
+// View with the same rows, for example if only the position has changed, or if capture has read the table again.
 func (w *written) hasRowsOf(v *snapshot.View) bool {
 	if w.file == nil {
 		return false

@@ -184,8 +184,8 @@ func (l *lock) release() error {
 		return nil
 	}
 	err := l.file.Truncate(0)
-	// A process that this one has just forked still has the file open until it executes its program. Closing the file would
-	// leave the lock to that process, so the lock is released before the file is closed.
+	// If this process has just forked a child process, the child has the file open until it executes its program. Closing the
+	// file would leave the lock to the child, so the lock is released before the file is closed.
 	if uerr := flock(l.file, unix.LOCK_UN); err == nil {
 		err = uerr
 	}

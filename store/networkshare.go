@@ -111,9 +111,9 @@ func (f *File) useFileSystem() (warning string) {
 	return fmt.Sprintf("%s is on a network share (%s); %s", f.dataPath, fs.Name, strings.Join(found, "; "))
 }
 
-// removeForeignTemp removes the temporary files that other processes have left, for example in a crash. Their names contain
-// the random word of the lock of their process. If such a process is still running, its rename fails because the file is
-// gone, and the process finds that it has lost the lock file.
+// removeForeignTemp removes the temporary files that other processes have left, for example in a crash. Their names contain the
+// random word of the lock of their process. If such a process is still running, its next rename fails, because its file is
+// gone. The process then finds that it has lost the lock file.
 func (f *File) removeForeignTemp() {
 	entries, err := os.ReadDir(f.folder())
 	if err != nil {

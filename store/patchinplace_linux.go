@@ -24,8 +24,8 @@ import (
 // the whole file.
 
 // openShadow opens the shadow file at path for writing, under a lease. endLease ends the lease, and so does closing the file.
-// openShadow returns nil if the file can't be patched safely, for example because it is not the known version any more, or
-// because its owner or mode differs from that of the current file.
+// openShadow returns nil if the file can't be patched safely. For example, the file is not the known version any more, or its
+// owner or mode differs from that of the current file.
 func openShadow(path string, known os.FileInfo, current string) *os.File {
 	fd, err := unix.Open(path, unix.O_RDWR|unix.O_DIRECT|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {

@@ -25,9 +25,9 @@ type Result struct {
 	// Damage, the next Write replaces the damaged file.
 	Damage string
 
-	// Kept is the state that Write kept before it replaced the file, or nil. Write keeps the file if there is a loss, if the
-	// new version is of another table, database or cluster, or if an earlier run wrote the file, its rows differ and the
-	// policy keeps ordinary states. Kept may be set even if Write returns an error.
+	// Kept is the state that Write kept before it replaced the file, or nil. Write keeps the file in three cases. There is a
+	// loss. The new version is of another table, database or cluster. Or an earlier run wrote the file, its rows differ, and
+	// the policy keeps ordinary states. Kept may be set even if Write returns an error.
 	Kept *kept.State
 
 	// Warning is a message for the log. For example, it says that a damaged file was kept, that a Write interrupted by a crash
@@ -69,8 +69,8 @@ func (f *File) write(v *snapshot.View, reason manifest.Reason) (Result, error) {
 		return Result{}, err
 	}
 	// Until the write succeeds, f.last is empty, so after an error the next Write starts from scratch. There are two reasons.
-	// After a failed fsync, the kernel may have dropped the pages that it could not write, and it reports that only once. Also,
-	// the last version's digest is updated in place, so after an error it matches neither version.
+	// After a failed fsync, the kernel may have dropped the pages that it could not write, and the kernel reports that only
+	// once. Also, the last version's digest is updated in place, so after an error it matches neither version.
 	last := f.last
 	f.last = written{}
 	m := manifest.New(v, reason, f.captureVersion)
@@ -134,8 +134,8 @@ func (f *File) keepStanding(v *snapshot.View, last *written) (*kept.State, error
 	return &s, nil
 }
 
-// KeepCurrent keeps the file of the last Write as an ordinary state, unless the policy keeps no states, or the newest kept
-// state is equal to the file. The new state stays uncompressed until [kept.States.Compress] runs.
+// KeepCurrent keeps the file of the last Write as an ordinary state. It does nothing if the policy keeps no states, or if the
+// newest kept state is equal to the file. The new state stays uncompressed until [kept.States.Compress] runs.
 func (f *File) KeepCurrent() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -74,7 +74,7 @@ type prewrite struct {
 
 const (
 	prewriteStep   = 8 << 20 // number of bytes of a step; a Write may run after each step
-	rewrittenShare = 4       // divisor: the prewrite is discarded if it has rewritten more than a step plus 1/rewrittenShare of its length
+	rewrittenShare = 4       // the prewrite is discarded if it rewrote more than a step plus 1/rewrittenShare of its length
 )
 
 var errRewritten = errors.New("the rows do not come in the order of their keys")

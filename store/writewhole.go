@@ -14,8 +14,8 @@ const (
 
 // sequentialWriter writes a file from start to end, in large chunks. Another goroutine hashes each chunk while the writer
 // writes it, so a large file takes only as long as the slower of the two. If the file system supports it, large files are
-// written with direct I/O, which bypasses the page cache. This leaves the page cache to the database. The file would only
-// waste it, because hardly any program will read its gigabytes soon.
+// written with direct I/O, which bypasses the page cache. This leaves the page cache to the database. Gigabytes of the file
+// would only waste the page cache, because hardly any program will read them soon.
 type sequentialWriter struct {
 	file             *os.File
 	direct           bool        // whether the file is written with direct I/O

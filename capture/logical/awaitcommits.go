@@ -31,10 +31,10 @@ const (
 // lost for every session. This bug of PostgreSQL affects rows of the catalog as well as rows of the application. It is fixed
 // in 15.20 and 19. See "Race conditions in logical decoding" on pgsql-hackers, January 2026.
 //
-// Calling pg_current_snapshot() is safe, because this function reads no table. awaitCommits imports the exported snapshot
-// only for this call, which returns the exported snapshot as text. awaitCommits then compares the exported snapshot with a
-// new ordinary snapshot, and repeats this with newer ones. It stops when all transactions that the exported snapshot shows
-// as committed have ended in the ordinary snapshot.
+// Calling pg_current_snapshot() is safe, because this function reads no table. awaitCommits imports the exported snapshot only
+// for this call, which returns the exported snapshot as text. awaitCommits then compares the exported snapshot with one new
+// ordinary snapshot after another. It stops when all transactions that the exported snapshot shows as committed have also ended
+// in the newest ordinary snapshot.
 func awaitCommits(ctx context.Context, env *source.Env, queries *postgres.QueryConn, snapshotName string) error {
 	var exported xidSnapshot
 	err := queries.Do(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {

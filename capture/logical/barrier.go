@@ -23,10 +23,10 @@ const (
 // Barrier implements source.Source. It waits until the stream has been applied up to the server's current WAL insert
 // position. All commits that were visible before the call are below that position.
 //
-// There are two reasons why the stream may reach this position late. First, the last WAL records below it may not belong to
-// a commit of the table. Only a keepalive then shows that the server has passed these records, so Barrier requests
-// keepalives. Second, a walsender sends only flushed WAL. If the wait takes long, Barrier therefore makes the server flush
-// its WAL.
+// There are two reasons why the stream may reach this position late. First, the last WAL records below the position may not
+// belong to a commit of the table. Only a keepalive then shows that the server has passed these records, so Barrier requests
+// keepalives. Second, a walsender sends only flushed WAL. If the wait takes long, Barrier therefore makes the server flush its
+// WAL.
 func (s *Source) Barrier(ctx context.Context) error {
 	var target pglogrepl.LSN
 	err := s.queries.Do(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {

@@ -50,8 +50,8 @@ func (s *Source) copyTable(ctx context.Context, t *snapshot.Table, start slotSna
 // command on the replication connection, so importSnapshot uses the replication connection only after the import.
 //
 // importSnapshot then begins a transaction on the replication connection, for which slot.create has set a timeout of idle
-// transactions. The slotKeeper pings this connection in time. If this process freezes during the copy, the pings stop. The
-// server then ends the connection and drops the slot.
+// transactions. The slotKeeper pings this connection before the timeout ends. If this process freezes during the copy, the
+// pings stop. The server then ends the connection and drops the slot.
 func (s *Source) importSnapshot(ctx context.Context, conn *pgx.Conn, start slotSnapshot) error {
 	err := s.queries.Reads().WithIdleTimeout(ctx, s.env.Timeouts.Idle, func(ctx context.Context) error {
 		return tablecopy.ImportSnapshot(ctx, s.env, conn, s.table, start.name)

@@ -43,7 +43,7 @@ type slotSnapshot struct {
 	name string        // name of the exported snapshot
 }
 
-// connectionChecks is how many times the server tests the connection within the timeout of a frozen client. With the default
+// connectionChecks is how many times the server tests the connection within tablecopy.FrozenClientTimeout. With the default
 // timeout, it tests every 10 s. This costs little, and the slot of a killed capture soon ends.
 const connectionChecks = 12
 
@@ -52,8 +52,9 @@ const connectionChecks = 12
 //
 // If this process is killed while the server waits, the server (since version 14) ends the session at its next test of the
 // connection. Without these tests, the slot would retain WAL until the transactions have ended, and each restart of capture
-// would leave another slot behind. If this process is frozen, the timeout of a frozen client begins when the transactions
-// have ended. Without this timeout, the slot would retain WAL without limit.
+// would leave another slot behind. If this process is frozen, tablecopy.FrozenClientTimeout begins when the transactions have
+// ended. At the end of this timeout, the server ends the session. Without this timeout, the slot would retain WAL without
+// limit.
 func (s *slot) create(ctx context.Context, conn *pgconn.PgConn) (slotSnapshot, error) {
 	frozenTimeout := tablecopy.FrozenClientTimeout(s.env)
 	if err := postgres.LimitAbandonedWALSender(ctx, conn, frozenTimeout, frozenTimeout/connectionChecks); err != nil {

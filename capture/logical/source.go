@@ -206,9 +206,10 @@ func (s *Source) prepare(ctx context.Context) (missing, err error) {
 	return nil, err
 }
 
-// testSlot tests whether capture can create a slot, and drops that slot. capture creates its publication only after this
-// test, because a publication can make the application's writes fail even if nobody uses it. The slot with which capture
-// follows is created after the publication, because pgoutput looks up the publication in the catalog as of each change.
+// testSlot tests whether capture can create a slot, and drops that slot. capture creates its publication only after this test,
+// because a publication can make the application's writes fail even if nobody uses it. capture creates the slot that it follows
+// after the publication. For each change, pgoutput looks up the publication in the catalog as it was at this change, so the
+// publication must be older than the slot.
 func (s *Source) testSlot(ctx context.Context) error {
 	test := newSlot(s.env)
 	created, err := test.probe(ctx, s.standby.conn)
@@ -357,7 +358,7 @@ func (s *Source) startReplication(ctx context.Context) error {
 }
 
 // noteDoubt sets s.doubt if err is a ResyncError that is not Intact. It must get the error of every task, because stream
-// returns only the first error, which may be that of a lost connection.
+// returns only the first error, for example the error of a lost connection.
 func (s *Source) noteDoubt(err error) {
 	if resync := (*source.ResyncError)(nil); errors.As(err, &resync) && !resync.Intact {
 		s.doubt.Store(true)

@@ -97,10 +97,10 @@ func (s *standby) setAppliedLSN(lsn pglogrepl.LSN) {
 	s.applied.Store(max(s.applied.Load(), uint64(lsn)))
 }
 
-// sendStatus confirms the applied position. If requestReply is set, the message asks the server for an immediate keepalive.
-// Unless force is set, a message that confirms nothing new is sent at most once per minReplyInterval. Without this limit,
-// there could be a busy loop: if the server has sent all WAL, and not all of it is confirmed, the server answers each
-// message with another request for a reply.
+// sendStatus confirms the applied position. If requestReply is set, the message asks the server for an immediate keepalive. A
+// message that confirms nothing new is sent at most once per minReplyInterval, unless force is set. Without this limit, there
+// could be a busy loop. If the server has sent all WAL and not all of it is confirmed, the server answers each message with
+// another request for a reply.
 func (s *standby) sendStatus(force, requestReply bool) error {
 	s.sendMu.Lock()
 	defer s.sendMu.Unlock()

@@ -33,7 +33,7 @@ type pendingKeys struct {
 
 // keyBatch is what a round reads: the rows with these keys, or the whole table.
 type keyBatch struct {
-	keys           map[string][]string // values of each row's key columns, as texts; the index is the texts joined with \x00
+	keys           map[string][]string // texts of each row's key columns; the map's key is these texts, joined with \x00
 	fullReadReason string              // reason to read the whole table; "" if the keys are enough
 }
 
@@ -63,7 +63,7 @@ func (p *pendingKeys) addNotification(payload string, keyColumns int) {
 		if reason == "" && len(k) != keyColumns {
 			reason = "a notification has keys of another table"
 		}
-		p.batch.keys[strings.Join(k, "\x00")] = k // a text in Postgres contains no zero byte, so no two keys have the same index
+		p.batch.keys[strings.Join(k, "\x00")] = k // no text in Postgres has a zero byte, so two keys never give the same text
 	}
 	if reason == "" && len(p.batch.keys) > maxPendingKeys {
 		reason = tooManyKeys()

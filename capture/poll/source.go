@@ -2,8 +2,9 @@
 // SELECT, and works on standbys and through poolers.
 //
 // If nothing has changed on the whole server, a read is one short query. Otherwise the server scans the table and returns a
-// hash of its row versions. Rows are transferred only if this hash or the table's definition has changed since the last read,
-// or if no hash can be used. If possible, only the rows that have changed are transferred; see [tablecopy.Copier.Update].
+// hash of its row versions. Rows are transferred only if this hash or the table's definition has changed since the last read.
+// They are also transferred if no hash can be used, for example because the table is not stored as a heap. If possible, only
+// the rows that have changed are transferred; see [tablecopy.Copier.Update].
 package poll
 
 import (
@@ -147,9 +148,9 @@ const serverSnapshotQuery = `
 	WHERE a.backend_start IS NOT NULL
 		AND (NOT pg_catalog.pg_is_in_recovery() OR pg_catalog.pg_last_wal_replay_lsn() IS NOT NULL)`
 
-// rowsHashQuery returns a query for a text that identifies the row versions that a snapshot shows. The text contains the
-// number of row versions and the sum of their 64-bit hashes. Each hash covers the place of a row version (table, page and
-// slot) and its transaction. A row version never changes once the transaction that created it has ended, and its place is
+// rowsHashQuery returns a query for a text that identifies the row versions that a snapshot shows. The text contains the number
+// of row versions and the sum of their 64-bit hashes. Each hash covers the place of a row version (table, page and slot) and
+// its transaction. A row version never changes once the transaction that created it has ended. The place of a row version is
 // reused only for a version of another transaction. Therefore, if two snapshots show the same row versions, and the table's
 // definition has not changed, they show the same rows.
 func rowsHashQuery(table *postgres.Table) string {

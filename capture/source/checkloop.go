@@ -49,8 +49,8 @@ func (e *Env) CheckLoop(ctx context.Context, check func(context.Context) error) 
 	}
 }
 
-// PublicationCondition is the name of the condition that reports a publication which makes the application's writes fail and
-// which capture cannot drop.
+// PublicationCondition is the name of the condition for a publication that makes the application's writes fail and that capture
+// cannot drop.
 const PublicationCondition = "publication"
 
 // WithdrawHarmful drops capture's publications that make the application's UPDATE and DELETE fail; see

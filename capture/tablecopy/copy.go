@@ -123,10 +123,10 @@ func NewEncoder(table *postgres.Table, server postgres.Server, maxRow int64) (*r
 	return e, err
 }
 
-// ImportSnapshot begins a transaction on conn that uses an exported snapshot. It returns a *source.ResyncError if the table
-// was redefined, rewritten, truncated or renamed after its definition was loaded. If the table was rewritten or truncated,
-// an older snapshot shows it as empty, because these commands are not MVCC-safe (PostgreSQL documentation, "Concurrency
-// Control", "Caveats"). If it was renamed, the copy would read the table that has the name now.
+// ImportSnapshot begins a transaction on conn that uses an exported snapshot. It returns a *source.ResyncError if the table was
+// redefined, rewritten, truncated or renamed after its definition was loaded. If the table was rewritten or truncated, an older
+// snapshot shows it as empty, because these commands are not MVCC-safe (PostgreSQL documentation, "Concurrency Control",
+// "Caveats"). If the table was renamed, the copy would read another table that now has its old name.
 func ImportSnapshot(ctx context.Context, env *source.Env, conn *pgx.Conn, table *postgres.Table, snapshotName string) error {
 	tx, err := postgres.Begin(ctx, conn, "ISOLATION LEVEL REPEATABLE READ READ ONLY")
 	if err != nil {

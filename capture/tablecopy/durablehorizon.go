@@ -12,10 +12,10 @@ import (
 	"capture/snapshot"
 )
 
-// If synchronous_commit is off, an ordinary snapshot shows commits before they are durable. A crash may undo these commits,
-// and the server then gives their transaction IDs to other transactions. A Reader therefore sets the horizon of its rows
-// only after the server has confirmed that the WAL up to a position after the read is flushed. This confirmation must come
-// over the session that read the rows: as long as that session exists, the server has not crashed.
+// If synchronous_commit is off, an ordinary snapshot shows commits before they are durable. A crash may undo these commits, and
+// the server then gives their transaction IDs to other transactions. A Reader therefore sets the horizon of its rows only when
+// all WAL that was written before the end of the read is flushed. The server must confirm the flush over the session that read
+// the rows: as long as that session exists, the server has not crashed.
 //
 // A standby shows only changes whose WAL it has flushed. After a crash, it may show an earlier state for some time.
 // [Copier.Update] detects this by the position up to which the standby has replayed the WAL.
@@ -154,7 +154,7 @@ func loadDurableLSN(ctx context.Context, conn *pgx.Conn) (pglogrepl.LSN, error) 
 // The new horizon keeps the transaction ID of the last read of the whole table. The next resync thus also transfers changes
 // since that read which capture may have missed. The new horizon is set once the rows are durable.
 func (r *Reader) commitRows(ctx context.Context, t *snapshot.Table, position pglogrepl.LSN) error {
-	t.SetHorizon(nil) // before Commit, because the new View must not have a horizon that is not confirmed
+	t.SetHorizon(nil) // before Commit, because the new View must not have an unconfirmed horizon
 	r.setUnconfirmed(nil)
 	if err := t.Commit(snapshot.Position{LSN: position}); err != nil {
 		return fmt.Errorf("commit to memory: %w", err)

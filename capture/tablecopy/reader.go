@@ -144,9 +144,9 @@ func (r *Reader) KeyLookupProblem() string {
 
 // ReadRows reads the rows with these keys, as the transaction opened by Begin sees them, and commits them to t as its next
 // View. If a key has no row in the table, ReadRows deletes the row with this key from t. Each key is a list of its columns'
-// values in text form. position is the View's WAL position. The caller must query the position in the same transaction
-// before this call. ReadRows may make the server write WAL that nothing flushes, so a position that is queried afterwards
-// may not be durable for a long time. The result stats counts the changes. If there are no changes, there is no new View.
+// values in text form. position is the View's WAL position. The caller must query the position in the same transaction before
+// this call. ReadRows may make the server write WAL that nothing flushes. A position that is queried afterwards might therefore
+// not be durable for a long time. The result stats counts the changes. If there are no changes, there is no new View.
 func (r *Reader) ReadRows(ctx context.Context, t *snapshot.Table, keys [][]string, position pglogrepl.LSN) (stats *source.TxnStats, err error) {
 	err = r.withIdleTimeout(ctx, func(ctx context.Context) (err error) {
 		stats, err = r.applyRows(ctx, t, keys)

@@ -168,8 +168,8 @@ func (w *asyncWriter) setTrouble(err error) {
 	}
 }
 
-// reportTooLong reports a dropped line of n bytes to the logger fallback. It does not call setTrouble, because nothing was
-// written, so it is not known whether the log can be written.
+// reportTooLong reports a dropped line of n bytes to the logger fallback. It does not call setTrouble: nothing was written, so
+// nobody knows whether the log can be written.
 func (w *asyncWriter) reportTooLong(n int) {
 	if w.fallback != nil {
 		w.fallback.Warn("a log line is too long and was dropped", "log", w.name, "bytes", n)

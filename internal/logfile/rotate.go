@@ -24,7 +24,7 @@ type rotatedFile struct {
 	path   string
 	max    int64 // size at which lumberjack rotates, in bytes
 	logger *lumberjack.Logger
-	lock   *os.File    // second handle, with a lock, of the file that lumberjack has open; nil if no file is open
+	lock   *os.File    // our own handle of the file that lumberjack has open, which holds the lock; nil if no file is open
 	open   os.FileInfo // properties of the open file when it was opened; nil if no file is open
 	size   int64       // minimum size of the file in bytes; a smaller file was truncated by another program
 }

@@ -10,9 +10,9 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// FindBlockedSession finds a session that waits for a lock because of one of the sessions in pids, which are process IDs. It
-// returns a text with the process ID and the role of the waiting session, or "" if no session waits. Reads and writes of the
-// application can queue up behind the waiting session.
+// FindBlockedSession finds a session that waits for a lock because of one of the given sessions. pids are the process IDs of
+// the given sessions. FindBlockedSession returns a text with the process ID and the role of the waiting session, or "" if no
+// session waits. Reads and writes of the application can queue up behind the waiting session.
 func FindBlockedSession(ctx context.Context, q Querier, pids []int32) (blocked string, err error) {
 	err = Pinned(q).QueryRow(ctx, `
 		SELECT format('pid %s%s', l.pid, coalesce(' (' || a.usename || ')', ''))
@@ -27,8 +27,8 @@ func FindBlockedSession(ctx context.Context, q Querier, pids []int32) (blocked s
 	return blocked, nil
 }
 
-// LimitFrozenSession makes the server end the session of q's open transaction if this process freezes, that is, if it
-// neither reads nor sends anything for the given time. It returns the process ID of the session.
+// LimitFrozenSession makes the server end the session of q's open transaction if this process is frozen for the given time. A
+// frozen process neither reads nor sends anything. LimitFrozenSession returns the process ID of the session.
 //
 // idle_in_transaction_session_timeout ends a session between statements. tcp_user_timeout ends a session that sends data
 // which nobody reads. Its time starts when the receiver has no room for more data. (statement_timeout would end a slow read,

@@ -4,8 +4,8 @@ package postgres
 
 import "syscall"
 
-// bytesWaiting returns idleBytes, so stopIfIdle keeps the delay on. That is safe, because these systems have no low-water mark
-// that could block the next read.
+// bytesWaiting returns idleBytes, so stopIfIdle keeps the delay on. That is safe: capture sets no low-water mark on these
+// systems, so the next read cannot block.
 func bytesWaiting(syscall.RawConn) int { return idleBytes }
 
 func setReceiveLowWater(syscall.RawConn, int) {}

@@ -97,8 +97,9 @@ func LimitAbandonedWALSender(ctx context.Context, pg *pgconn.PgConn, frozenTimeo
 	if supported {
 		// Replication commands do not start the timer of these tests, so SELECT 1 starts it.
 		err = exec(fmt.Sprintf("%s; SET client_connection_check_interval = %d; SELECT 1", limit, checkInterval.Milliseconds()))
-		// If its system cannot test connections, the server accepts only the interval 0. A fork of Postgres may not know the
-		// setting. In both cases, the server refuses the statement, so set only idle_in_transaction_session_timeout.
+		// If the server's operating system cannot test connections, the server accepts only the interval 0. A fork of Postgres
+		// may not know the setting. In both cases, the server refuses the statement, so set only
+		// idle_in_transaction_session_timeout.
 		supported = SQLState(err) != invalidParameterValue && SQLState(err) != undefinedObject
 	}
 	if !supported {

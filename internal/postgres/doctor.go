@@ -117,9 +117,9 @@ func (d *doctor) checkConnection(ctx context.Context) bool {
 	return true
 }
 
-// unencryptedFinding returns the finding about a connection without TLS. remote is the server's address, and networks holds
-// the networks of this machine. If the server is in one of these networks and the network is private, the finding has the
-// level OK, because often nobody else uses such a network, as with Docker Compose.
+// unencryptedFinding returns the finding about a connection without TLS. remote is the server's address, and networks holds the
+// networks of this machine. If the server is in one of these networks and the network is private, the finding has the level OK.
+// Often, nobody else uses such a network, for example with Docker Compose.
 func unencryptedFinding(remote net.Addr, networks []net.Addr) Finding {
 	const name, hint = "encryption", "set sslmode=verify-full and sslrootcert=… in --database-url"
 	tcp, ok := remote.(*net.TCPAddr)

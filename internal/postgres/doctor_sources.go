@@ -179,9 +179,9 @@ func (d *doctor) checkExportedSnapshots() {
 		fmt.Sprintf("if you run such programs, update to the newest minor release of PostgreSQL %d; 15.20 and 19 have the fix", d.srv.VersionNum/10000))
 }
 
-// checkLimits checks the server's limits on slots, WAL senders and retained WAL, and its wal_sender_timeout. It also adds
-// two notes: one lists the statements that Postgres refuses while capture is connected, the other those that it refuses
-// while the table is in a publication.
+// checkLimits checks the server's limits on slots, WAL senders and retained WAL, and its wal_sender_timeout. It also adds two
+// notes. The first note lists the statements that Postgres refuses while capture is connected. The second note lists the
+// statements that Postgres refuses while the table is in a publication.
 func (d *doctor) checkLimits(ctx context.Context) {
 	for _, l := range []struct {
 		name, setting string

@@ -12,8 +12,8 @@ import (
 	"capture/internal/foreign"
 )
 
-// Explain turns an error of the server, a pooler or the network into a [*Problem] that wraps the error. It does so if capture
-// can add a reason or a hint, or if the error's text is not safe to show. The Problem's summary is the error's text without
+// Explain explains an error of the server, a pooler or the network. If capture can add a reason or a hint, or if the error's
+// text is not safe to show, the result is a [*Problem] that wraps the error. The Problem's summary is the error's text without
 // passwords, made safe to show by [foreign.Text]. Explain returns nil, Problems and all other errors unchanged.
 func Explain(err error) error {
 	if err == nil {
@@ -58,8 +58,8 @@ func Explain(err error) error {
 
 // serverError returns the server's error in err as pg, or nil if err contains no error of a server. err may contain several
 // errors: with sslmode allow and prefer, pgx tries to connect with and without TLS. pg_hba.conf often admits only one of the
-// two, so a refusal by pg_hba.conf explains less than another error. pg is therefore the last error that is not such a
-// refusal, or the first refusal if there is no other error. If pg is not a refusal, beside contains the refusals by the
+// two, so a refusal by pg_hba.conf explains less than another error. Therefore, pg is the last error that is not such a
+// refusal. If all errors are refusals, pg is the first refusal. If pg is not a refusal, beside contains the refusals by the
 // server that sent pg.
 func serverError(err error) (pg *pgconn.PgError, beside []error) {
 	server := func(attempt error) string {
@@ -106,11 +106,11 @@ func isRefusedByHBA(e *pgconn.PgError) bool {
 	return e.Code == invalidAuthorization && strings.Contains(e.Message, "pg_hba.conf")
 }
 
-// withoutAttempts returns the text of err. If err comes from several attempts to connect, one of them counts: the attempt
-// that the server answered with pg, or the last attempt if pg is nil. Usually, all attempts went to one server, with and
-// without TLS. In this case, the text contains only the error of the attempt that counts, without the server's address,
-// because the caller has named the server already. If another attempt went to another server, or failed for a different
-// reason that has nothing to do with TLS, the text contains all errors, because that reason may be the important one.
+// withoutAttempts returns the text of err. If err comes from several attempts to connect, only one of these attempts counts:
+// the attempt that the server answered with pg, or the last attempt if pg is nil. Usually, all attempts went to one server,
+// with and without TLS. The text then contains only the error of the attempt that counts. It lacks the server's address,
+// because the caller has named the server already. In two cases the text contains all errors, because another error may be the
+// important one: another attempt went to another server, or failed for a different reason that has nothing to do with TLS.
 func withoutAttempts(err error, pg *pgconn.PgError) string {
 	var connect *pgconn.ConnectError
 	if !errors.As(err, &connect) {
@@ -140,8 +140,8 @@ func withoutAttempts(err error, pg *pgconn.PgError) string {
 	return strings.Replace(err.Error(), connect.Error(), reason, 1)
 }
 
-// isForTLS reports whether an attempt to connect may have failed only because it used TLS, or only because it did not.
-// pg_hba.conf can refuse either, and some servers do not offer TLS.
+// isForTLS reports whether an attempt to connect may succeed if pgx turns TLS on or off. pg_hba.conf can refuse connections
+// with TLS or without TLS, and some servers do not offer TLS.
 func isForTLS(attempt error) bool {
 	var answer *pgconn.PgError
 	if errors.As(attempt, &answer) {

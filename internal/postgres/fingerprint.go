@@ -66,11 +66,11 @@ func publicationFingerprintSQL(conn *pgx.Conn) string {
 // deleted and inserted again has a new OID. A publication may list the table itself, a partitioned table that contains it,
 // or (since version 15) the schema of either.
 //
-// If p does not list the table itself, ALTER TABLE can take the table out of p and bring it back: with SET UNLOGGED, or with
-// SET SCHEMA or DETACH PARTITION, also of a partitioned table that contains the table. These statements update the row in
-// pg_class, so the fingerprint includes the xmin of this row. TRUNCATE, GRANT and rewrites also give the row a new xmin, but
-// VACUUM and ANALYZE do not. A publication that lists the table and contains nothing else, such as capture's own
-// publication, cannot lose the table in this way. So its fingerprint does not depend on pg_class.
+// If p does not list the table itself, ALTER TABLE can take the table out of p and bring it back: with SET UNLOGGED, SET SCHEMA
+// or DETACH PARTITION. SET SCHEMA and DETACH PARTITION can also change a partitioned table that contains the table. These
+// statements update the row in pg_class, so the fingerprint includes the xmin of this row. TRUNCATE, GRANT and rewrites also
+// give the row a new xmin, but VACUUM and ANALYZE do not. A publication that lists the table and contains nothing else, such as
+// capture's own publication, cannot lose the table in this way. So its fingerprint does not depend on pg_class.
 func publicationFingerprintExpr(conn *pgx.Conn, table string) string {
 	hasSchemas := hasSchemaPublications(conn)
 	hasMore := `p.puballtables OR EXISTS (SELECT FROM pg_catalog.pg_publication_rel r WHERE r.prpubid = p.oid AND r.prrelid <> ` + table + `)`

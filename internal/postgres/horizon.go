@@ -116,9 +116,9 @@ func changedCondition(xid uint64) string {
 	return fmt.Sprintf("(pg_catalog.age(xmin) BETWEEN 0 AND (SELECT pg_catalog.age('%d'::pg_catalog.xid)) OR pg_catalog.age(xmin) = 2147483647)", uint32(xid))
 }
 
-// ChangesQuery returns a COPY statement that sends each row's key and, if transaction xid or a later transaction wrote the row,
-// a composite value with the columns of [Table.SelectList]. That value is NULL for any other row. The parameter where is empty,
-// or a condition with its keyword (" WHERE …").
+// ChangesQuery returns a COPY statement that sends each row's key and a composite value. If transaction xid or a later
+// transaction wrote the row, the value has the columns of [Table.SelectList]. For any other row, the value is NULL. The
+// parameter where is empty, or a condition with its keyword (" WHERE …").
 func (t *Table) ChangesQuery(xid uint64, where string) string {
 	var list []string
 	for _, k := range t.Key {

@@ -46,10 +46,10 @@ func (t *Table) Lock(ctx context.Context, tx pgx.Tx) error {
 // conflicting lock for longer than wait, LockIn returns an error for which IsLockTimeout is true. It sets the transaction's
 // lock_timeout to 0.
 //
-// LockIn waits only while it holds no lock. LOCK TABLE locks partitions one by one. If it waited for one partition while it
-// held the lock on another, a statement of the application that locks these two in the opposite order could fail with a
-// deadlock: Postgres cancels the session that notices the deadlock. So LockIn waits only for the partitioned table itself.
-// If a partition is locked, LockIn releases its locks and tries again.
+// LockIn waits only while it holds no lock. LOCK TABLE locks partitions one by one. A statement of the application may lock two
+// partitions in the opposite order. If LOCK TABLE waited for one partition while it held the lock on the other, this statement
+// could fail with a deadlock: Postgres cancels the session that notices the deadlock. So LockIn waits only for the partitioned
+// table itself. If a partition is locked, LockIn releases its locks and tries again.
 func (t *Table) LockIn(ctx context.Context, tx pgx.Tx, mode LockMode, wait time.Duration) error {
 	return t.lock(ctx, tx, mode, wait, "")
 }
@@ -94,7 +94,7 @@ var ErrRedefined = errors.New("its definition changes all the time")
 // Control", "Caveats"), so the table would look empty.
 //
 // The parameter load is LoadTable or a similar function. The parameter known is the table as last loaded, or nil. If the table
-// has not changed since then, BeginLocked returns known, otherwise the table as the snapshot shows it.
+// has not changed since then, BeginLocked returns known. Otherwise it returns the table as the snapshot shows it.
 func BeginLocked(ctx context.Context, conn *pgx.Conn, name Name, known *Table, load func(context.Context, Querier, Name) (*Table, error)) (pgx.Tx, *Table, error) {
 	for range 5 {
 		if known == nil {

@@ -14,11 +14,11 @@ var ProgramVersion = "dev"
 const maxNameBytes = 63
 
 // objectName returns the name of capture's publication, trigger function and notification channel for a table: capture_votes
-// for public.votes, capture_app__votes for app.votes. If the name would be ambiguous or too long, or if the schema or table has
-// characters other than lower-case letters, digits and underscores, the name ends with a hash of 32 bits. So two tables share a
-// name only if their hashes are equal, or if the name of one table already ends with the hash of the other. capture accepts
-// this: if it added a hash to each name that already looks like a name with a hash, a table such as votes_20260101 would get
-// another name, and lose its existing publication.
+// for public.votes, capture_app__votes for app.votes. The name ends with a hash of 32 bits if it would otherwise be ambiguous
+// or too long. It also ends with a hash if the schema or table has characters other than lower-case letters, digits and
+// underscores. So two tables share a name only if their hashes are equal, or if the name of one table already ends with the
+// hash of the other table. capture accepts the second case. To exclude it, capture would have to add a hash to each name that
+// looks like a name with a hash. A table such as votes_20260101 would then get another name, and lose its existing publication.
 func objectName(n Name) string {
 	ambiguous := strings.Contains(n.Table, "__")
 	name := "capture_" + plainName(n.Table)

@@ -40,9 +40,9 @@ var (
 // have the column. conn must not be in a transaction.
 //
 // FindPublication creates and repairs no publication. If capture's own publication must be created or repaired, and
-// [EnsurePublication] can do so, the error is ErrPublicationMissing or ErrPublicationIncomplete. If logical replication of
-// this table on this server is impossible or would harm the application, the error is a [*Problem]. If the table's replica
-// identity is the reason, FindPublication drops capture's own publication if it can, because this publication could make the
+// [EnsurePublication] can do so, the error is ErrPublicationMissing or ErrPublicationIncomplete. If logical replication of this
+// table on this server is impossible or would harm the application, the error is a [*Problem]. If the table's replica identity
+// is the reason, FindPublication also tries to drop capture's own publication, because this publication could make the
 // application's UPDATE and DELETE fail.
 func FindPublication(ctx context.Context, conn *pgx.Conn, s *Server, table *Table) (name, fingerprint string, err error) {
 	own := objectName(table.Name())
@@ -70,10 +70,9 @@ func FindPublication(ctx context.Context, conn *pgx.Conn, s *Server, table *Tabl
 }
 
 // EnsurePublication returns what [FindPublication] returns, but first creates or repairs capture's own publication if
-// necessary. If this publication is incomplete and the user may repair it, EnsurePublication repairs it. If no publication
-// is complete and the user may create one, EnsurePublication creates capture's own publication. A caller may call
-// EnsurePublication only if it can follow the table, because a publication that nobody follows has only drawbacks for the
-// application.
+// necessary. If this publication is incomplete and the user may repair it, EnsurePublication repairs it. If no publication is
+// complete and the user may create one, EnsurePublication creates capture's own publication. Call EnsurePublication only if
+// capture can follow the table. A publication that nobody follows has only drawbacks for the application.
 func EnsurePublication(ctx context.Context, conn *pgx.Conn, s *Server, table *Table) (name, fingerprint string, err error) {
 	name, fingerprint, err = FindPublication(ctx, conn, s, table)
 	if !errors.Is(err, ErrPublicationMissing) && !errors.Is(err, ErrPublicationIncomplete) {
@@ -109,8 +108,9 @@ func (t *Table) usePublication(s *Server, publications []publication, chosen int
 	return p.name, p.fingerprint, nil
 }
 
-// findPublications returns the publications that contain the table. It also returns capture's own publication, whose name is
-// the parameter own, even if this publication does not contain the table, and puts it first.
+// findPublications returns the publications that contain the table. It also returns capture's own publication, even if this
+// publication does not contain the table. The parameter own is the name of capture's own publication. findPublications puts
+// this publication first.
 func findPublications(ctx context.Context, conn *pgx.Conn, t *Table, own string) ([]publication, error) {
 	// pg_publication_tables lists a partitioned table only if its changes are published under its own name. Some columns of
 	// this view do not exist in version 13; to_jsonb gives NULL for a missing column.
@@ -154,10 +154,10 @@ func containsSQL(conn *pgx.Conn, table string) string {
 	return condition
 }
 
-// publicationOwnerSQL returns an SQL condition that is true if capture can trust the owner of publication p. If capture
-// cannot, it does not alter or drop p, even if p has the name of capture's own publication. capture trusts the owners that
-// trustedOwnerSQL accepts, and a role that may replicate and read the table, such as capture's own role. Such a role can
-// follow the table in any case, so it gains nothing by owning the publication.
+// publicationOwnerSQL returns an SQL condition that is true if capture can trust the owner of publication p. capture never
+// alters or drops a publication of another owner, even if the publication has the name of capture's own publication. capture
+// trusts the owners that trustedOwnerSQL accepts, and a role that may replicate and read the table, such as capture's own role.
+// Such a role can follow the table in any case, so it gains nothing by owning the publication.
 func publicationOwnerSQL(table string) string {
 	return `(` + trustedOwnerSQL("p.pubowner", table) + ` OR EXISTS (SELECT FROM pg_catalog.pg_roles o WHERE o.oid = p.pubowner
 			AND (o.rolreplication OR EXISTS (SELECT FROM pg_catalog.pg_auth_members m JOIN pg_catalog.pg_roles g ON g.oid = m.roleid
@@ -244,7 +244,7 @@ func (p *publication) setPublished(t *Table, version int) {
 }
 
 // choosePublication returns the index of the publication to follow, or -1 if none is complete. It also returns the statements
-// that create or repair capture's own publication, or nil if no statement is needed or the user may not run them.
+// that create or repair capture's own publication. They are nil if no statement is needed, or if the user may not run them.
 func (t *Table) choosePublication(publications []publication, own string, version int) (chosen int, statements []string) {
 	chosen = slices.IndexFunc(publications, func(p publication) bool { return p.checkComplete(t) == nil })
 	p := ownPublication(publications, own)
@@ -285,10 +285,11 @@ func (t *Table) alterPublicationSQL(version int) []string {
 	return []string{"ALTER PUBLICATION " + own + " SET TABLE " + t.Name().Quoted(), set}
 }
 
-// completePublicationSQL returns the statements that complete capture's own publication p. They are for somebody who owns
-// both the table and p, or for a superuser. If p contains neither the table nor a partitioned table that contains it, the
-// statements add the table and keep the other tables in p, unlike those of alterPublicationSQL. Otherwise, if needsList is
-// true, they remove all other tables: if one of these contains the table, the stream may use its name.
+// completePublicationSQL returns the statements that complete capture's own publication p. They are for somebody who owns both
+// the table and p, or for a superuser. If p contains neither the table nor a partitioned table that contains the table, the
+// statements add the table and keep the other tables in p. This differs from alterPublicationSQL. Otherwise, if needsList is
+// true, the statements remove all other tables. One of these can be a partitioned table that contains the table, and the stream
+// might then use the name of the partitioned table.
 func (t *Table) completePublicationSQL(p *publication, version int) (statements []string) {
 	own := QuoteIdentifier(objectName(t.Name()))
 	switch {

@@ -68,8 +68,8 @@ func (t *Table) keyCondition(i int, text string) string {
 // or the operator, or if the table has no key of its own.
 func (o *keyOperator) isText() bool { return len(o.Schemas) > 0 || o.asText }
 
-// text returns an SQL expression for the text form of expression. If the table has no key of its own, the collation is "C",
-// in which only equal bytes are equal. The query need not use the column's collation then, because there is no index to
+// text returns an SQL expression for the text form of expression. If the table has no key of its own, the collation is "C", in
+// which only equal bytes are equal. The column's collation is not needed, because there is no index that the query has to
 // match.
 func (o *keyOperator) text(expression string) string {
 	if o.asText {
@@ -86,8 +86,8 @@ func (t *Table) KeyEqual(i int, a, b string) string {
 	return a + " " + t.keyOperators[i].Operator + " " + b
 }
 
-// KeyProblem returns a [*Problem] if the server cannot find rows by their keys without reading the whole table, because the
-// user may not use the schema of a key column's type or operator. Otherwise it returns nil.
+// KeyProblem returns a [*Problem] if the user may not use the schema of a key column's type or operator. The server must then
+// read the whole table to find a row by its key. Otherwise KeyProblem returns nil.
 func (t *Table) KeyProblem() error {
 	for i, o := range t.keyOperators {
 		if len(o.Schemas) > 0 {

@@ -50,13 +50,16 @@ func RedactedMessage(err error) string {
 	return foreign.Text(message)
 }
 
-// hideValues returns a text to show instead of a server's error whose message may contain a row's text, or "" if it can't. No
-// field of the error says so, so hideValues goes by its class, and by where the server noticed it.
+// hideValues returns a text to show in place of the message of a server's error, if this message may contain a row's text.
+// Otherwise it returns "". No field of an error says whether its message contains a row's text. Therefore, hideValues decides
+// by the class of the SQLSTATE, and by the place where the server noticed the error, for example in the text of capture's own
+// statement.
 func hideValues(pg *pgconn.PgError) string {
 	if message := functionMessage(pg); message != "" {
 		return message
 	}
-	if pg.SeverityUnlocalized == "FATAL" || pg.Severity == "FATAL" { // the end of a session or of an attempt to connect, not of a statement
+	// FATAL ends a session or an attempt to connect, so the error is not about a statement.
+	if pg.SeverityUnlocalized == "FATAL" || pg.Severity == "FATAL" {
 		return ""
 	}
 	class := pg.Code[:min(2, len(pg.Code))]
@@ -121,9 +124,9 @@ var languageFiles = []string{"pl_exec.c", "plpy_", "plperl", "pltcl"}
 // relayRoutines are the C functions with which postgres_fdw and dblink pass on an error of another server.
 var relayRoutines = []string{"pgfdw_report_error", "dblink_res_error"}
 
-// raisedByFunction reports whether a function of the database raised the error, such as a trigger function, or whether another
-// server raised it. Its author chose the SQLSTATE, the message, the details, and the names of columns and constraints, so each
-// of them except the SQLSTATE may contain a row's text.
+// raisedByFunction reports whether a function of the database raised the error, such as a trigger function, or whether the
+// error comes from another server by postgres_fdw or dblink. Whoever raised the error chose the SQLSTATE, the message, the
+// details, and the names of columns and constraints. All of these except the SQLSTATE may contain a row's text.
 func raisedByFunction(pg *pgconn.PgError) bool {
 	return strings.HasPrefix(pg.Code, "P0") || slices.Contains(relayRoutines, pg.Routine) ||
 		slices.ContainsFunc(languageFiles, func(file string) bool { return strings.HasPrefix(pg.File, file) })
@@ -139,8 +142,9 @@ func isServerState(code string) bool {
 // function can run a statement that contains a row's text, and the server's message may quote this statement. functionMessage
 // returns "" for other errors, and for errors whose message can't contain such a text.
 //
-// The context of an error shows statements and values, with their line breaks. So only its first line is certain to name a
-// function. A later line that seems to name one is reason enough to hide the message.
+// The context of an error shows statements and values, which may contain line breaks. A later line of the context may therefore
+// look like the name of a function, and only the first line certainly is one. To be safe, functionMessage hides the message if
+// any line looks like the name of a function.
 func functionMessage(pg *pgconn.PgError) string {
 	function := strings.Contains("\n"+pg.Where, "\nPL/") || strings.HasPrefix(pg.Code, "XX") && strings.Contains(pg.Where, "\n")
 	switch {

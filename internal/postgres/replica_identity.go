@@ -11,8 +11,9 @@ const (
 	notInStream     = "its changes are not in the stream"
 )
 
-// checkReplicaIdentity returns a [*Problem] if UPDATE or DELETE would fail once the table is published, or if changes would
-// be missing from the stream or arrive without the key. See REPLICA IDENTITY in Postgres' documentation of ALTER TABLE.
+// checkReplicaIdentity returns a [*Problem] if publishing the table would have one of these effects: UPDATE or DELETE fail,
+// changes are missing from the stream, or changes arrive without the key. See REPLICA IDENTITY in Postgres' documentation of
+// ALTER TABLE.
 func (t *Table) checkReplicaIdentity(version int) error {
 	name := t.Name()
 	if !t.hasIdentity {

@@ -127,9 +127,9 @@ func (s *Server) decodesOnDemand() bool {
 	return s.VersionNum >= decodingOnDemandVersion && s.WALLevel == "replica"
 }
 
-// CheckStandbys returns a [*Problem] if logical slots on a standby could become invalid when capture's slot is dropped,
-// which happens whenever capture's connection is lost. If logical decoding is enabled only while a logical slot exists, the
-// primary disables it after its last logical slot is dropped. The logical slots on standbys then become invalid.
+// CheckStandbys returns a [*Problem] if logical slots on a standby could become invalid when capture's slot is dropped. The
+// server drops capture's slot whenever capture's connection is lost. If logical decoding is enabled only while a logical slot
+// exists, the primary disables it after its last logical slot is dropped. The logical slots on standbys then become invalid.
 func (s *Server) CheckStandbys(ctx context.Context, q Querier) error {
 	if !s.decodesOnDemand() {
 		return nil

@@ -90,9 +90,10 @@ func pinUnlessPooled(ctx context.Context, pg *pgconn.PgConn) (pooled bool, err e
 // statement, for example "ISOLATION LEVEL REPEATABLE READ READ ONLY".
 //
 // The search path is empty in almost every statement. With an empty path, Postgres looks for names without a schema only in
-// pg_catalog. So no role can create an operator or a function that capture would call instead of Postgres' own. Statements
-// that need the session's own path, as in a restore, name the schema of every object. The session's path is pinned already,
-// but an earlier statement may have called a function that changed it, such as a cast's, so Begin empties it again.
+// pg_catalog. So no role can create an operator or a function that capture would call instead of Postgres' own. Statements that
+// need the session's own path, as in a restore, name the schema of every object. The session's path is pinned already, but an
+// earlier statement may have called a function that changed the path, for example the function of a cast. So Begin empties the
+// path again.
 func Begin(ctx context.Context, conn *pgx.Conn, mode string) (pgx.Tx, error) {
 	begin := "BEGIN " + mode + "; "
 	if Pooled(conn) {
@@ -205,9 +206,9 @@ var timeoutSettings = map[string]string{
 	"25P04": "transaction_timeout",
 }
 
-// disableTimeout disables the timeout that caused err, by a startup parameter in c. It reports whether it disabled a
-// timeout. If so, another attempt may succeed. capture does not disable timeouts in advance, because older servers do not
-// know all of them, and poolers refuse to pass them on.
+// disableTimeout disables the timeout that caused err, by a startup parameter in c. It reports whether it disabled a timeout.
+// If so, another attempt may succeed. capture does not disable timeouts in advance: older servers do not know all these
+// settings, and poolers refuse to pass them on.
 func disableTimeout(err error, c *pgconn.Config) bool {
 	name := timeoutSettings[SQLState(err)]
 	if name == "" || c.RuntimeParams[name] == "0" {

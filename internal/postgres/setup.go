@@ -136,9 +136,9 @@ func (t *Table) setupPublicationSQL(ctx context.Context, conn *pgx.Conn, s *Serv
 	switch {
 	case p == nil:
 		statements = t.createPublicationSQL(s.VersionNum)
-		// Whoever runs CREATE PUBLICATION becomes the publication's owner. This is a superuser if the user is one, or if the
-		// statements are printed for an administrator because the user may not run them. In both cases, a further statement
-		// makes the table's owner the publication's owner.
+		// Whoever runs CREATE PUBLICATION becomes the publication's owner. In two cases, a superuser runs it: the user is a
+		// superuser, or the statements are printed for an administrator because the user may not run them. In both cases, a
+		// further statement makes the table's owner the publication's owner.
 		if o.Role == "" && (user.superuser && user.name != t.facts.Owner || o.Complete && !t.mayCreatePublication()) {
 			statements = append(statements, "ALTER PUBLICATION "+QuoteIdentifier(own)+" OWNER TO "+QuoteIdentifier(t.facts.Owner))
 		}
@@ -175,17 +175,17 @@ func asMemberSQL(role string, statements []string) []string {
 // and that the role has CREATE on the database. The statements grant what is missing and revoke it at the end. The parameter
 // alterable is true if the user may alter the publication, or create it.
 //
-// If the user may not run all these statements, or may not grant the role the right to replicate that it lacks, the result
-// depends on o.Complete. If o.Complete is false, the owner does not change, and capture doctor reports the consequences. If
-// it is true, the result contains the statements for an administrator. On a managed service, the administrator is no
-// superuser, and is usually not a member of the role, even if the user is a member. So the statements then always grant the
-// membership.
+// The user may be unable to run all these statements. Or the role lacks the right to replicate, and the user may not grant it.
+// In both cases, the result depends on o.Complete. If o.Complete is false, the owner does not change, and capture doctor
+// reports the consequences. If o.Complete is true, the result contains the statements for an administrator. On a managed
+// service, the administrator is no superuser. The administrator is usually not a member of the role, even if the user is one.
+// On a managed service, the statements therefore always grant the membership.
 func changeOwnerSQL(ctx context.Context, conn *pgx.Conn, s *Server, user setupUser, publication string, statements []string, alterable bool, o SetupOptions) ([]string, error) {
 	role := o.Role
 	change := "ALTER PUBLICATION " + QuoteIdentifier(publication) + " OWNER TO " + QuoteIdentifier(role)
 	var superuser, follows, member, mayJoin, creates, ownsDatabase bool
-	// Up to version 15, CREATEROLE allows the user to grant membership in any role. Since 16 it allows that only for roles
-	// that the user administers, such as those that the user has created.
+	// Up to version 15, CREATEROLE allows the user to grant membership in any role. Since version 16, CREATEROLE allows that
+	// only for roles that the user administers, such as roles that the user has created.
 	err := Pinned(conn).QueryRow(ctx, `
 		SELECT u.rolsuper, COALESCE(r.rolreplication, false) OR EXISTS (
 				SELECT FROM pg_catalog.pg_auth_members m JOIN pg_catalog.pg_roles g ON g.oid = m.roleid

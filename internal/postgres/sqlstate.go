@@ -112,8 +112,8 @@ func IsUndefinedTable(err error) bool {
 // [provider.grantReplication].
 const replicationGrant = "ALTER ROLE <user> REPLICATION; (on Amazon RDS: GRANT rds_replication TO <user>;)"
 
-// explainServer sets p's reason and hint for a server's error. If possible, it identifies the error by the SQLSTATE and the
-// routine that raised the error, not by the message, because the message is in the server's language.
+// explainServer sets p's reason and hint for a server's error. If possible, it identifies the error by the SQLSTATE and by the
+// routine that raised the error. The message is less useful, because it is in the server's language.
 func explainServer(p *Problem, e *pgconn.PgError) {
 	s := sqlStates[e.Code]
 	p.Reason, p.Hint = s.reason, s.hint

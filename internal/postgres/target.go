@@ -9,11 +9,11 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// LoadTarget is like LoadTable, but for a table that capture writes to or compares, and does not follow. It also accepts
-// tables that no source can follow: unlogged tables, tables from which other tables inherit (without the rows of the other
-// tables), and tables without a key. If the table has no key, the columns that the parameter key names, for example those in
-// a manifest, become the key. If key is empty or names a column that the table lacks, the result has no key. [Table.HasKey]
-// reports whether the table itself has a key.
+// LoadTarget is like LoadTable, but for a table that capture writes to or compares, and does not follow. It also accepts tables
+// that no source can follow: unlogged tables, tables from which other tables inherit (without the rows of the other tables),
+// and tables without a key. If the table has no key, the parameter key names the columns that become the key, for example the
+// key in a manifest. If key is empty or names a column that the table lacks, the result has no key. [Table.HasKey] reports
+// whether the table itself has a key.
 func LoadTarget(ctx context.Context, q Querier, name Name, key []string) (*Table, error) {
 	var row catalogRow
 	b := &pgx.Batch{}

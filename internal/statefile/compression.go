@@ -83,8 +83,8 @@ func isZstd(start []byte) bool {
 }
 
 // findUTF16 returns the byte order of a UTF-16 file, and the length of its byte order mark. For a file that is not UTF-16, the
-// order is nil. Without a mark, the zero byte in the first character shows UTF-16, because JSON starts with an ASCII character
-// and has no zero bytes.
+// order is nil. Without a mark, findUTF16 looks for a zero byte in the first two bytes. UTF-8 JSON has no zero bytes, but in
+// UTF-16 the first character, which is ASCII, has one.
 func findUTF16(start []byte) (order binary.ByteOrder, mark int) {
 	if len(start) < 2 {
 		return nil, 0

@@ -186,8 +186,8 @@ func Name(path string) string {
 // Manifest returns the manifest of the file, or nil if there is none.
 func (f *File) Manifest() *manifest.Manifest { return f.manifest }
 
-// Omitted returns the rows of the table that the file may lack because they did not fit into memory when the file was written.
-// It returns nil if the file has all rows.
+// Omitted returns the rows of the table that did not fit into memory when the file was written, so the file may lack them. It
+// returns nil if the file has all rows.
 func (f *File) Omitted() *manifest.Omitted {
 	for i := range f.manifests {
 		if f.manifests[i].Omitted != nil {

@@ -80,9 +80,9 @@ const maxRounds = 3
 // A live state is newer than the snapshot in which the table is read, so a row that differs is only a candidate. Compare
 // therefore takes a second snapshot after it has obtained the state, and reads each candidate in that snapshot. If the table's
 // row is not the same in both snapshots, the row changed during the comparison, which explains the difference. If the row is
-// the same in both, the state should contain it, unless the row changed and changed back in between. To exclude that, Compare
-// repeats the comparison: a row counts as different only if each of maxRounds rounds finds it, or if there are so many
-// differences that Compare does not confirm them (see maxCandidates).
+// the same in both snapshots, the state should contain it. One exception remains: the row changed and changed back in between.
+// To exclude that, Compare repeats the comparison, and a row counts as different only if each of maxRounds rounds finds it. If
+// there are too many differences, Compare reports them without confirmation (see maxCandidates).
 func Compare(ctx context.Context, c Comparison) (Difference, error) {
 	seed := maphash.MakeSeed()
 	var found *findings

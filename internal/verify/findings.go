@@ -199,9 +199,9 @@ func (f *findings) candidateKeys() map[string]bool {
 	return keys
 }
 
-// confirmCandidates returns the findings without the candidates that prove no difference. These are the rows that changed
-// between the first and the second snapshot, and the rows that the previous round did not find. The parameter later is the
-// second snapshot. See [Compare].
+// confirmCandidates returns the findings with only the confirmed candidates. It drops the rows that changed between the first
+// and the second snapshot, and the rows that the previous round did not find. The parameter later is the second snapshot. See
+// [Compare].
 func (f *findings) confirmCandidates(ctx context.Context, later *tableSnapshot, previous map[string]bool) (*findings, error) {
 	confirmed := &findings{difference: Difference{TableRows: f.difference.TableRows}}
 	for _, c := range f.candidates {

@@ -84,9 +84,9 @@ func (h *eventsHandler) run() {
 			case <-h.joined: // dropped, because the votesWatcher has begun with an earlier state
 			default:
 			}
-			// The status is read before the state, so that the state contains the votes if the status reports votes. The
-			// status is sent only after the state was read. A client that loads the votes because of this status therefore
-			// gets an event for each change after the state.
+			// The status is read first, and the state second. If the status reports votes, the state therefore contains them.
+			// The status is sent only after the state was read. If a client loads the votes because of this status, it
+			// therefore gets an event for each later change.
 			statusEvent := status.nextEvent(h.status(), time.Now())
 			votesEvent := votes.nextEvent(h.tables.view())
 			for _, event := range [][]byte{statusEvent, votesEvent} {

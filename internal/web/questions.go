@@ -178,7 +178,7 @@ func (g *questionGroups) add(id questionID, text []byte, positive bool, day int)
 	if group == nil {
 		limit := maxQuestionGroups
 		if *g.bucket(id) == g.threshold {
-			limit /= 2 // any number of buckets may be exactly at the threshold; half of the room is for the questions in fuller buckets
+			limit /= 2 // very many buckets may be exactly at the threshold, so their questions get only half of the room
 		}
 		if len(g.groups) >= limit {
 			g.complete = false
@@ -215,9 +215,9 @@ type questionCount struct {
 
 // worst returns the questions with the most negative votes, the worst first.
 func (g *questionGroups) worst() []questionCount {
-	// If not all questions were counted, it is chance which of the questions with few negative votes were counted. The list
-	// therefore leaves out questions with a single negative vote, of which there may be millions. All other counted
-	// questions stay in the list, although some uncounted questions may have as many negative votes.
+	// If not all questions were counted, chance decides which of the questions with few negative votes were counted. The list
+	// therefore leaves out questions with a single negative vote, of which there may be millions. All other counted questions
+	// stay in the list, although some uncounted questions may have as many negative votes.
 	minimum := 1
 	if !g.complete {
 		minimum = 2

@@ -23,8 +23,8 @@ const (
 // script that can send it would have to keep the whole answer in memory. So the page's script sends the token to request a
 // ticket, and lets the browser follow a link that contains the ticket.
 //
-// A ticket is a random text that replaces the token in one GET request, whose path and parameters must be those that the ticket
-// was issued for. A ticket is valid for ticketTime, and only as long as the token stays the same.
+// A ticket is a random text that replaces the token in one GET request. The request must have the path and the parameters for
+// which the ticket was issued. A ticket is valid for ticketTime, and only as long as the token stays the same.
 type tickets struct {
 	downloads map[string]download // downloads by the file's name
 

@@ -218,7 +218,7 @@ type voteCounter struct {
 }
 
 // countsOf returns the counts of t. If they are not available within countWait, it returns the last counts, which belong to an
-// earlier state, or nil if nothing has been counted yet.
+// earlier state. If nothing has been counted yet, it returns nil.
 func (c *voteCounter) countsOf(t tableView, today time.Time) *voteCounts {
 	c.mu.Lock()
 	if c.last != nil && c.last.isOf(t, today) {

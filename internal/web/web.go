@@ -106,8 +106,8 @@ func New(cfg Config) (*Server, error) {
 	return s, nil
 }
 
-// Run serves on l until ctx ends. It gives the requests in progress a moment to finish, aborts those that have not finished by
-// then, and waits for everything that it has started. After such a stop it returns nil. It closes l in any case.
+// Run serves on l until ctx ends. When ctx ends, Run gives the requests in progress a moment to finish, and then aborts the
+// requests that have not finished. It waits for all goroutines that it has started, and returns nil. Run closes l in any case.
 func (s *Server) Run(ctx context.Context, l net.Listener) error {
 	requests, cancelRequests := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancelRequests()

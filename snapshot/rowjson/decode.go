@@ -20,9 +20,9 @@ func isNull(value []byte) bool { return bytes.Equal(value, null) }
 // not have: the lower bounds of arrays, and the inner dimensions of some arrays (see appendArrayText). Types with a cast to
 // json are another exception (see appendHstoreText).
 //
-// Unless t is a JSON type, AppendText also accepts a JSON string that contains the text form, because programs that do not
-// know the type write values that way. It also reads the other forms that lenient.go describes. AppendText does not check
-// every value; Postgres rejects values that the type cannot hold.
+// If t is not a JSON type, AppendText also accepts a JSON string that contains the text form. Programs that do not know the
+// type write values that way. It also reads the other forms that lenient.go describes. AppendText does not check every value;
+// Postgres rejects values that the type cannot hold.
 func AppendText(dst []byte, t *Type, value []byte) ([]byte, error) {
 	quoted := value[0] == '"'
 	switch t.Kind {
@@ -90,9 +90,10 @@ func appendTimestampText(dst []byte, t *Type, value []byte) ([]byte, error) {
 	return dst[:start+len(text)], nil
 }
 
-// appendArrayText appends an array literal with the quotes that array_out writes. Arrays within the JSON array usually
-// become further dimensions. But if the element type can itself be an array in JSON (json, int2vector, a domain over an
-// array), they become elements, because JSON does not distinguish such an element from a second dimension.
+// appendArrayText appends an array literal with the quotes that array_out writes. Arrays within the JSON array usually become
+// further dimensions. But for some element types, such as json, int2vector and a domain over an array, an element can itself be
+// an array in JSON. Arrays within the JSON array then become elements, because JSON does not distinguish such an element from a
+// second dimension.
 func appendArrayText(dst []byte, t *Type, value []byte) ([]byte, error) {
 	if value[0] != '[' {
 		return dst, errNotArray

@@ -27,9 +27,9 @@ import (
 type Key = []byte
 
 // keyForm is the encoding of a column in a key. A key is the concatenation of its encoded columns. An encoded value is never a
-// prefix of another encoded value of the same column. An integer is 8 bytes, big-endian with the sign bit flipped. Any other
-// value has three parts: a prefix that sorts in the order of the type, the text form, which never contains a zero byte, and a
-// zero byte as the end.
+// prefix of another encoded value of the same column. An integer is encoded as 8 bytes, big-endian with the sign bit flipped.
+// Any other value has three parts: a prefix that sorts in the order of the type, the text form, which never contains a zero
+// byte, and a zero byte as the end.
 type keyForm uint8
 
 const (

@@ -1,8 +1,8 @@
 package rowjson
 
-// FormatVersion is the version of the lines and keys that this package produces. Raise it when you change the package so
-// that some row gets another line or another key than before. TestFormatVersion fails after such a change. If a file has
-// rows of another version, capture does not load them, but reads the rows from the database.
+// FormatVersion is the version of the lines and keys that this package produces. Raise it if your change of the package gives
+// any row another line or another key than before. TestFormatVersion fails after such a change. If a file has rows of another
+// version, capture does not load them, but reads the rows from the database.
 const FormatVersion = 1
 
 // Shape describes a table and how its rows are written: the columns in order, with their types, and the key.

@@ -38,10 +38,10 @@ const (
 	everyHigh = 0x8080808080808080
 )
 
-// cleanPrefix returns the length of text up to the first byte that must be escaped in a JSON string. It tests eight bytes at
-// a time. It subtracts 0x20 from each byte, which sets the high bit of each byte below 0x20. To find a quote or backslash,
-// it XORs each byte with that character, which turns a match into 0, and then subtracts 1. A borrow from a match can change
-// only higher bytes, so the lowest match is right, and cleanPrefix uses only that.
+// cleanPrefix returns the length of text up to the first byte that must be escaped in a JSON string. It tests eight bytes at a
+// time. It subtracts 0x20 from each byte, which sets the high bit of each byte below 0x20. To find a quote or backslash, it
+// XORs each byte with that character, which turns a match into 0, and then subtracts 1. The subtraction of a match borrows from
+// the higher bytes and can make them wrong. The lowest match is always right, and cleanPrefix uses only the lowest match.
 func cleanPrefix(text []byte) int {
 	i := 0
 	for ; i+8 <= len(text); i += 8 {

@@ -26,8 +26,8 @@ func SupportsDirectIO(path string) bool {
 	return st.Dio_offset_align > 0 && st.Dio_offset_align <= DirectAlign && st.Dio_mem_align <= DirectAlign
 }
 
-// SetDirectIO switches the open file to direct I/O. It reports false, and changes nothing, if the file system is not known to
-// support that, or if the kernel refuses it.
+// SetDirectIO switches the open file to direct I/O. If the file system is not known to support direct I/O, or if the kernel
+// refuses the switch, SetDirectIO changes nothing and reports false.
 func SetDirectIO(file *os.File) bool {
 	if !SupportsDirectIO(file.Name()) {
 		return false

@@ -21,8 +21,8 @@ import (
 // stays plain. Compress returns all these states. If ctx ends or a volume fails, the remaining states stay plain, and the
 // next call continues with them.
 //
-// A state stays plain without a mark if its manifest cannot be read, if its data cannot be opened, or if its data cannot be
-// read to the end and it has no manifest. Compress returns the last such error, after it has compressed the other states.
+// In three cases, a state stays plain and gets no mark. Its manifest cannot be read. Its data cannot be opened. Or it has no
+// manifest, and its data cannot be read to the end. Compress then compresses the other states, and returns the last such error.
 //
 // Other methods may run at the same time. Compress runs at the lowest priority and, if the file system supports it, reads
 // past the page cache.
@@ -35,9 +35,9 @@ func (k *States) Compress(ctx context.Context) (compressed []State, failed error
 		}
 		done, err := k.compress(ctx, s)
 		if errors.Is(err, errDropped) || err != nil && isGone(s.Path) && isGone(k.names.compressed(s.id)) {
-			// Another process has dropped the state while compress ran, or just before. Remove the files that compress has
-			// written. (If only the plain data are gone, compress itself may have removed them before it failed. So the
-			// condition also checks the compressed data.)
+			// Another process dropped the state while compress ran, or just before. Remove the files that compress has written.
+			// (If only the plain data are gone, compress itself may have removed them before it failed. So the condition also
+			// checks the compressed data.)
 			if err := k.drop(s.id); err != nil {
 				return compressed, err
 			}
@@ -55,8 +55,8 @@ func (k *States) Compress(ctx context.Context) (compressed []State, failed error
 	return compressed, failed
 }
 
-// unreadableError means that a state can't be compressed because its data or its manifest can't be read. It says nothing
-// about other states.
+// unreadableError means that a state can't be compressed because its data or its manifest can't be read. Other states may still
+// be readable.
 type unreadableError struct{ error }
 
 func (e *unreadableError) Unwrap() error { return e.error }

@@ -119,8 +119,8 @@ func (n names) parseName(name string) (stateFile, bool) {
 }
 
 // FindMoved returns the path of a kept state's compressed data. path is where the state's plain (uncompressed) data were
-// before. FindMoved reports false if there still is a file at path, if the plain data of a kept state can't have this path,
-// or if the state is gone.
+// before. FindMoved reports false in three cases: there still is a file at path, path cannot be the path of plain data, or the
+// state is gone.
 func FindMoved(path string) (compressed string, ok bool) {
 	match := plainName.FindStringSubmatch(filepath.Base(path))
 	if match == nil || !isGone(path) {

@@ -84,9 +84,9 @@ func (s State) equalsFile(path string) bool {
 	return err == nil && m.SHA256 != "" && m.SHA256 == s.SHA256
 }
 
-// LossText returns a text for the operator about the loss after s: what is lost, where s is, how to restore the rows, and
-// the command that acknowledges the loss. place is the last part of the sentence "The state before is …". After each path in
-// the commands, there is a space or the text ends, so that people can copy the path. s must be the state before a loss.
+// LossText returns a text for the operator about the loss after s: what is lost, where s is, how to restore the rows, and the
+// command that acknowledges the loss. place is the last part of the sentence "The state before is …". In the commands, a space
+// or the end of the text follows each path, so that people can copy the path. s must be the state before a loss.
 func (s State) LossText(place, acknowledge string) string {
 	format := "%s. The state before is %s. To bring rows back: %[3]s – or, if it was meant: %[4]s"
 	if s.Loss.IsReturn() {
@@ -130,9 +130,9 @@ func (s *State) manifestPath() string {
 // SharesData reports whether the state's data are the file that info describes.
 func (s State) SharesData(info os.FileInfo) bool { return os.SameFile(s.inode, info) }
 
-// Acknowledge creates a file that marks the loss after the state as acknowledged: somebody intended the loss, or has dealt
-// with it. It needs no lock and may be called while a daemon runs. It does nothing if the state is not the state before a
-// loss, or if the loss is already acknowledged.
+// Acknowledge creates a file that marks the loss after the state as acknowledged: somebody intended the loss, or has dealt with
+// it. It needs no lock and may be called while a daemon runs. It does nothing for an ordinary state, or if the loss is already
+// acknowledged.
 func (s State) Acknowledge() error { return s.endLoss("") }
 
 // rowsBackMark is the content of the file that marks a loss whose rows are back. The file of an acknowledged loss is empty.

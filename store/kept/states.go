@@ -48,8 +48,8 @@ func Open(dataPath, tmpWord string, accepted time.Time) *States {
 	return k
 }
 
-// TimeBehind returns the time of the [retention.Clock], which decides which states are dropped, or zero if this time is not
-// behind the wall clock.
+// TimeBehind returns the time of the [retention.Clock], which decides which states are dropped. It returns zero if this time is
+// not behind the wall clock.
 func (k *States) TimeBehind() time.Time {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -113,8 +113,9 @@ func (k *States) IsOff() bool {
 
 // Keep makes a kept state of the current file, which m describes: it gives the file a second name and writes the state's
 // manifest. m.Kept has the reason. Keep makes no second state if the state before a loss is already kept, for example by a
-// Write that failed later, or if an ordinary state equals the newest kept state. If the state before a loss is already kept
-// as an ordinary state, Keep renames its files. If an older state is equal and compressed, the new state shares its data.
+// Write that failed later. It also makes no second state if an ordinary state equals the newest kept state. If the state before
+// a loss is already kept as an ordinary state, Keep renames the files of the ordinary state. If an older state is equal and
+// compressed, the new state shares the data of the older state.
 func (k *States) Keep(m manifest.Manifest) (State, error) {
 	k.losses.Lock()
 	defer k.losses.Unlock()
@@ -164,9 +165,9 @@ func (k *States) keep(m manifest.Manifest) (State, error) {
 // another reason: the clock was set back, or the state comes from elsewhere.
 const nextTimes = time.Minute
 
-// timeOfNext returns the time for the name of a new state whose rows were written at t. Usually this is t. But if the name
-// of the newest existing state has the same second, or is ahead of t by less than nextTimes, it is the second after this
-// name. So the new state sorts after the newest existing state.
+// timeOfNext returns the time for the name of a new state whose rows were written at t. Usually this is t. But the name of the
+// newest existing state may have the same second, or be ahead of t by less than nextTimes. The time is then the second after
+// this name, so that the new state sorts after the newest existing state.
 func timeOfNext(states []State, t time.Time) time.Time {
 	if len(states) > 0 && !states[0].Time.Before(t.Truncate(time.Second)) && states[0].Time.Sub(t) < nextTimes {
 		return states[0].Time.Add(time.Second)

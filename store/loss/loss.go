@@ -13,7 +13,7 @@ const (
 	lossLeast = 10
 )
 
-// MayLose reports whether it counts as a loss if a file with the given number of rows loses n of them.
+// MayLose reports whether the disappearance of n rows from a file with the given number of rows counts as a loss.
 func MayLose(n, rows int) bool {
 	return n > 0 && (n >= rows || n >= lossLeast && n > rows/lossShare)
 }

@@ -19,8 +19,8 @@ type Horizon struct {
 	Seal      string `json:"seal"`       // digest of the horizon and of other fields of the manifest, in hex
 }
 
-// NewHorizon returns the horizon of the rows of v. It returns nil if v has no horizon. It also returns nil if rows were
-// omitted from v, because a later run would find these rows neither in the file nor among the rows that have changed.
+// NewHorizon returns the horizon of the rows of v. It returns nil if v has no horizon, or if rows were omitted from v. A later
+// run would not find an omitted row in the file, and would not read it from the database if it has not changed.
 func NewHorizon(v *snapshot.View) *Horizon {
 	h := v.Horizon()
 	if h == nil || v.OmittedRows() > 0 {

@@ -38,9 +38,9 @@ func Read(path string) (Manifest, error) {
 	return m, nil
 }
 
-// OpenRead opens the file at path for reading, and returns the manifests that may describe it. There are two while a Write
-// is replacing the file and its manifest, and none if the file has no manifest. A [Hasher] finds the manifest that matches
-// the file. For a path that ends in .gz or .zst, the manifests are those of the path without that ending.
+// OpenRead opens the file at path for reading, and returns the manifests that may describe it. While a Write replaces the file
+// and its manifest, there are two manifests. If the file has no manifest, OpenRead returns none. A [Hasher] finds the manifest
+// that matches the file. For a path that ends in .gz or .zst, the manifests are those of the path without that ending.
 func OpenRead(path string) (*os.File, []Manifest, error) {
 	for tries := 1; ; tries++ {
 		file, err := os.Open(path)
@@ -69,8 +69,8 @@ func withoutCompression(path string) string {
 
 // ReadAll returns the manifests that may describe the file at path, the final manifest first. It reads the pending manifest
 // before the final one, because a Write may rename the pending manifest to the final name meanwhile. In the other order,
-// ReadAll could read the old manifest before the rename, find no pending manifest after it, and so miss the manifest of the
-// current file.
+// ReadAll could read the old manifest before this rename, and find no pending manifest after it. It would then miss the
+// manifest of the current file.
 func ReadAll(path string) (all []Manifest, err error) {
 	pending, perr := ReadAt(Path(path) + ".tmp")
 	m, err := Read(path)

@@ -124,9 +124,9 @@ const (
 	lockPause    = 10 * time.Millisecond
 )
 
-// lock locks the folder that contains name, so that no other capture replaces a file in it, and returns a function that
-// unlocks it. If another process keeps the lock, lock fails after lockPatience, and [Location.retry] tries again. When retry
-// gives up, the error says which process to look for.
+// lock locks the folder that contains name, and returns a function that unlocks the folder. While the folder is locked, no
+// other capture replaces a file in it. If another process keeps the lock, lock fails after lockPatience, and [Location.retry]
+// tries again. When retry gives up, the error says which process to look for.
 func (s folderService) lock(ctx context.Context, name string) (unlock func(), err error) {
 	file, err := os.OpenFile(filepath.Join(filepath.Dir(s.path(name)), ".lock"), os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW, 0o640)
 	if err != nil {
@@ -224,9 +224,10 @@ func (u *folderUpload) publish(absent bool) error {
 	return disk.SyncFolder(filepath.Dir(u.path))
 }
 
-// renameIfAbsent renames the file unless its final name is taken. If another process takes the name between the check and
-// the rename, the rename replaces its file. This is harmless unless the other process has uploaded a different state of the
-// same second and position with as many rows: all other states have other names.
+// renameIfAbsent renames the file unless its final name is taken. If another process takes the name between the check and the
+// rename, the rename replaces the file of the other process. This is almost always harmless, because the name contains the
+// second, the position and the number of rows of the state. The replaced file is therefore equal, unless two different states
+// agree in all three.
 func (u *folderUpload) renameIfAbsent() error {
 	if _, err := os.Lstat(u.path); err == nil {
 		return errChanged

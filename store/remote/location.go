@@ -206,8 +206,8 @@ func (l *Location) Waited() time.Duration { return time.Duration(l.waited.Load()
 // Checksum returns the name of the checksum that is sent along with the data.
 func (l *Location) Checksum() string { return l.service.checksum() }
 
-// retry calls f until it succeeds, fails for a reason that will not go away, or has failed for l.Patience. Its error has
-// neither URLs nor secrets.
+// retry calls f until f succeeds or fails for a permanent reason. It gives up if f has failed for the time l.Patience. The
+// error contains neither URLs nor secrets.
 func (l *Location) retry(ctx context.Context, f func() error) error {
 	pauses := backoff.NewExponentialBackOff()
 	pauses.InitialInterval, pauses.MaxInterval = 500*time.Millisecond, 15*time.Second

@@ -170,10 +170,10 @@ func (f *Folder) States(ctx context.Context) ([]State, error) {
 
 // Newest returns the newest of the states of one cluster, and its manifest. The latest time alone does not decide, because
 // clocks may differ, and a capture that was paused for hours may upload an old state once more. So of two states of the same
-// timeline, the state with the higher position in the WAL is newer. But a state of a later timeline is newer than a state of
-// an earlier timeline, even if its position is lower, as it may be after a restore from a backup. If a capture of the old
-// server still uploads, both the latest time and the highest position may belong to the old timeline. So Newest also reads
-// latest.json, in which MoveLatest never replaces a later timeline by an earlier one.
+// timeline, the state with the higher position in the WAL is newer. But a state of a later timeline is newer than a state of an
+// earlier timeline. Its position may be lower, for example after a restore from a backup. If a capture of the old server still
+// uploads, both the latest time and the highest position may belong to the old timeline. So Newest also reads latest.json, in
+// which MoveLatest never replaces a later timeline by an earlier one.
 //
 // If there is no state, IsMissing reports true for the error. If a manifest is damaged, the error wraps a [*DamagedError], and
 // Newest returns the state to which this manifest belongs.
@@ -211,7 +211,8 @@ func (l *Location) Newest(ctx context.Context, states []State) (State, manifest.
 	return newest, m, nil
 }
 
-// isLaterTimeline reports whether the timeline of a is later than that of b. It reports false if one of them is not known.
+// isLaterTimeline reports whether the timeline of a is later than the timeline of b. It reports false if one of these timelines
+// is not known.
 func isLaterTimeline(a, b manifest.Manifest) bool {
 	return a.Timeline > b.Timeline && b.Timeline > 0
 }

@@ -50,8 +50,7 @@ func (c *Clock) Now(wall time.Time, elapsed time.Duration) time.Time {
 }
 
 // Behind returns the accepted time if it is behind the wall clock's time, and otherwise zero. A run stores the result in the
-// manifests that it writes, so that the next run continues with the accepted time, and not with the time of a wrong wall
-// clock.
+// manifests that it writes. The next run then continues with the accepted time, even if the wall clock is wrong.
 func (c *Clock) Behind(wall time.Time, elapsed time.Duration) time.Time {
 	if now := c.Now(wall, elapsed); now.Before(wall) {
 		return now

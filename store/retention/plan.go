@@ -29,9 +29,9 @@ const (
 	largestLoss // the earliest state with the most rows among those before unacknowledged losses
 )
 
-// Plan returns the indexes of the states to drop: all states that neither the policy nor a loss covers and, if these free
-// fewer than excess bytes, further states. It never drops the state before the largest unacknowledged loss. short is the
-// number of bytes by which the dropped states fall short of excess.
+// Plan returns the indexes of the states to drop. It drops all states that neither the policy nor a loss covers. If that frees
+// fewer than excess bytes, it drops further states. It never drops the state before the largest unacknowledged loss. short is
+// the number of bytes by which the dropped states fall short of excess.
 func Plan(states []State, policy Policy, now time.Time, excess int64) (drop []int, short int64) {
 	classes := classify(states, policy, now)
 	order := make([]int, len(states))
