@@ -85,8 +85,9 @@ func (d *Daemon) Run(ctx context.Context) error {
 	run := func(task string, f func(context.Context) error) {
 		g.Go(func() error {
 			err := guard.Run(d.cfg.Logger, task, func() error { return f(ctx) })
+			// The group returns only its first error. A context.Canceled must not hide the error of a last flush that failed.
 			if ctx.Err() != nil && errors.Is(err, context.Canceled) {
-				return nil // the group returns only its first error, and a cancellation must not hide that the last flush failed
+				return nil
 			}
 			return err
 		})

@@ -189,7 +189,8 @@ func (s *supervisor) handleEnd(err error, took time.Duration, hadFollowed bool) 
 	err = postgres.Explain(err)
 	pause = s.pauses.NextBackOff()
 	if errors.Is(err, snapshot.ErrNoRoom) {
-		pause = max(pause, took) // attempts that read rows in vain must take at most half of the time
+		// Each attempt reads rows until no room is left. With a pause of the same length, attempts take half of the time.
+		pause = max(pause, took)
 	}
 	if err.Error() != s.lastLogged {
 		s.lastLogged = err.Error()

@@ -10,7 +10,7 @@ func (t *tree) splitLarge(gi, li int) {
 			li++
 			continue
 		}
-		t.countReplaced(l.live) // after the split, only older versions of the page use the old buffer
+		t.countReplaced(l.live) // the split copies the lines, so only older versions of the page still need the old lines
 		memory := t.cache.residentBytes(l)
 		next := l.splitAt(l.page.Load().splitIndex())
 		t.cache.adjustResident(t.cache.residentBytes(l) - memory)

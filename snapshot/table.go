@@ -116,7 +116,7 @@ func (t *Table) Put(key rowjson.Key, line []byte) {
 	}
 	t.forgetOmitted(key)
 	if len(line) > maxBufferedBytes && !t.inPlace() {
-		t.applyInPlace() // so that the buffer does not copy the line
+		t.applyInPlace() // so that the buffer does not copy this large line
 	}
 	if t.inPlace() {
 		t.tree.putRow(key, line)

@@ -31,7 +31,8 @@ var (
 	errOmittedKey   = &source.ResyncError{Reason: "a row that does not fit into memory has a key that does not fit into a message", Backoff: true}
 )
 
-// sizesIfOmitted returns the sizes of a row's values if the connection has left some out, and nil otherwise.
+// sizesIfOmitted returns the sizes of a row's values if the connection has left large values out of the row's message (see the
+// top of this file). Otherwise it returns nil.
 func (a *applier) sizesIfOmitted(t pgoutput.Tuple) []int64 {
 	if !slices.ContainsFunc(t, func(v pgoutput.Value) bool { return v.Kind == pgoutput.Omitted }) {
 		return nil

@@ -204,7 +204,8 @@ func (s *Source) readIfChanged(ctx context.Context, t *snapshot.Table) error {
 	}
 	s.serverSnapshot, s.fingerprint, s.rowsHash = serverSnapshot, s.reader.Table.Fingerprint, rowsHash
 	if foreign {
-		s.serverSnapshot = "" // transactions in partitions on other servers do not change this server's snapshot
+		// This server's snapshot does not show whether rows of a partition on another server have changed.
+		s.serverSnapshot = ""
 	}
 	return nil
 }

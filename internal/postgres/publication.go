@@ -155,9 +155,9 @@ func containsSQL(conn *pgx.Conn, table string) string {
 }
 
 // publicationOwnerSQL returns an SQL condition that is true if capture can trust the owner of publication p. capture never
-// alters or drops a publication of another owner, even if the publication has the name of capture's own publication. capture
-// trusts the owners that trustedOwnerSQL accepts, and a role that may replicate and read the table, such as capture's own role.
-// Such a role can follow the table in any case, so it gains nothing by owning the publication.
+// alters or drops a publication of an owner that it does not trust, even if the publication has the name of capture's own
+// publication. capture trusts the owners that trustedOwnerSQL accepts, and a role that may replicate and read the table, such
+// as capture's own role. Such a role can follow the table in any case, so it gains nothing by owning the publication.
 func publicationOwnerSQL(table string) string {
 	return `(` + trustedOwnerSQL("p.pubowner", table) + ` OR EXISTS (SELECT FROM pg_catalog.pg_roles o WHERE o.oid = p.pubowner
 			AND (o.rolreplication OR EXISTS (SELECT FROM pg_catalog.pg_auth_members m JOIN pg_catalog.pg_roles g ON g.oid = m.roleid

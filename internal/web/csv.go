@@ -91,7 +91,8 @@ func appendDisarmed(dst, text []byte) []byte {
 			dst, atStart = append(dst, '\''), false
 		case c == ';' || c == '\t' || c == '\n' || c == '\r' || c == '\v' || c == '\f':
 			if first && c != ';' {
-				dst = append(dst, '\'') // a program may drop this character before it looks for a formula
+				// At the start of a cell, a program may drop this character and then find a formula in the rest.
+				dst = append(dst, '\'')
 			}
 			atStart = true
 		default:

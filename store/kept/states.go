@@ -148,7 +148,8 @@ func (k *States) keep(m manifest.Manifest) (State, error) {
 		case isLoss && s.Loss == nil && isLast:
 			return k.promote(s, m)
 		case isLoss && s.Loss != nil && (!s.Acknowledged || isSame && m.Kept.Loss.RowsLost <= s.Loss.RowsLost), !isLoss && isLast:
-			return s, nil // somebody may have acknowledged the loss while capture repeated the failed Write
+			// The state is kept already. Its loss may have been acknowledged before capture repeated the failed Write.
+			return s, nil
 		case equal == nil && !s.isPlain():
 			equal = &s
 		}

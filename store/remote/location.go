@@ -165,7 +165,8 @@ func secretsOf(getenv func(string) string) []string {
 			secrets = append(secrets, text)
 		}
 		if plain, err := url.QueryUnescape(text); err == nil && plain != text && len(plain) >= 4 {
-			secrets = append(secrets, plain, url.QueryEscape(plain)) // the escapes may have digits in lower case
+			// The escapes in text may have digits in lower case, such as %2f. QueryEscape writes %2F.
+			secrets = append(secrets, plain, url.QueryEscape(plain))
 		}
 		if escaped := url.QueryEscape(text); escaped != text && len(text) >= 4 {
 			secrets = append(secrets, escaped)
