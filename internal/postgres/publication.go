@@ -9,6 +9,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"capture/internal/foreign"
 	"capture/snapshot/rowjson"
 )
 
@@ -17,6 +18,7 @@ type publication struct {
 	name        string
 	owner       string
 	trusted     bool     // whether capture can trust the owner; see publicationOwnerSQL
+	member      bool     // whether the user has the rights of the owner
 	alterable   bool     // whether the user may alter and drop the publication, and the owner is trusted
 	listed      bool     // whether the table is on the publication's list, under whatever name it is published
 	ancestors   bool     // whether the publication also contains a partitioned table that contains the table
@@ -133,8 +135,8 @@ func findPublications(ctx context.Context, conn *pgx.Conn, t *Table, own string)
 		return nil, Explain(fmt.Errorf("find publications of table %s: %w", t.Name(), err))
 	}
 	publications, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (p publication, err error) {
-		err = row.Scan(&p.name, &p.owner, &p.trusted, &p.alterable, &p.listed, &p.ancestors, &p.operations, &p.viaRoot, &p.hasTable, &p.filtered, &p.columns, &p.fingerprint)
-		p.alterable = p.alterable && p.trusted
+		err = row.Scan(&p.name, &p.owner, &p.trusted, &p.member, &p.listed, &p.ancestors, &p.operations, &p.viaRoot, &p.hasTable, &p.filtered, &p.columns, &p.fingerprint)
+		p.alterable = p.member && p.trusted
 		return p, err
 	})
 	if err != nil {
@@ -325,7 +327,9 @@ func (t *Table) noPublicationProblem(s *Server, publications []publication, own 
 		p.Hint = strings.Join(t.completePublicationSQL(existing, s.VersionNum), "; ") + "; -- as a superuser, or as the owner of table and publication"
 		if !existing.trusted {
 			p.Reason = fmt.Sprintf("%s exists, but belongs to %s, who neither owns the table nor follows it", own, displayIdentifier(existing.owner))
-			p.Hint = dropPublicationSQL(own) + "; -- as a superuser or its owner, unless somebody needs it"
+			owner := foreign.ShellWord(foreign.Text(existing.owner))
+			p.Hint = fmt.Sprintf("if capture connects as %[1]s, let it read the table, as a superuser: capture setup --role %[1]s --table %[2]s; otherwise: %[3]s; -- as a superuser or its owner, unless somebody needs it",
+				owner, foreign.ShellWord(t.Name().String()), dropPublicationSQL(own))
 		}
 	}
 	if ddlErr != nil && SQLState(ddlErr) != insufficientPrivilege {

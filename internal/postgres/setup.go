@@ -131,8 +131,12 @@ func (t *Table) setupPublicationSQL(ctx context.Context, conn *pgx.Conn, s *Serv
 	if err != nil {
 		return nil, err
 	}
-	_, statements := t.choosePublication(publications, own, s.VersionNum)
 	p := ownPublication(publications, own)
+	if p != nil && p.owner == o.Role {
+		// After the table was dropped and created again, the role may not read it yet. The statements of setupRoleSQL change this.
+		p.trusted, p.alterable = true, p.member
+	}
+	_, statements := t.choosePublication(publications, own, s.VersionNum)
 	switch {
 	case p == nil:
 		statements = t.createPublicationSQL(s.VersionNum)

@@ -294,3 +294,23 @@ func TestPartitionIsPublishedUnderAnotherName(t *testing.T) {
 		}
 	}
 }
+
+// TestSetupAfterTableWasRestored checks setup after the table was dropped and created again. capture's role owns the
+// publication, and cannot read the table yet. With the role, setup lets it read the table and adds the table to the
+// publication. Without the role, the error names the command with the role.
+func TestSetupAfterTableWasRestored(t *testing.T) {
+	t.Parallel()
+	const role = "capture_test_restored"
+	conn, url := database(t, votesSQL, "DROP ROLE IF EXISTS "+role)
+	t.Cleanup(func() { run(t, conn, "DROP OWNED BY "+role, "DROP ROLE "+role) })
+	setup(t, conn, "votes", SetupOptions{Source: "logical", Role: role})
+	run(t, conn, "DROP TABLE votes", votesSQL)
+	_, err := SetupSQL(testContext(t), conn, loadTable(t, conn, "votes"), SetupOptions{Source: "logical"})
+	wantProblem(t, err, "capture setup --role "+role+" --table public.votes; otherwise: DROP PUBLICATION")
+	statements := setup(t, conn, "votes", SetupOptions{Source: "logical", Role: role})
+	want := []string{`GRANT SELECT ON "public"."votes" TO "` + role + `"`, `ALTER PUBLICATION "capture_votes" SET TABLE "public"."votes"`}
+	if len(statements) != 3 || !slices.Equal(statements[:2], want) {
+		t.Errorf("ran %q", statements)
+	}
+	wantPublication(t, connectAs(t, url, role), "votes", "capture_votes")
+}
