@@ -31,18 +31,28 @@ func TestRecoveryPage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	old, dir := votesDatabase(t, 0), t.TempDir()
-	sql(t, old, `INSERT INTO votes (user_query, bot_response, feedback_tags, comment, "timestamp")
+	// The roles rag and capture are on the page, so the page has its own servers.
+	first, dir := pgserver.ForTest(t, pgserver.Options{}), t.TempDir()
+	second := pgserver.ForTest(t, pgserver.Options{})
+	roleOn := func(s *pgserver.Server, role string) string { return asRole(s.URL("app"), role) }
+	old := roleOn(first, "rag")
+	sql(t, first.URL("postgres"), "CREATE ROLE rag LOGIN", "CREATE DATABASE app OWNER rag")
+	sql(t, old, pgserver.VotesTable, `INSERT INTO votes (user_query, bot_response, feedback_tags, comment, "timestamp")
 		SELECT 'How do I ' || i, repeat('So. ', 20), ARRAY['clear'], 'Vote ' || i, '2026-11-23 16:00' FROM generate_series(1, 2000) i`)
 	if got := runPlain(t, dir, []string{"DATABASE_URL=" + old}, "snapshot"); got.code != exitDone {
 		t.Fatalf("%+v", got)
 	}
-	d := startIn(t, dir, []string{"DATABASE_URL=" + old}, "run", "--listen=127.0.0.1:0", "--flush-interval=168h")
+	if got := run(t, dir, []string{"DATABASE_URL=" + first.URL("app")}, "setup", "--role=capture"); got.code != exitDone {
+		t.Fatalf("%+v", got)
+	}
+	d := startIn(t, dir, []string{"DATABASE_URL=" + roleOn(first, "capture")}, "run", "--listen=127.0.0.1:0", "--flush-interval=168h")
 	d.ready()
 	bucket := objectserver.NewBucket(t, "s3")
 	page := &page{t: t, lines: strings.Split(string(content), "\n"), dir: dir, stamps: map[string]string{}, urls: strings.NewReplacer(
-		"postgres://capture@db.example.com/app", old, "postgres://postgres@new.example.com/app", pgserver.Database(t),
-		"postgres://postgres@another.example.com/app", pgserver.Database(t), "s3://backups", bucket.URL)}
+		"postgres://rag@db.example.com/app", old, "postgres://postgres@db.example.com/app", first.URL("app"),
+		"postgres://rag@new.example.com/app", roleOn(second, "rag"), "postgres://capture@new.example.com/app", roleOn(second, "capture"),
+		"postgres://postgres@new.example.com", "postgres://postgres@"+second.Addr(),
+		"postgres://rag@another.example.com/app", asRole(second.URL("another"), "rag"), "s3://backups", bucket.URL)}
 	page.bucket = bucket
 	page.beforeLine = map[string]func(){
 		`$ psql "$DATABASE_URL" -Atqc "INSERT INTO votes (comment, timestamp) VALUES ('after the loss', '2026-11-23 17:30') RETURNING vote_id"`: func() {
@@ -53,8 +63,14 @@ func TestRecoveryPage(t *testing.T) {
 				return slices.ContainsFunc(s.Checks, func(c capture.Check) bool { return strings.Contains(c.Detail, "-loss.json.gz") })
 			})
 		},
-		"## First: stop capture": func() {
+		"## The table was dropped": func() {
 			d.status(func(s capture.Status) bool { return s.Kept.Losses == 0 }) // the restored rows end the loss
+		},
+		"$ capture status | grep following": func() {
+			d.status(func(s capture.Status) bool { return strings.Contains(s.Error, "does not exist") })
+		},
+		`$ capture status | grep -o "^✓ ready"`: func() { d.ready() },
+		"## First: stop capture": func() {
 			d.signal(syscall.SIGTERM)
 			d.wait(stopTimeout)
 			hourAgo := time.Now().UTC().Add(-time.Hour).Format("20060102T150405Z")
@@ -62,8 +78,9 @@ func TestRecoveryPage(t *testing.T) {
 			page.stamps["20261123T160000Z"] = hourAgo
 		},
 		"## The machine is gone": func() {
+			sql(t, second.URL("postgres"), "CREATE DATABASE another OWNER rag")
 			page.env = append(page.env, objectserver.Environ(bucket.Env)...)
-			lost := startIn(t, t.TempDir(), append(page.env, "DATABASE_URL="+old), "run", "--listen=127.0.0.1:0", "--copy-to="+bucket.URL+"/votes")
+			lost := startIn(t, t.TempDir(), append(page.env, "DATABASE_URL="+roleOn(first, "capture")), "run", "--listen=127.0.0.1:0", "--copy-to="+bucket.URL+"/votes")
 			lost.status(func(s capture.Status) bool { return s.Copies != nil && s.Copies.Proven != nil })
 			lost.signal(syscall.SIGKILL)
 			<-lost.done
@@ -80,6 +97,9 @@ func TestRecoveryPage(t *testing.T) {
 		t.Errorf("%s says something else than what happens, which is:\n%s", path, got)
 	}
 }
+
+// asRole returns a superuser's URL with another role.
+func asRole(url, role string) string { return strings.Replace(url, "postgres@", role+"@", 1) }
 
 // keepHourly puts an hourly kept state beside the file, as capture does with --keep.
 func keepHourly(t *testing.T, dir, stamp string) {
@@ -174,7 +194,20 @@ func (p *page) command(line string) string {
 	if err != nil && cmd.ProcessState.ExitCode() != exitFailed {
 		p.t.Errorf("$ %s\n%s%v", line, said, err)
 	}
-	return p.showCopies(p.showTimes(strings.TrimRight(string(said), "\n")))
+	return showOthers(p.showCopies(p.showTimes(strings.TrimRight(string(said), "\n"))))
+}
+
+var (
+	attemptPattern = regexp.MustCompile(`\(attempt \d+, the next at [^)]*\)`)
+	versionPattern = regexp.MustCompile(`IS 'capture [^:]+: `)
+)
+
+// showOthers replaces the number and the time of an attempt to connect, and capture's version in a comment, with the values
+// that the page shows. Only the first attempt adds that the file keeps its state.
+func showOthers(said string) string {
+	said = strings.ReplaceAll(said, "; feedback.json keeps the last state it had", "")
+	said = attemptPattern.ReplaceAllString(said, "(attempt 3, the next at 2026-11-23T17:40:00Z)")
+	return versionPattern.ReplaceAllString(said, "IS 'capture 1.2.3: ")
 }
 
 var (

@@ -62,6 +62,7 @@ func explainMissingTable(ctx context.Context, q Querier, name Name) error {
 	if similar != "" {
 		p.Hint = "name the right one with --table: " + similar
 	}
+	p.Hint += "; if it was dropped or lost: capture restore --create (docs/recovery.md)"
 	return p
 }
 

@@ -55,8 +55,8 @@ func TestLoadTableTriesNamesAsWrittenFirst(t *testing.T) {
 		n, _ := ParseName(in)
 		_, err := LoadTable(testContext(t), conn, n)
 		var p *Problem
-		if !errors.As(err, &p) || !p.TableMissing() || !strings.Contains(p.Hint, hint) {
-			t.Errorf("%s: %v, want a problem that names %s", in, err, hint)
+		if !errors.As(err, &p) || !p.TableMissing() || !strings.Contains(p.Hint, hint) || !strings.Contains(p.Hint, "capture restore --create") {
+			t.Errorf("%s: %v, want a problem that names %s and capture restore --create", in, err, hint)
 		}
 	}
 }

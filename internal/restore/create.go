@@ -65,8 +65,26 @@ func createTable(ctx context.Context, tx pgx.Tx, name postgres.Name, m *manifest
 	if c.leftOut {
 		c.notes = append(c.notes, "an expression can run any function of the database; read those above, and create the table with --expressions to take them from the manifest")
 	}
+	if err := c.noteOwner(ctx); err != nil {
+		return nil, err
+	}
 	return append(c.notes, fmt.Sprintf("the manifest has columns, types, key and defaults; create other indexes, constraints, triggers, "+
 		"comments and grants of %s yourself", name)), nil
+}
+
+// noteOwner adds a note if an administrator created the table: the application usually connects as another role, which may not
+// write to the table.
+func (c *creation) noteOwner(ctx context.Context) error {
+	var user string
+	var administrator bool
+	err := c.tx.QueryRow(ctx, `SELECT rolname::pg_catalog.text, rolsuper OR rolcreaterole OR rolcreatedb FROM pg_catalog.pg_roles
+		WHERE rolname OPERATOR(pg_catalog.=) current_user`).Scan(&user, &administrator)
+	if err != nil || !administrator {
+		return postgres.ExplainRedacted("read the user's rights", err)
+	}
+	c.notes = append(c.notes, fmt.Sprintf("the table belongs to %s; if the application connects as another role: ALTER TABLE %s OWNER TO …;",
+		foreign.Text(user), c.name.Quoted()))
+	return nil
 }
 
 // findTypes looks up the type of each column. If the server lacks some of the types, the error names them all.
@@ -76,9 +94,7 @@ func (c *creation) findTypes(ctx context.Context) error {
 		name := c.manifest.Columns[i].TypeName
 		t, err := c.names.find(ctx, name)
 		if unknown := (*typeError)(nil); errors.As(err, &unknown) {
-			if name = foreign.Text(name); !slices.Contains(missing, name) {
-				missing = append(missing, name)
-			}
+			missing = append(missing, fmt.Sprintf("%s (column %s)", foreign.Text(name), foreign.Text(postgres.QuoteIdentifier(c.manifest.Columns[i].Name))))
 		} else if err != nil {
 			return err
 		}
@@ -90,8 +106,8 @@ func (c *creation) findTypes(ctx context.Context) error {
 	return &postgres.Problem{
 		Summary: fmt.Sprintf("create table %s: the database lacks a type that a column has", c.name),
 		Reason:  "it knows no type " + strings.Join(missing, ", "),
-		Hint: "CREATE TYPE …; or CREATE EXTENSION …; the manifest has the types' names, not what they are. " +
-			"If the type exists in a schema on the search path, the user may lack USAGE on that schema",
+		Hint: "create it as the application does: CREATE TYPE …; or CREATE EXTENSION …; the manifest has the types' names, not what they are, " +
+			"but the file has the labels of an enum that rows use. If the type exists in a schema on the search path, the user may lack USAGE on that schema",
 	}
 }
 

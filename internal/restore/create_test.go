@@ -50,10 +50,10 @@ func TestCreateFromManifest(t *testing.T) {
 			t.Errorf("the virtual column is %s", got)
 		}
 	}
-	d.Exec(`CREATE TYPE mood AS ENUM ('sad'); CREATE TABLE moods (id int PRIMARY KEY, m mood)`)
+	d.Exec(`CREATE TYPE mood AS ENUM ('sad'); CREATE TYPE "odd Type" AS ENUM (); CREATE TABLE moods (id int PRIMARY KEY, m mood, o "odd Type")`)
 	path = d.Export("moods")
-	d.Exec("DROP TABLE moods; DROP TYPE mood")
-	d.wantRefused(restore.Options{Path: path, Create: true}, "lacks a type", "knows no type mood", "CREATE TYPE")
+	d.Exec(`DROP TABLE moods; DROP TYPE mood, "odd Type"`)
+	d.wantRefused(restore.Options{Path: path, Create: true}, "lacks a type", `knows no type mood (column "m"), "odd Type" (column "o")`, "CREATE TYPE")
 }
 
 // TestCreateMakesEverything checks that a created table has the collations, sequence options, partitions and keys WITHOUT
@@ -91,7 +91,7 @@ func TestCreateMakesEverything(t *testing.T) {
 		if got := describe(table); got != want {
 			t.Errorf("%s: created\n%s\nof\n%s\n%s", table, got, want, res.Notes)
 		}
-		if len(res.Notes) != 1 {
+		if len(res.Notes) != 2 || !strings.Contains(res.Notes[0], fmt.Sprintf(`the table belongs to postgres; if the application connects as another role: ALTER TABLE "public"."%s" OWNER TO`, table)) {
 			t.Errorf("%s: the notes are %q", table, res.Notes)
 		}
 		d.wantEqual(path, table)

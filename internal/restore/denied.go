@@ -48,6 +48,9 @@ func (r *restoration) explainDenied(ctx context.Context, err error) error {
 			reasons[i], statements[i] = foreign.Text(m.Reason), foreign.Text(m.Statement)
 		}
 		p.Reason, p.Hint = strings.Join(reasons, ", or "), strings.Join(statements, " or ")
+		if denied.schema != "" { // the role that creates the table owns it
+			p.Hint = "connect as the role that shall own the table, such as the application's (docs/recovery.md), or " + p.Hint
+		}
 	}
 	if trigger := r.hooks.findTrigger(refused.Where); trigger != nil {
 		p.Reason += ", in " + foreign.Text(trigger.describe())

@@ -70,7 +70,13 @@ func TestMissingRightsAreNamed(t *testing.T) {
 
 	// A restore that creates the table needs a privilege for the schema.
 	d.Exec("DROP TABLE t; REVOKE CREATE ON SCHEMA public FROM PUBLIC")
-	refused(restore.Options{Create: true}, "permission denied for schema public", "GRANT CREATE ON SCHEMA public TO "+role+";")
+	refused(restore.Options{Create: true}, "permission denied for schema public",
+		"hint: connect as the role that shall own the table, such as the application's (docs/recovery.md), or GRANT CREATE ON SCHEMA public TO "+role+";")
+	grant("CREATE ON SCHEMA public")
+	created := other.restore(restore.Options{Path: path, Create: true})
+	if owner := d.Query("SELECT tableowner FROM pg_tables WHERE tablename = 't'"); owner != role || len(created.Notes) != 1 {
+		t.Errorf("the table belongs to %s; the notes are %q", owner, created.Notes)
+	}
 }
 
 // TestProtectedRowsThatExchangeValues checks restores of rows that exchange unique values while other rows depend on them.
