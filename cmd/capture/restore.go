@@ -19,6 +19,7 @@ type restoreCmd struct {
 	fileConfig
 	Create          bool   `help:"Create the table from the manifest if it is missing."`
 	Expressions     bool   `help:"With --create, also create the defaults and generated columns of the manifest that are expressions. They can run any function of the database: read them first, as a restore without this flag shows them."`
+	Edited          bool   `help:"Accept a file that was edited after capture wrote it. The manifest then only describes the table, for example for --create. Damage is noticed only if the JSON becomes invalid."`
 	OnConflict      choice `enum:"fail,skip,overwrite" placeholder:"fail|skip|overwrite" default:"fail" help:"What to do if the table has a row's key already: restore nothing (fail), keep the table's row (skip) or replace it (overwrite)."`
 	DeleteExtra     bool   `help:"Delete rows of the table that are not in the file. With --on-conflict overwrite, the table becomes equal to the file."`
 	DryRun          bool   `help:"Restore in a transaction, print the result and roll back."`
@@ -29,7 +30,7 @@ type restoreCmd struct {
 
 func (restoreCmd) Help() string {
 	return "Loads the file into a table in one transaction: on any error, nothing changes. Columns are matched by name. " +
-		"Sequences continue after the highest key. A file that does not match its manifest is refused. Into an empty table, and with " +
+		"Sequences continue after the highest key. A file that does not match its manifest is refused without --edited. Into an empty table, and with " +
 		"--on-conflict overwrite --delete-extra, the table becomes what the file says: a trigger or rule that leaves out or changes " +
 		"rows undoes the restore. Otherwise the result reports such rows, and rows of other tables that went with them. While rows are written, " +
 		"other sessions can read the table; their writes wait. If the file follows a loss that nobody has acknowledged, how to " +
@@ -65,7 +66,7 @@ func (c restoreCmd) Run(ctx context.Context, std streams) error {
 	start, shown := time.Now(), newProgress(std.err, "capture restore")
 	options := restore.Options{
 		Path: c.File, Stdin: os.Stdin, Table: c.Table.Name, Create: c.Create, Expressions: c.Expressions,
-		OnConflict: restore.OnConflict(c.OnConflict), DeleteExtra: c.DeleteExtra, MissingNull: c.Missing == "null", DryRun: c.DryRun, DisableTriggers: c.DisableTriggers, Progress: shown.show,
+		OnConflict: restore.OnConflict(c.OnConflict), DeleteExtra: c.DeleteExtra, Edited: c.Edited, MissingNull: c.Missing == "null", DryRun: c.DryRun, DisableTriggers: c.DisableTriggers, Progress: shown.show,
 	}
 	if !c.Yes {
 		options.Confirm = func(table string, rows int64) error { return c.confirmLoss(ctx, std, table, rows) }
@@ -122,8 +123,11 @@ func restoredText(r restore.Result, took time.Duration) string {
 		done = "would be restored"
 	}
 	checked := "there is no manifest to check it against"
-	if r.Checked {
+	switch {
+	case r.Checked:
 		checked = "the file matches its manifest"
+	case r.Edited:
+		checked = "the file was not compared with its manifest"
 	}
 	fmt.Fprintf(&b, "%s: %s from a file of %s in %s; %s\n", foreign.Text(r.Table), done, rowsText(r.Rows), spanText(took), checked)
 	if r.Created {

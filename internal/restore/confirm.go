@@ -15,7 +15,7 @@ var defaultTable = postgres.Name{Schema: "public", Table: "votes"}
 func (r *restoration) confirmTable() error {
 	o := &r.options
 	name := r.file.Table(o.Table)
-	if o.ConfirmTable == nil || o.DryRun || o.Table.Table != "" || r.file.Manifest() == nil || name == defaultTable {
+	if o.ConfirmTable == nil || o.DryRun || o.Table.Table != "" || r.file.TableManifest() == nil || name == defaultTable {
 		return nil
 	}
 	return o.ConfirmTable(name.String())

@@ -43,13 +43,6 @@ type creation struct {
 // createTable creates the table from the manifest. The notes are sentences for the user: they say what the manifest does not
 // contain, and which of its expressions were left out.
 func createTable(ctx context.Context, tx pgx.Tx, name postgres.Name, m *manifest.Manifest, expressions bool) (notes []string, err error) {
-	if m == nil {
-		return nil, &postgres.Problem{
-			Summary: fmt.Sprintf("table %s does not exist, and there is no manifest beside the file to create it from", name),
-			Reason:  "the JSON does not say the columns' types, the key and the defaults",
-			Hint:    "put feedback.manifest.json beside the file, or create the table and restore into it",
-		}
-	}
 	c := &creation{tx: tx, name: name, manifest: m, expressions: expressions, names: typeNames{tx, map[string]serverType{}}}
 	if c.virtual, err = supportsVirtualColumns(ctx, tx); err != nil {
 		return nil, err

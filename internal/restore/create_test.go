@@ -2,6 +2,8 @@ package restore_test
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -121,4 +123,60 @@ func TestCreateMakesEverything(t *testing.T) {
 		t.Errorf("the notes are %s", notes)
 	}
 	d.wantEqual(path, "keyed")
+}
+
+// TestEditedFileAndLostTable checks the restore of an edited file whose table is lost. Each error must name the option that
+// leads on, and not one that the next error forbids.
+func TestEditedFileAndLostTable(t *testing.T) {
+	t.Parallel()
+	d := newDB(t)
+	d.Exec(`CREATE TABLE app (id int PRIMARY KEY, word text, twice int GENERATED ALWAYS AS (id * 2) STORED);
+		INSERT INTO app VALUES (1, 'first SECRET'), (2, 'second SECRET')`)
+	path := d.Export("app")
+	content, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.Exec("DROP TABLE app")
+	write := func(old, new string) {
+		if err := os.WriteFile(path, []byte(strings.Replace(string(content), old, new, 1)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const edited = "if you have edited it on purpose, use --edited"
+	for _, change := range [][2]string{{"first", "1st"}, {"first", "FIRST"}} { // the second change keeps the size
+		write(change[0], change[1])
+		d.wantRefused(restore.Options{Path: path, Create: true}, edited)
+		d.wantRefused(restore.Options{Path: path, Edited: true}, "use --create to create it from the manifest")
+		res := d.restore(restore.Options{Path: path, Create: true, Edited: true})
+		if got := d.Query("SELECT string_agg(word, ', ' ORDER BY id) FROM app"); got != change[1]+" SECRET, second SECRET" || !res.Created || res.Checked || !res.Edited {
+			t.Errorf("restored %s: %+v", got, res)
+		}
+		d.Exec("DROP TABLE app")
+	}
+	write("first", "1st")
+	d.wantRefused(restore.Options{Path: path}, edited)
+
+	write(`"twice":4`, `"twice":5`) // a value that the table's expression does not give
+	d.wantRefused(restore.Options{Path: path, Create: true, Edited: true}, "generated columns", "the key 2")
+
+	m, err := manifest.Read(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.Omitted = &manifest.Omitted{Rows: 1, Keys: []string{"3"}}
+	writeManifest(t, path, m)
+	d.wantRefused(restore.Options{Path: path, Create: true, Edited: true, DeleteExtra: true}, "the file lacks 1 rows")
+
+	// Without a manifest, the error says where to put one.
+	other := filepath.Join(filepath.Dir(path), "other name.json")
+	if err := os.WriteFile(other, content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, create := range []bool{false, true} {
+		o := restore.Options{Path: other, Table: d.Name("app"), Create: create}
+		d.wantRefused(o, "create the table as the application does", "other name.manifest.json'", "--edited")
+		o.Path, o.Stdin = "-", strings.NewReader(string(content))
+		d.wantRefused(o, "create the table as the application does", "give the path of the file")
+	}
 }

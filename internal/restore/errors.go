@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"capture/internal/postgres"
+	"capture/internal/statefile"
 )
 
 // SQLSTATEs; see "PostgreSQL Error Codes" in Postgres' documentation.
@@ -26,6 +27,17 @@ const (
 func isForeignKeyViolation(err error) bool {
 	state := postgres.SQLState(err)
 	return state == foreignKeyViolation || state == restrictViolation
+}
+
+// explainMismatch adds to an error for a file that does not match its manifest what to do. It returns any other error unchanged.
+func explainMismatch(err error) error {
+	if !errors.As(err, new(*statefile.MismatchError)) {
+		return err
+	}
+	return &postgres.Problem{
+		Summary: err.Error(), Err: err,
+		Hint: "if you have edited it on purpose, use --edited; otherwise restore an earlier state, see capture history",
+	}
 }
 
 // ConflictError is the error for rows of the file whose keys exist in the table already. Restore returns it if

@@ -213,6 +213,7 @@ func TestManifestsTableIsConfirmed(t *testing.T) {
 	if asked != "public.other" || d.Query("SELECT count(*) FROM other") != "0" {
 		t.Errorf("asked about %q", asked)
 	}
+	d.wantRefused(restore.Options{Path: path, ConfirmTable: refuse, Edited: true}, "not confirmed")
 	d.restore(restore.Options{Path: path, ConfirmTable: refuse, Table: d.Name("other")})
 	d.restore(restore.Options{Path: path, ConfirmTable: refuse, DryRun: true, OnConflict: restore.Skip})
 	d.restore(restore.Options{Path: votes, ConfirmTable: refuse})

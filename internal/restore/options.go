@@ -26,6 +26,7 @@ type Options struct {
 	Expressions     bool          // whether Create uses all expressions of the manifest, which can run any function of the database
 	OnConflict      OnConflict    // treatment of keys that exist in the table already; "" means Fail
 	DeleteExtra     bool          // whether to delete the table's rows that are not in the file
+	Edited          bool          // whether to accept a file that does not match its manifest, and use the manifest only to describe the table
 	MissingNull     bool          // whether a nullable column that a row of the file lacks counts as NULL
 	DryRun          bool          // whether to roll back at the end, after all rows have been written and counted
 	DisableTriggers bool          // whether to keep the table's triggers and foreign keys from acting on the rows
@@ -50,8 +51,9 @@ type Result struct {
 	Table       string `json:"table"`
 	Created     bool   `json:"created,omitempty"`
 	DryRun      bool   `json:"dry_run,omitempty"`
-	Checked     bool   `json:"checked"` // whether the file matches its manifest; false if it has none
-	Rows        int    `json:"rows"`    // number of rows in the file
+	Checked     bool   `json:"checked"`          // whether the file matches its manifest; false if it has none
+	Edited      bool   `json:"edited,omitempty"` // whether the file has a manifest that was not compared with it, because of Options.Edited
+	Rows        int    `json:"rows"`             // number of rows in the file
 	Inserted    Change `json:"inserted"`
 	Overwritten Change `json:"overwritten"`
 	Unchanged   int64  `json:"unchanged"` // number of rows that were the same in the table and in the file

@@ -26,10 +26,13 @@ func Restore(ctx context.Context, conn *pgx.Conn, o Options) (Result, error) {
 		return Result{}, fmt.Errorf("restore %s: %w", statefile.Name(o.Path), err)
 	}
 	defer file.Close()
+	if o.Edited {
+		file.AcceptEdited()
+	}
 	rows := statefile.NewReader(file)
 	r := &restoration{options: o, file: file, rows: rows, progress: &progress{o.Progress, file, rows}, conn: conn, hooks: &hooks{}}
 	if err := r.run(ctx); err != nil {
-		return Result{}, fmt.Errorf("restore %s: %w", file.Name(), r.explainDenied(ctx, err))
+		return Result{}, fmt.Errorf("restore %s: %w", file.Name(), explainMismatch(r.explainDenied(ctx, err)))
 	}
 	return r.result, nil
 }
@@ -156,6 +159,7 @@ func (r *restoration) writeRows(ctx context.Context) error {
 		return err
 	}
 	r.result.Rows, r.result.Checked = r.rows.Rows(), r.file.Manifest() != nil
+	r.result.Edited = !r.result.Checked && r.file.TableManifest() != nil
 	if r.columns != nil {
 		r.result.Notes = append(r.result.Notes, r.columns.epochNotes()...)
 	}

@@ -5,14 +5,16 @@ import (
 	"fmt"
 	"slices"
 
+	"capture/internal/foreign"
 	"capture/internal/postgres"
 	"capture/internal/statefile"
+	"capture/store/manifest"
 )
 
 // loadTable loads the table that the file is restored to. A table without a key gets the key in the manifest.
 func (r *restoration) loadTable(ctx context.Context, q postgres.Querier) (*postgres.Table, error) {
 	var key []string
-	if m := r.file.Manifest(); m != nil {
+	if m := r.file.TableManifest(); m != nil {
 		key = m.Key
 	}
 	return postgres.LoadTarget(ctx, q, r.file.Table(r.options.Table), key)
@@ -28,12 +30,22 @@ func (r *restoration) prepareTable(ctx context.Context) (err error) {
 	name := r.file.Table(r.options.Table)
 	switch {
 	case isTableMissing(err) && !r.options.Create:
+		hint := "use --create to create it from the manifest"
+		if r.file.TableManifest() == nil {
+			hint = r.describeCreation()
+		}
 		return &postgres.Problem{
 			Summary: fmt.Sprintf("table %s does not exist in this database", name), Err: err,
-			Hint: "use --create to create it from the manifest, or name another one with --table",
+			Hint: hint + "; or name another one with --table",
+		}
+	case isTableMissing(err) && r.file.TableManifest() == nil:
+		return &postgres.Problem{
+			Summary: fmt.Sprintf("table %s does not exist, and there is no manifest beside the file to create it from", name), Err: err,
+			Reason: "the JSON does not say the columns' types, the key and the defaults",
+			Hint:   r.describeCreation(),
 		}
 	case isTableMissing(err):
-		if r.result.Notes, err = createTable(ctx, r.tx, name, r.file.Manifest(), r.options.Expressions); err != nil {
+		if r.result.Notes, err = createTable(ctx, r.tx, name, r.file.TableManifest(), r.options.Expressions); err != nil {
 			return err
 		}
 		r.result.Created = true
@@ -53,6 +65,16 @@ func (r *restoration) prepareTable(ctx context.Context) (err error) {
 		r.hooks, r.hooksDocument, err = loadHooks(ctx, r.tx, r.table)
 		return err
 	})
+}
+
+// describeCreation says how to create the table if the file has no manifest.
+func (r *restoration) describeCreation() string {
+	beside := "give the path of the file, with its manifest beside it"
+	if r.options.Path != "-" {
+		beside = "put a manifest of this table at " + foreign.ShellPath(manifest.Path(r.options.Path))
+	}
+	return "create the table as the application does, for example with its migrations, and restore without --create; or " +
+		beside + ", and use --create, with --edited if the file is not the one that the manifest describes"
 }
 
 // mapColumns returns the columnMap for a table, or nil if the file has no rows.

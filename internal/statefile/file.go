@@ -30,6 +30,7 @@ type File struct {
 	// Which of the two describes the file is certain only after the whole file has been read.
 	manifests []manifest.Manifest
 	manifest  *manifest.Manifest // most likely manifest of the file; nil if there is none
+	original  *manifest.Manifest // manifest from before AcceptEdited; nil if that was not called
 }
 
 // Progress describes the progress of a long operation on a file and a table.
@@ -186,6 +187,14 @@ func Name(path string) string {
 // Manifest returns the manifest of the file, or nil if there is none.
 func (f *File) Manifest() *manifest.Manifest { return f.manifest }
 
+// AcceptEdited makes f accept content that somebody has edited: f is then read as a file without a manifest. Only
+// TableManifest, Table and Omitted still use the manifest. A caller calls it before [NewReader].
+func (f *File) AcceptEdited() { f.original, f.manifest = f.manifest, nil }
+
+// TableManifest returns the manifest that describes the file's table, or nil if there is none. Unlike the result of Manifest,
+// it may not describe the file's content.
+func (f *File) TableManifest() *manifest.Manifest { return cmp.Or(f.manifest, f.original) }
+
 // Omitted returns the rows of the table that did not fit into memory when the file was written, so the file may lack them. It
 // returns nil if the file has all rows.
 func (f *File) Omitted() *manifest.Omitted {
@@ -200,7 +209,7 @@ func (f *File) Omitted() *manifest.Omitted {
 // Table returns the table that the file belongs to. If the user named a table, the caller passes it as asked, and Table
 // returns it. Otherwise Table returns the manifest's table or, without a manifest, votes.
 func (f *File) Table(asked postgres.Name) postgres.Name {
-	switch m := f.manifest; {
+	switch m := f.TableManifest(); {
 	case asked.Table != "":
 		return asked
 	case m != nil:
