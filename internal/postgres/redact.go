@@ -90,7 +90,7 @@ func rowMessage(pg *pgconn.PgError) string {
 	case "23502":
 		return fmt.Sprintf("column %s may not be NULL", QuoteIdentifier(pg.ColumnName))
 	case "23503":
-		return fmt.Sprintf("it refers to a row that is not there (foreign key %s of table %s); restore that table first",
+		return fmt.Sprintf("it refers to a row that is not there (foreign key %s of table %s)",
 			QuoteIdentifier(pg.ConstraintName), QuoteIdentifier(pg.TableName))
 	case "23505":
 		return fmt.Sprintf("another row has the same value already (unique constraint %s)", QuoteIdentifier(pg.ConstraintName))

@@ -160,7 +160,7 @@ func (m *stagedMerge) checkForeignKeys(ctx context.Context) error {
 		default:
 			return &postgres.Problem{
 				Summary: fmt.Sprintf("rows of the file refer to rows of table %s that are not there (foreign key %s)", foreign.Text(k.Parent), foreign.Text(postgres.QuoteIdentifier(k.Name))),
-				Hint:    "restore that table first",
+				Hint:    fmt.Sprintf("restore table %s first, so that it has the rows", foreign.Text(k.Parent)),
 			}
 		}
 	}

@@ -80,8 +80,12 @@ func (e *rowError) Error() string {
 func (e *rowError) Unwrap() error { return e.err }
 
 // explain adds the action that failed to err, as [postgres.ExplainRedacted] does. If a role lacks a privilege, explain returns a
-// [*deniedError], because the hint of ExplainRedacted is about following a table.
+// [*deniedError], because the hint of ExplainRedacted is about following a table. If a foreign key is violated, explain returns a
+// [*referenceError].
 func explain(action string, err error) error {
+	if postgres.SQLState(err) == foreignKeyViolation {
+		return &referenceError{action: action, err: err}
+	}
 	if postgres.SQLState(err) != insufficientPrivilege || postgres.IsRowRefused(err) {
 		return postgres.ExplainRedacted(action, err)
 	}

@@ -56,7 +56,7 @@ func TestErrorNamesTheRefusedRow(t *testing.T) {
 		t.Helper()
 		o.Table = d.Name("t")
 		o.Path = d.WriteFile(`[{"id":1,"u":"x","who":1,"late":1},{"id":2,"u":"y","who":5,"late":1}]`)
-		d.wantRefused(o, "line 1 (id 2)", `foreign key "t_who_fkey"`, "restore that table first")
+		d.wantRefused(o, "line 1 (id 2)", `foreign key "t_who_fkey"`, "restore table public.users first")
 		o.Path = d.WriteFile(`[{"id":1,"u":"x","who":1,"late":1},
 			{"id":2,"u":"x","who":1,"late":1}]`)
 		d.wantRefused(o, "line 2 (id 2)", `unique constraint "t_u_key"`)
@@ -220,5 +220,45 @@ func TestRefusedValuesAreHidden(t *testing.T) {
 			}
 		}
 		d.Exec("DROP TABLE t")
+	}
+}
+
+// TestReferenceToLostTable checks that the error for a row that refers to a lost row of another table names this table, whatever
+// way the rows are written and whenever the foreign key is checked.
+func TestReferenceToLostTable(t *testing.T) {
+	t.Parallel()
+	d := newDB(t)
+	d.Exec(`CREATE SCHEMA "App"; CREATE TABLE "App"."the users" (id int PRIMARY KEY); INSERT INTO "App"."the users" VALUES (1);
+		CREATE TABLE t (id int PRIMARY KEY, who int REFERENCES "App"."the users"); INSERT INTO t VALUES (1, 1);
+		CREATE TABLE late (id int PRIMARY KEY, who int REFERENCES "App"."the users" DEFERRABLE INITIALLY DEFERRED); INSERT INTO late VALUES (1, 1);
+		CREATE TABLE part (id int PRIMARY KEY, who int REFERENCES "App"."the users") PARTITION BY RANGE (id);
+		CREATE TABLE part1 PARTITION OF part FOR VALUES FROM (0) TO (9); INSERT INTO part VALUES (1, 1);
+		CREATE TABLE audit (id int REFERENCES "App"."the users");
+		CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN INSERT INTO audit VALUES (new.id); RETURN new; END$$;
+		CREATE TABLE noted (id int PRIMARY KEY); INSERT INTO noted VALUES (1); CREATE TRIGGER writes BEFORE INSERT ON noted FOR EACH ROW EXECUTE FUNCTION note();
+		CREATE TABLE own (id int PRIMARY KEY, parent int REFERENCES own); INSERT INTO own VALUES (1, 1)`)
+	const hint = `hint: restore table "App"."the users" first, so that it has the row`
+	paths := map[string]string{}
+	for _, table := range []string{"t", "late", "part", "noted", "own"} {
+		paths[table] = d.Export(table)
+		d.Exec("DELETE FROM " + table)
+	}
+	d.Exec(`TRUNCATE audit; DELETE FROM "App"."the users"`)
+	for _, table := range []string{"t", "late", "part", "noted"} {
+		for _, o := range []restore.Options{{}, {DryRun: true}, {OnConflict: restore.Skip}, {OnConflict: restore.Overwrite, DeleteExtra: true}} {
+			o.Path = paths[table]
+			if err := d.wantRefused(o, hint); strings.Contains(err.Error(), "--disable-triggers") != (table != "noted") {
+				t.Errorf("%s: %v", table, err)
+			}
+		}
+	}
+	d.Exec("INSERT INTO t (id) VALUES (1); INSERT INTO late (id) VALUES (1)") // the rows are overwritten
+	for _, table := range []string{"t", "late"} {
+		d.wantRefused(restore.Options{Path: paths[table], OnConflict: restore.Overwrite}, hint)
+	}
+	d.restore(restore.Options{Path: paths["t"], OnConflict: restore.Overwrite, DisableTriggers: true})
+	err := d.wantRefused(restore.Options{Path: d.WriteFile(`[{"id":1,"parent":2}]`), Table: d.Name("own")}, `foreign key "own_parent_fkey"`)
+	if strings.Contains(err.Error(), "first") {
+		t.Errorf("the row is missing in the file itself: %v", err)
 	}
 }
