@@ -87,10 +87,22 @@ func (c databaseConfig) runPlan(ctx context.Context, std streams, printOnly bool
 	}
 	if !printOnly {
 		if err := postgres.ApplyStatements(ctx, conn, statements); err != nil {
-			return err
+			return explainLackingRight(err)
 		}
 	}
 	return printStatements(std.out, statements)
+}
+
+// explainLackingRight adds to the server's error for a privilege that the user lacks who can run the statements instead. It
+// returns any other error unchanged.
+func explainLackingRight(err error) error {
+	var p *postgres.Problem
+	if !errors.As(err, &p) || postgres.SQLState(err) != "42501" {
+		return err
+	}
+	explained := *p
+	explained.Hint = "nothing has changed; run the command as a superuser or the service's administrator, or give them the SQL that the same command prints with --print"
+	return &explained
 }
 
 // printStatements prints statements in a form that can be pasted into psql. If there are none, it prints a comment.

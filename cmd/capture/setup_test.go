@@ -71,8 +71,8 @@ func TestSetupAndTeardown(t *testing.T) {
 	})
 }
 
-// TestFailedSetupTalksOfNoRole checks that a user who may not create roles gets only the error, and no advice about the
-// role.
+// TestFailedSetupTalksOfNoRole checks that a user who may not create or drop roles gets only the error, with who can run the
+// command, and no advice about the role.
 func TestFailedSetupTalksOfNoRole(t *testing.T) {
 	t.Parallel()
 	url := votesDatabase(t, 0)
@@ -81,11 +81,22 @@ func TestFailedSetupTalksOfNoRole(t *testing.T) {
 	defer sql(t, url, "DROP OWNED BY "+role+"; DROP ROLE "+role)
 	env := []string{"DATABASE_URL=" + strings.Replace(url, "postgres@", role+"@", 1)}
 	got := run(t, t.TempDir(), env, "setup", "--role=capture_test_uncreated")
-	if got.code != exitFailed || got.stdout != "" || !strings.Contains(got.stderr, "CREATE ROLE") || strings.Contains(got.stderr, "password") || strings.Contains(got.stderr, "pg_hba.conf") {
+	if got.code != exitFailed || got.stdout != "" || !strings.Contains(got.stderr, "CREATE ROLE") || !strings.Contains(got.stderr, "run the command as a superuser") || !strings.Contains(got.stderr, "prints with --print") || strings.Contains(got.stderr, "password") || strings.Contains(got.stderr, "pg_hba.conf") {
 		t.Errorf("%+v", got)
 	}
 	if got = run(t, t.TempDir(), env, "setup", "--role=capture_test_uncreated", "--print"); got.code != exitDone || !strings.Contains(got.stderr, "password") {
 		t.Errorf("printed: %+v", got)
+	}
+
+	admin := []string{"DATABASE_URL=" + url}
+	if got = run(t, t.TempDir(), admin, "setup", "--role=capture_test_uncreated"); got.code != exitDone {
+		t.Fatalf("as a superuser: %+v", got)
+	}
+	if got = run(t, t.TempDir(), env, "teardown", "--role=capture_test_uncreated"); got.code != exitFailed || !strings.Contains(got.stderr, "run the command as a superuser") {
+		t.Errorf("teardown: %+v", got)
+	}
+	if got = run(t, t.TempDir(), admin, "teardown", "--role=capture_test_uncreated"); got.code != exitDone {
+		t.Errorf("teardown as a superuser: %+v", got)
 	}
 }
 
