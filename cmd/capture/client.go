@@ -138,17 +138,26 @@ func explainRequestError(ctx context.Context, address string, timeout time.Durat
 		return errors.New("interrupted")
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return fmt.Errorf("ask the daemon at %s: nothing is listening there: %w", address, err)
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+		return fmt.Errorf("ask the daemon at %s: it ended the connection without a response; if it has not just been stopped, %s", address, otherProgram)
+	case errors.As(err, new(*net.OpError)):
+		return fmt.Errorf("ask the daemon at %s: %w", address, err)
 	}
-	return fmt.Errorf("ask the daemon at %s: %w", address, err)
+	// The error quotes what the other program has sent, so it is not shown.
+	return fmt.Errorf("ask the daemon at %s: the response is not HTTP: %s", address, otherProgram)
 }
 
-// refusalReason returns the error in the daemon's response or, if there is none, the status code.
+// otherProgram says that the address belongs to a program that is not capture, and what to do.
+const otherProgram = "another program than capture answers there; give the daemon's address with --listen"
+
+// refusalReason returns the error in the daemon's response. If there is none, it returns the status code, and that another program
+// than capture may have sent the response.
 func refusalReason(code int, body []byte) string {
 	var response struct {
 		Error string `json:"error"`
 	}
 	if err := json.Unmarshal(body, &response); err != nil || response.Error == "" {
-		return fmt.Sprintf("%d %s", code, http.StatusText(code))
+		return fmt.Sprintf("%d %s, without a reason: perhaps %s", code, http.StatusText(code), otherProgram)
 	}
 	return foreign.Text(response.Error)
 }

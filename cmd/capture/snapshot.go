@@ -100,8 +100,8 @@ func (c snapshotCmd) requestSnapshot(ctx context.Context, std streams, address s
 		return fmt.Errorf("the daemon at %s did not write the file: %s", address, refusalReason(code, body))
 	}
 	var flushed capture.SnapshotResult
-	if err := json.Unmarshal(body, &flushed); err != nil {
-		return fmt.Errorf("parse the response from %s: %w", address, err)
+	if err := json.Unmarshal(body, &flushed); err != nil || flushed.Path == "" {
+		return fmt.Errorf("the response from %s is not a snapshot's result: %s", address, otherProgram)
 	}
 	return c.printResult(std.out, flushed)
 }

@@ -101,7 +101,7 @@ func (c statusCmd) fetchStatus(ctx context.Context, path string) (status capture
 		return status, nil, "", err
 	}
 	if err := json.Unmarshal(raw, &status); err != nil || status.State == "" {
-		return status, nil, "", fmt.Errorf("the server at %s is not capture: its response to GET /readyz (code %d) has no status", address, code)
+		return status, nil, "", fmt.Errorf("the server at %s is not capture: its response to GET /readyz (code %d) has no status: %s", address, code, otherProgram)
 	}
 	return status, raw, address, nil
 }

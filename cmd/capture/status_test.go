@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -80,6 +81,49 @@ func TestStatusWithoutDaemon(t *testing.T) {
 	got = run(t, t.TempDir(), nil, "status", "--listen="+other.Listener.Addr().String())
 	if got.code != exitFailed || got.stdout != "" || !strings.Contains(got.stderr, "not capture") {
 		t.Errorf("%+v", got)
+	}
+}
+
+// TestOtherProgramAnswers checks that status and snapshot say so if another program answers at the daemon's address, whatever it
+// answers, and that they do not show its answer.
+func TestOtherProgramAnswers(t *testing.T) {
+	t.Parallel()
+	for name, answer := range map[string]string{
+		"not HTTP":    "SSH-2.0-OpenSSH_9.2\r\n",
+		"bad code":    "HTTP/1.1 OTHER\r\n\r\n",
+		"nothing":     "",
+		"cut short":   "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{",
+		"other paths": "HTTP/1.1 404 OTHER\r\nContent-Length: 5\r\n\r\nOTHER",
+		"other JSON":  "HTTP/1.1 200 OK\r\nContent-Length: 14\r\n\r\n{\"ready\":true}",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			listener, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer listener.Close()
+			go func() {
+				for {
+					c, err := listener.Accept()
+					if err != nil {
+						return
+					}
+					_, _ = c.Read(make([]byte, 4096))
+					_, _ = c.Write([]byte(answer))
+					c.Close()
+				}
+			}()
+			address := listener.Addr().String()
+			if got := run(t, t.TempDir(), nil, "status", "--listen="+address); got.code != exitFailed || !strings.Contains(got.stderr, address) ||
+				!strings.Contains(got.stderr, otherProgram) || strings.Contains(got.stderr, "OTHER") || strings.Contains(got.stderr, "SSH") {
+				t.Errorf("status: %+v", got)
+			}
+			err = snapshotCmd{}.requestSnapshot(t.Context(), streams{out: io.Discard, err: io.Discard}, address)
+			if err == nil || !strings.Contains(err.Error(), otherProgram) || strings.Contains(err.Error(), "OTHER") {
+				t.Errorf("snapshot: %v", err)
+			}
+		})
 	}
 }
 
