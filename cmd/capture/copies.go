@@ -12,6 +12,7 @@ import (
 	"capture/capture"
 	"capture/internal/foreign"
 	"capture/internal/statefile"
+	"capture/internal/volume"
 	"capture/store/kept"
 	"capture/store/manifest"
 	"capture/store/remote"
@@ -69,7 +70,7 @@ func (c *fileConfig) fetchState(ctx context.Context, std streams, command string
 	}
 	folder, err := os.MkdirTemp("", "capture-copy-")
 	if err != nil {
-		return remove, err
+		return remove, volume.WithTempHint(fmt.Errorf("create a folder for the copy: %w", err))
 	}
 	remove = func() { os.RemoveAll(folder) }
 	c.fetchedFrom = state.URL
@@ -80,7 +81,7 @@ func (c *fileConfig) fetchState(ctx context.Context, std streams, command string
 	if ctx.Err() != nil {
 		return remove, errors.New("interrupted; nothing has changed")
 	}
-	return remove, err
+	return remove, volume.WithTempHint(err)
 }
 
 // splitStateURL divides the URL of a state into the URL of its folder and the state's name. The name is "" if text is not the

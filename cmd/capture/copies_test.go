@@ -327,6 +327,18 @@ func TestSeveralClusters(t *testing.T) {
 	}
 }
 
+// TestCopyWithoutTemporaryFolder checks that the error of a command that can't download a copy names the variable TMPDIR.
+func TestCopyWithoutTemporaryFolder(t *testing.T) {
+	t.Parallel()
+	root := t.TempDir()
+	copyState(t, filepath.Join(root, "7400000000000000001"), "7400000000000000001")
+	missing := filepath.Join(root, "missing")
+	got := run(t, t.TempDir(), []string{"TMPDIR=" + missing}, "verify", "file://"+root)
+	if got.code != exitFailed || !strings.Contains(got.stderr, "set TMPDIR to a folder") || !strings.Contains(got.stderr, "it is "+missing+" now") {
+		t.Errorf("%+v", got)
+	}
+}
+
 // copyState puts a state with one row into a folder, with the names and contents that capture would give it.
 func copyState(t *testing.T, dir, cluster string) {
 	t.Helper()

@@ -19,6 +19,7 @@ import (
 	"capture/internal/demo"
 	"capture/internal/foreign"
 	"capture/internal/postgres"
+	"capture/internal/volume"
 )
 
 const (
@@ -54,7 +55,7 @@ func (c demoCmd) Run(ctx context.Context, std streams) (err error) {
 	}
 	folder, err := os.MkdirTemp("", "capture-demo-")
 	if err != nil {
-		return fmt.Errorf("create a folder for the demo: %w", err)
+		return volume.WithTempHint(fmt.Errorf("create a folder for the demo: %w", err))
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(folder)) }()
 	path, err := c.outputPath(folder)

@@ -9,6 +9,8 @@ import (
 	"io"
 	"os"
 	"slices"
+
+	"capture/internal/volume"
 )
 
 // sorter sorts keys, each with a hash. It sorts up to limit bytes in memory, and more by an external merge sort. It removes the
@@ -40,7 +42,7 @@ func (s *sorter) close() {
 func (s *sorter) addEntry(key []byte, hash uint64) error {
 	if len(s.arena)+4*len(s.offsets) >= s.limit && len(s.offsets) > 0 {
 		if err := s.spill(); err != nil {
-			return fmt.Errorf("sort in a temporary file: %w", err)
+			return err
 		}
 	}
 	s.offsets = append(s.offsets, uint32(len(s.arena)))
@@ -67,6 +69,13 @@ func (s *sorter) sortArena() {
 
 // spill writes the entries in memory to the file, as a new sorted run.
 func (s *sorter) spill() error {
+	if err := s.writeRun(); err != nil {
+		return volume.WithTempHint(fmt.Errorf("sort the keys in a temporary file: %w", err))
+	}
+	return nil
+}
+
+func (s *sorter) writeRun() error {
 	if s.file == nil {
 		f, err := os.CreateTemp("", "capture-sort-")
 		if err != nil {

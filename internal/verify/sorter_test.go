@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 )
@@ -58,6 +59,34 @@ func TestSorterInMemoryAndInRuns(t *testing.T) {
 	}
 	if _, _, ok, err := next(); ok || err != nil {
 		t.Fatalf("an empty sorter gave %v, %v", ok, err)
+	}
+}
+
+// TestSorterWithoutTemporaryFile checks that the error names the folder for temporary files and the variable that selects another
+// one, whether the first run or the last cannot be written.
+func TestSorterWithoutTemporaryFile(t *testing.T) {
+	missing := t.TempDir() + "/missing"
+	t.Setenv("TMPDIR", missing)
+	s := &sorter{limit: 1}
+	err := s.addEntry([]byte("a"), 1)
+	if err == nil {
+		err = s.addEntry([]byte("b"), 1)
+	}
+	if err == nil || !strings.Contains(err.Error(), "set TMPDIR to a folder") || !strings.Contains(err.Error(), missing+" now") {
+		t.Errorf("the error is %v", err)
+	}
+
+	folder := t.TempDir()
+	t.Setenv("TMPDIR", folder)
+	full := &sorter{limit: 1}
+	for _, key := range []string{"a", "b"} {
+		if err := full.addEntry([]byte(key), 1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	full.close() // every write fails from now on
+	if _, err := full.readSorted(); err == nil || !strings.Contains(err.Error(), "set TMPDIR to a folder") {
+		t.Errorf("the error is %v", err)
 	}
 }
 

@@ -3,7 +3,9 @@ package volume
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"strings"
 	"syscall"
 )
 
@@ -14,6 +16,19 @@ func WithHint(err error) error {
 		return &hintedError{err, text}
 	}
 	return err
+}
+
+// WithTempHint adds to an error about a file in the system's folder for temporary files a hint that names the folder, and the
+// variable that selects another one. It returns any other error unchanged.
+func WithTempHint(err error) error {
+	var p *fs.PathError
+	folder := os.TempDir()
+	inside := strings.TrimSuffix(folder, "/") + "/"
+	if !errors.As(err, &p) || !strings.HasPrefix(p.Path+"/", inside) {
+		return err
+	}
+	text := fmt.Sprintf("set TMPDIR to a folder with enough space to which user %d may write; it is %s now", os.Geteuid(), folder)
+	return &hintedError{err, text}
 }
 
 // hintedError is an error with a hint.
