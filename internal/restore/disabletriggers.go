@@ -36,7 +36,8 @@ func disableTriggers(ctx context.Context, tx pgx.Tx, table *postgres.Table, h *h
 }
 
 // disableTableTriggers disables the enabled triggers of the table and of its partitions, and the enabled rules of the table.
-// Foreign keys still act, because only a superuser can disable their triggers.
+// Foreign keys still act, because only a superuser can disable their triggers. Each statement has ONLY, because clones of a
+// trigger on partitions may be enabled in another way than the trigger itself, and enable must restore that.
 func disableTableTriggers(ctx context.Context, tx pgx.Tx, table *postgres.Table, h *hooks) (enable func(context.Context) error, err error) {
 	type switchable struct{ table, what, enabled string }
 	var list []switchable
@@ -51,7 +52,7 @@ func disableTableTriggers(ctx context.Context, tx pgx.Tx, table *postgres.Table,
 		}
 	}
 	alter := func(ctx context.Context, s switchable, verb string) error {
-		_, err := tx.Exec(ctx, fmt.Sprintf("ALTER TABLE %s %s %s", s.table, verb, s.what))
+		_, err := tx.Exec(ctx, fmt.Sprintf("ALTER TABLE ONLY %s %s %s", s.table, verb, s.what))
 		if postgres.SQLState(err) == insufficientPrivilege && postgres.ErrorContext(err) == "" { // not in the function of an event trigger
 			return &postgres.Problem{
 				Summary: fmt.Sprintf("no right to disable the triggers of table %s", foreign.Text(s.table)), Err: err,

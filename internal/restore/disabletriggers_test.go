@@ -65,3 +65,56 @@ func TestDisableTriggersWithAndWithoutPrivileges(t *testing.T) {
 		t.Errorf("row-level security gave %v", err)
 	}
 }
+
+// TestTriggersStayAsTheyWere checks that --disable-triggers leaves each trigger of a table and of its partitions enabled as it
+// was, and that only those act that --disable-triggers does not turn off. The owner of the table has no other way to turn off
+// triggers than to disable each of them.
+func TestTriggersStayAsTheyWere(t *testing.T) {
+	t.Parallel()
+	d := newDB(t)
+	d.Exec(`CREATE TABLE t (id int PRIMARY KEY, v int CHECK (v > 0)) PARTITION BY RANGE (id); CREATE TABLE seen (part text, by text);
+		CREATE FUNCTION see() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$ BEGIN INSERT INTO seen VALUES (TG_TABLE_NAME, TG_NAME); RETURN NEW; END $$;
+		CREATE TABLE p1 PARTITION OF t FOR VALUES FROM (1) TO (10) PARTITION BY RANGE (id); CREATE TABLE p1a PARTITION OF p1 FOR VALUES FROM (1) TO (5);
+		CREATE TABLE p1b PARTITION OF p1 FOR VALUES FROM (5) TO (10); CREATE TABLE p2 PARTITION OF t FOR VALUES FROM (10) TO (20); CREATE TABLE p3 PARTITION OF t DEFAULT;
+		CREATE TRIGGER a AFTER INSERT OR UPDATE OR DELETE ON t FOR EACH ROW EXECUTE FUNCTION see(); CREATE TRIGGER b BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION see();
+		CREATE TRIGGER c BEFORE INSERT ON t FOR EACH STATEMENT EXECUTE FUNCTION see(); CREATE TRIGGER d BEFORE INSERT ON p2 FOR EACH ROW EXECUTE FUNCTION see();
+		ALTER TABLE ONLY p1a ENABLE ALWAYS TRIGGER a; ALTER TABLE ONLY p1b DISABLE TRIGGER a; ALTER TABLE ONLY p2 ENABLE REPLICA TRIGGER a; ALTER TABLE ONLY p1 ENABLE REPLICA TRIGGER a;
+		ALTER TABLE ONLY t DISABLE TRIGGER b; ALTER TABLE ONLY p1 DISABLE TRIGGER b; ALTER TABLE ONLY p1b ENABLE REPLICA TRIGGER b; ALTER TABLE ONLY p2 ENABLE ALWAYS TRIGGER b;
+		ALTER TABLE t ENABLE ALWAYS TRIGGER c; ALTER TABLE p2 ENABLE ALWAYS TRIGGER d`)
+	name := d.newRole()
+	d.Exec("GRANT ALL ON SCHEMA public TO " + name + "; ALTER TABLE t OWNER TO " + name + "; ALTER TABLE p1 OWNER TO " + name + "; ALTER TABLE p1a OWNER TO " + name +
+		"; ALTER TABLE p1b OWNER TO " + name + "; ALTER TABLE p2 OWNER TO " + name + "; ALTER TABLE p3 OWNER TO " + name)
+	state := func() string {
+		return d.Query("SELECT tgrelid::regclass, tgname, tgenabled FROM pg_trigger WHERE NOT tgisinternal ORDER BY 1, 2")
+	}
+	was := state()
+	good := d.WriteFile(`[{"id":1,"v":1},{"id":5,"v":1},{"id":10,"v":1},{"id":20,"v":1}]`)
+	bad := d.WriteFile(`[{"id":2,"v":1},{"id":6,"v":-1}]`)
+	owner := d.as(name)
+	check := func(what string) {
+		t.Helper()
+		if now := state(); now != was {
+			t.Errorf("after %s, the triggers are\n%s\nand were\n%s", what, now, was)
+		}
+		if seen := d.Query("SELECT * FROM seen"); seen != "" {
+			t.Errorf("after %s, triggers have acted:\n%s", what, seen)
+		}
+	}
+	for _, onConflict := range []restore.OnConflict{restore.Fail, restore.Overwrite} {
+		o := restore.Options{Path: good, Table: d.Name("t"), OnConflict: onConflict, DisableTriggers: true}
+		o.DryRun = true
+		owner.restore(o)
+		check("a dry run")
+		o.DryRun, o.Path = false, bad
+		owner.wantRefused(o, "t_v_check")
+		check("a failed restore")
+		o.Path = good
+		owner.restore(o)
+		check("a restore")
+		d.Exec("UPDATE t SET v = 2; TRUNCATE seen")
+	}
+	// A clone acts as it is enabled itself, whatever its parent's state is.
+	d.Exec("TRUNCATE t; ALTER TABLE ONLY p2 DISABLE TRIGGER d; ALTER TABLE ONLY t ENABLE REPLICA TRIGGER b; ALTER TABLE t DISABLE TRIGGER c; ALTER TABLE t DISABLE TRIGGER a")
+	d.Exec(`CREATE OR REPLACE FUNCTION see() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$ BEGIN NEW.v := 9; RETURN NEW; END $$`)
+	owner.wantRefused(restore.Options{Path: good, Table: d.Name("t")}, `trigger "b" of table public.p2`, "changed 3 rows of 4")
+}

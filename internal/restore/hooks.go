@@ -24,8 +24,11 @@ type hooks struct {
 }
 
 // trigger is an enabled trigger on the table or on one of its partitions. It is neither a trigger of capture nor a trigger that
-// Postgres creates for a constraint.
+// Postgres creates for a constraint. A row trigger of a partitioned table has a clone on each partition. Each clone is enabled or
+// disabled on its own.
 type trigger struct {
+	OID      int64  `json:"oid"`
+	CloneOf  int64  `json:"clone_of"` // OID of the trigger of which it is a clone; 0 if it is not a clone
 	Name     string `json:"name"`
 	Table    string `json:"table"`    // table that has the trigger, as SQL
 	Function string `json:"function"` // function that the trigger calls, as SQL
@@ -74,11 +77,10 @@ var hooksSQL = `
 	WITH tree(oid) AS ` + postgres.TreeSQL("$1::bigint") + `
 	SELECT pg_catalog.jsonb_build_object('allow_replica', CASE WHEN pg_catalog.current_setting('server_version_num')::int >= 150000
 			THEN pg_catalog.format('GRANT SET ON PARAMETER session_replication_role TO %I;', current_user) ELSE '' END, 'triggers', (
-		SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object('name', g.tgname, 'table', g.tgrelid::regclass::text,
-				'function', pg_catalog.format('%I.%I', n.nspname, p.proname), 'enabled', g.tgenabled, 'type', g.tgtype) ORDER BY g.tgrelid <> $1::bigint::oid, g.tgname)
+		SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object('oid', g.oid::bigint, 'clone_of', g.tgparentid::bigint, 'name', g.tgname, 'table', g.tgrelid::regclass::text,
+				'function', pg_catalog.format('%I.%I', n.nspname, p.proname), 'enabled', g.tgenabled, 'type', g.tgtype) ORDER BY g.tgrelid <> $1::bigint::oid, g.tgrelid, g.tgname)
 		FROM pg_catalog.pg_trigger g JOIN pg_catalog.pg_proc p ON p.oid = g.tgfoid JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
 		WHERE g.tgrelid IN (SELECT oid FROM tree) AND NOT g.tgisinternal AND g.tgenabled <> 'D'
-			AND NOT EXISTS (SELECT FROM pg_catalog.pg_trigger p WHERE p.oid = g.tgparentid AND p.tgrelid IN (SELECT oid FROM tree) AND p.tgenabled <> 'D')
 			AND NOT (pg_catalog.format('"%s"."%s"', n.nspname, p.proname) = $2::text AND g.tgname LIKE 'capture\_%' AND g.tgtype & 66 = 0)
 	), 'rules', (
 		SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object('name', r.rulename, 'event', r.ev_type, 'enabled', r.ev_enabled) ORDER BY r.rulename)
@@ -164,11 +166,25 @@ func (h *hooks) actsOnItself() bool {
 // reports the same about rules, too.
 func (h *hooks) mayChange(rules bool) bool { return len(h.Triggers) > 0 || rules && len(h.Rules) > 0 }
 
+// originals returns the triggers without the clones of triggers in the list, for messages.
+func (h *hooks) originals() (list []*trigger) {
+	listed := map[int64]bool{}
+	for i := range h.Triggers {
+		listed[h.Triggers[i].OID] = true
+	}
+	for i := range h.Triggers {
+		if t := &h.Triggers[i]; !listed[t.CloneOf] {
+			list = append(list, t)
+		}
+	}
+	return list
+}
+
 // suspects returns the names of the triggers and rules that may have left out or changed rows, for a message. Rules and
 // triggers that fire before a row is written are the usual cause. If there are any, suspects names only these.
 func (h *hooks) suspects() string {
 	var before, others []string
-	for _, t := range h.Triggers {
+	for _, t := range h.originals() {
 		name := t.describe()
 		if t.Type&(triggerRow|triggerBefore) == triggerRow|triggerBefore {
 			before = append(before, name)
@@ -203,8 +219,7 @@ func (t *trigger) describe() string {
 // findTrigger returns the trigger whose function the context of a server's error names, or nil if it is not known which.
 func (h *hooks) findTrigger(where string) *trigger {
 	var named, unqualified []*trigger
-	for i := range h.Triggers {
-		t := &h.Triggers[i]
+	for _, t := range h.originals() {
 		if strings.Contains(where, " "+t.Function+"(") {
 			named = append(named, t)
 		}
