@@ -114,12 +114,16 @@ func (m *stagedMerge) explainForeignKey(ctx context.Context, err error) error {
 	}
 	k := &m.hooks.ForeignKeys[i]
 	if k.From && k.readable() && !slices.ContainsFunc(k.Columns, func(name string) bool { return !slices.Contains(m.columns.names, name) }) {
-		missing := fmt.Sprintf("%s s WHERE %s AND NOT EXISTS (SELECT FROM %s p WHERE %s)", stagingTable, k.complete("s"), k.ParentRows, k.refersTo("s", "p"))
+		missing := fmt.Sprintf("%s AND NOT EXISTS (SELECT FROM %s parent WHERE %s)", k.complete("s"), k.ParentRows, k.refersTo("s", "parent"))
 		if k.To {
-			missing += fmt.Sprintf(" AND NOT EXISTS (SELECT FROM %s p WHERE %s)", stagingTable, k.refersTo("s", "p"))
+			missing += fmt.Sprintf(" AND NOT EXISTS (SELECT FROM %s parent WHERE %s)", stagingTable, k.refersTo("s", "parent"))
 		}
-		if place := m.findPlace(ctx, missing); place != "" {
-			return &rowError{place: place, err: err}
+		// An older row may violate the foreign key, too. The server does not check it if its referring columns stay the same.
+		checked := fmt.Sprintf(" AND (p.new OR p.moved OR EXISTS (SELECT FROM %s t WHERE %s AND %s))", m.table.FromClause(), m.same(), m.differ(k.Columns))
+		for _, condition := range []string{missing + checked, missing} { // a deferred check finds the columns changed
+			if place := m.findPlace(ctx, m.staged(condition)); place != "" {
+				return &rowError{place: place, err: err}
+			}
 		}
 	}
 	if !k.To {
@@ -142,14 +146,12 @@ func sameTable(a, b string) bool {
 	return strings.ReplaceAll(a, `"`, "") == strings.ReplaceAll(b, `"`, "")
 }
 
-// checkForeignKeys returns an error if a row violates a foreign key from or to the table. The check is needed if rows were
-// written while the triggers that check foreign keys were off.
+// checkForeignKeys returns an error if the merge has made a row violate a foreign key from or to the table. The check is needed
+// if rows were written while the triggers that check foreign keys were off.
 func (m *stagedMerge) checkForeignKeys(ctx context.Context) error {
 	for i := range m.hooks.ForeignKeys {
 		k := &m.hooks.ForeignKeys[i]
-		var found bool
-		err := m.tx.QueryRow(ctx, fmt.Sprintf("SELECT EXISTS (SELECT FROM %s c WHERE %s AND NOT EXISTS (SELECT FROM %s p WHERE %s))",
-			k.ChildRows, k.complete("c"), k.ParentRows, k.refersTo("c", "p"))).Scan(&found)
+		found, err := m.findDangling(ctx, i)
 		if err != nil {
 			return err
 		}
@@ -158,9 +160,17 @@ func (m *stagedMerge) checkForeignKeys(ctx context.Context) error {
 		case k.To && !k.From:
 			return m.explainReferences(k)
 		default:
+			first := ""
+			if !k.To {
+				first = fmt.Sprintf("restore table %s first, so that it has the rows", foreign.Text(k.Parent))
+			}
+			notValid, err := m.explainNotValidKey(ctx, k)
+			if err != nil {
+				return err
+			}
 			return &postgres.Problem{
 				Summary: fmt.Sprintf("rows of the file refer to rows of table %s that are not there (foreign key %s)", foreign.Text(k.Parent), foreign.Text(postgres.QuoteIdentifier(k.Name))),
-				Hint:    fmt.Sprintf("restore table %s first, so that it has the rows", foreign.Text(k.Parent)),
+				Hint:    joinHints(first, notValid),
 			}
 		}
 	}

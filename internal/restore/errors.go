@@ -11,8 +11,10 @@ import (
 // SQLSTATEs; see "PostgreSQL Error Codes" in Postgres' documentation.
 const (
 	restrictViolation     = "23001"
+	notNullViolation      = "23502"
 	foreignKeyViolation   = "23503"
 	uniqueViolation       = "23505"
+	checkViolation        = "23514"
 	exclusionViolation    = "23P01"
 	invalidSchemaName     = "3F000"
 	deadlockDetected      = "40P01"
@@ -62,7 +64,7 @@ func (e *ConflictError) Error() string {
 
 // rowError is the error for a row that the server refuses. It shows the row's key, but no other value.
 type rowError struct {
-	place  string   // line and key of the row
+	place  string   // line and key of the row, or what failed
 	key    []string // text forms of the key columns; nil if unknown
 	column string   // column whose value the server refuses; "" if unknown
 	hint   string   // what may be wrong with the column's value, with a semicolon before it; may be empty
@@ -79,14 +81,14 @@ func (e *rowError) Error() string {
 
 func (e *rowError) Unwrap() error { return e.err }
 
-// explain adds the action that failed to err, as [postgres.ExplainRedacted] does. If a role lacks a privilege, explain returns a
-// [*deniedError], because the hint of ExplainRedacted is about following a table. If a foreign key is violated, explain returns a
-// [*referenceError].
+// explain adds the action that failed to err, as [postgres.ExplainRedacted] does, but an error about a row keeps the server's
+// error for explainViolation. If a role lacks a privilege, explain returns a [*deniedError], because the hint of ExplainRedacted
+// is about following a table.
 func explain(action string, err error) error {
-	if postgres.SQLState(err) == foreignKeyViolation {
-		return &referenceError{action: action, err: err}
+	if postgres.IsRowRefused(err) {
+		return &rowError{place: action, err: err}
 	}
-	if postgres.SQLState(err) != insufficientPrivilege || postgres.IsRowRefused(err) {
+	if postgres.SQLState(err) != insufficientPrivilege {
 		return postgres.ExplainRedacted(action, err)
 	}
 	if known := (*postgres.Problem)(nil); errors.As(err, &known) {

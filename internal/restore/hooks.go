@@ -112,7 +112,7 @@ var hooksSQL = `
 					(SELECT CASE relkind WHEN 'p' THEN '' ELSE 'ONLY ' END FROM pg_catalog.pg_class WHERE oid = k.confrelid)) side(from_tree, to_tree, child_only, parent_only)
 			JOIN pg_catalog.pg_class c ON c.oid = CASE WHEN side.from_tree THEN k.confrelid ELSE k.conrelid END
 			JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace) x
-		WHERE k.contype = 'f' AND (x.from_tree OR x.to_tree)
+		WHERE k.contype = 'f' AND (x.from_tree OR x.to_tree) AND COALESCE((pg_catalog.to_jsonb(k)->>'conenforced')::boolean, true)
 			-- A partition has a copy of each foreign key from or to the partitioned table.
 			AND NOT EXISTS (SELECT FROM pg_catalog.pg_constraint p WHERE p.oid = k.conparentid
 				AND (x.from_tree AND p.conrelid IN (SELECT oid FROM tree) OR x.to_tree AND p.confrelid IN (SELECT oid FROM tree)))

@@ -184,6 +184,9 @@ func (m *stagedMerge) mergeWithoutTriggers(ctx context.Context) (w written, err 
 		return w, err
 	}
 	m.moved = m.planned.overwritten
+	if err := m.saveDangling(ctx); err != nil {
+		return w, err
+	}
 	keep := fmt.Sprintf("CREATE TEMPORARY TABLE capture_restore_removed ON COMMIT DROP AS SELECT p.number AS %s%s FROM %s t, %s AND %s",
 		m.removedNumber(), commaColumns("t", m.lacking), m.table.FromClause(), m.staged("p.moved"), m.same())
 	if _, err := m.tx.Exec(ctx, keep); err != nil {

@@ -32,7 +32,7 @@ func Restore(ctx context.Context, conn *pgx.Conn, o Options) (Result, error) {
 	rows := statefile.NewReader(file)
 	r := &restoration{options: o, file: file, rows: rows, progress: &progress{o.Progress, file, rows}, conn: conn, hooks: &hooks{}}
 	if err := r.run(ctx); err != nil {
-		return Result{}, fmt.Errorf("restore %s: %w", file.Name(), explainMismatch(r.explainReference(ctx, r.explainDenied(ctx, err))))
+		return Result{}, fmt.Errorf("restore %s: %w", file.Name(), explainMismatch(r.explainViolation(ctx, r.explainDenied(ctx, err))))
 	}
 	return r.result, nil
 }
