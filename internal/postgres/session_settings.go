@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -14,6 +15,18 @@ import (
 // setting is a setting of a session (a GUC) and its value.
 type setting struct{ name, value string }
 
+// expressionSettings are the settings that change what an expression or a function computes. capture pins them to read and print
+// every value in one way. The application's triggers, defaults and constraints must run without them: see [OwnSettings].
+var expressionSettings = []setting{
+	// No object of another role may replace an operator, a function or a type of Postgres; see [Begin].
+	{"search_path", ""},
+	// How the server parses values and expressions.
+	{"array_nulls", "on"}, {"transform_null_equals", "off"}, {"xmloption", "content"},
+	// How values print.
+	{"DateStyle", "ISO, MDY"}, {"IntervalStyle", "postgres"}, {"TimeZone", "UTC"},
+	{"bytea_output", "hex"}, {"extra_float_digits", "1"}, {"quote_all_identifiers", "off"},
+}
+
 // sessionSettings returns the settings that capture pins in every session. They override the settings of the server, the
 // database and the role, so every value prints in one way and no timeout ends a session.
 func sessionSettings(pg *pgconn.PgConn) []setting {
@@ -23,16 +36,9 @@ func sessionSettings(pg *pgconn.PgConn) []setting {
 	if pg.ParameterStatus("server_encoding") == "SQL_ASCII" {
 		encoding = "SQL_ASCII"
 	}
-	settings := []setting{
-		// No object of another role may replace an operator, a function or a type of Postgres; see [Begin].
-		{"search_path", ""},
+	settings := slices.Concat(expressionSettings, []setting{
 		{"client_encoding", encoding},
 		{"standard_conforming_strings", "on"},
-		// How the server parses values and expressions.
-		{"array_nulls", "on"}, {"transform_null_equals", "off"}, {"xmloption", "content"},
-		// How values print.
-		{"DateStyle", "ISO, MDY"}, {"IntervalStyle", "postgres"}, {"TimeZone", "UTC"},
-		{"bytea_output", "hex"}, {"extra_float_digits", "1"}, {"quote_all_identifiers", "off"},
 		// A role's timeouts must not end a session. Callers set limits of their own.
 		{"statement_timeout", "0"}, {"lock_timeout", "0"}, {"idle_in_transaction_session_timeout", "0"},
 		{"default_transaction_isolation", "read committed"}, {"default_transaction_deferrable", "off"},
@@ -40,7 +46,7 @@ func sessionSettings(pg *pgconn.PgConn) []setting {
 		{"jit", "off"},
 		// If a row-level security policy would hide rows, a query fails instead of returning only a part of the rows.
 		{"row_security", "off"},
-	}
+	})
 	version := majorVersion(pg.ParameterStatus("server_version"))
 	if version >= 14 {
 		settings = append(settings, setting{"idle_session_timeout", "0"})
@@ -112,6 +118,29 @@ const (
 	// every object, operators included.
 	OwnSearchPath = "SET LOCAL search_path TO DEFAULT"
 )
+
+// OwnSettings and PinnedSettings set, for the rest of the transaction, all settings that change what an expression or a function
+// computes. OwnSettings sets them to the session's defaults, as [OwnSearchPath] does with the search path. So triggers, defaults
+// and constraints compute what they compute for the application. PinnedSettings sets them to the values that capture needs.
+var (
+	OwnSettings    = eachExpressionSetting(func(s setting) string { return "SET LOCAL " + s.name + " TO DEFAULT" })
+	PinnedSettings = eachExpressionSetting(func(s setting) string { return "SET LOCAL " + s.name + " = " + QuoteLiteral(s.value) })
+)
+
+func eachExpressionSetting(statement func(setting) string) string {
+	var statements []string
+	for _, s := range expressionSettings {
+		statements = append(statements, statement(s))
+	}
+	return strings.Join(statements, "; ")
+}
+
+// OwnSettingsDifferSQL is an SQL condition that is true if OwnSettings would change a setting other than the search path.
+var OwnSettingsDifferSQL = func() string {
+	names := eachExpressionSetting(func(s setting) string { return s.name })
+	return `EXISTS (SELECT FROM pg_catalog.pg_settings s WHERE s.name = ANY (pg_catalog.string_to_array(` + QuoteLiteral(names) + `, '; ')) AND s.name <> 'search_path'
+		AND s.reset_val <> s.setting AND NOT (s.name = 'TimeZone' AND s.reset_val IN ('UTC', 'Etc/UTC')))`
+}()
 
 // Pinned returns a Querier whose statements run with the session's settings. It returns q itself, unless q is a connection
 // through a pooler. In that case, it returns a Querier that sends the settings with each statement.

@@ -29,7 +29,7 @@ func (r *restoration) deleteAll(ctx context.Context) error {
 	}
 	err = retryLocked(ctx, func() error {
 		return withSavepoint(ctx, tx, func() error {
-			return withOwnPath(ctx, tx, func() error {
+			return withOwnSettings(ctx, tx, func() error {
 				tag, err := tx.Exec(ctx, "DELETE FROM "+table.FromClause())
 				result.Deleted = Change{tag.RowsAffected(), planned.Keys}
 				return err

@@ -128,7 +128,7 @@ func (m *stagedMerge) parkAndMerge(ctx context.Context) (w written, err error) {
 		columns[i] = postgres.QuoteIdentifier(columns[i]) + " = NULL"
 	}
 	sql := fmt.Sprintf("UPDATE %s t SET %s FROM %s AND %s", m.table.FromClause(), strings.Join(columns, ", "), m.staged("NOT p.new AND NOT p.moved"), m.same())
-	err = withOwnPath(ctx, m.tx, func() error {
+	err = withOwnSettings(ctx, m.tx, func() error {
 		_, err := m.tx.Exec(ctx, sql)
 		return err
 	})

@@ -77,7 +77,7 @@ func commaColumns(alias string, names []string) string {
 	return ", " + columnList(alias, names)
 }
 
-// runSteps runs steps with the session's own search path: as one statement or, if the table has rules, one after the other. In
+// runSteps runs steps with the session's own settings: as one statement or, if the table has rules, one after the other. In
 // one statement, foreign keys are checked and AFTER triggers fire only at the end of the statement. So rows may refer to each
 // other, and rows that other rows refer to may be deleted and inserted again. Unique constraints are checked row by row, and
 // see what the earlier steps did.
@@ -87,7 +87,7 @@ func (m *stagedMerge) runSteps(ctx context.Context, steps []step) (w written, er
 	if len(steps) == 0 {
 		return w, nil
 	}
-	err = withOwnPath(ctx, m.tx, func() error {
+	err = withOwnSettings(ctx, m.tx, func() error {
 		if len(m.hooks.Rules) > 0 {
 			// Postgres does not allow some kinds of rules in WITH, or with RETURNING.
 			for _, s := range steps {

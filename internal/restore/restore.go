@@ -176,11 +176,11 @@ func (r *restoration) writeRows(ctx context.Context) error {
 }
 
 // setConstraints sets when deferrable constraints are checked: immediately (IMMEDIATE) or at the commit (DEFERRED). It uses
-// the session's own search path, because IMMEDIATE runs the deferred triggers of the application.
+// the session's own settings, because IMMEDIATE runs the deferred triggers of the application.
 func (r *restoration) setConstraints(ctx context.Context, when string) error {
 	err := retryLocked(ctx, func() error {
 		return withSavepoint(ctx, r.tx, func() error {
-			return withOwnPath(ctx, r.tx, func() error {
+			return withOwnSettings(ctx, r.tx, func() error {
 				_, err := r.tx.Exec(ctx, "SET CONSTRAINTS ALL "+when)
 				return err
 			})

@@ -67,7 +67,7 @@ func checkRights(ctx context.Context, tx pgx.Tx, table *postgres.Table, columns 
 		grants = append(grants, fmt.Sprintf("GRANT %s ON %s TO %s;", strings.Join(privileges, ", "), table.Name().Quoted(), user))
 	}
 	if staged && !have.temporary {
-		lacks = append(lacks, "TEMPORARY (for a temporary table in which rows are compared)")
+		lacks = append(lacks, "TEMPORARY (for a temporary table of the file's rows)")
 		grants = append(grants, fmt.Sprintf("GRANT TEMPORARY ON DATABASE %s TO %s;", postgres.QuoteIdentifier(have.database), user))
 	}
 	if len(grants) == 0 {

@@ -96,6 +96,7 @@ func (r *restoration) mapColumns(table *postgres.Table) (*columnMap, error) {
 //   - Nothing in the database can leave out or change the rows.
 //   - The file's values of generated columns can't differ from the results of the table's expressions.
 //   - The table has no foreign key to itself that is checked at the end of each statement.
+//   - The defaults and CHECK constraints compute the same with capture's settings as with the session's own: see withOwnSettings.
 //   - The table is empty, or the first conflict ends the restore.
 //   - A dry run does not have to count the conflicts.
 //
@@ -132,6 +133,11 @@ func (r *restoration) chooseWay(ctx context.Context) error {
 	if !r.empty && !r.table.HasKey() {
 		return explainNoKey(r.table)
 	}
+	if !staged && r.columns != nil {
+		if staged, err = r.dependsOnSettings(ctx); err != nil {
+			return err
+		}
+	}
 	if err := checkRights(ctx, r.tx, r.table, r.columns, o, staged); err != nil {
 		return err
 	}
@@ -143,6 +149,28 @@ func (r *restoration) chooseWay(ctx context.Context) error {
 		return nil
 	}
 	return r.stage(ctx, generated)
+}
+
+// dependsOnSettingsSQL is a query that is true if the session's own settings differ from capture's, and a default or a CHECK
+// constraint may depend on them: it calls a function that is not IMMUTABLE, converts a value to or from text, or contains a
+// keyword such as CURRENT_DATE. $1 is the table's OID, $2 the columns of the file.
+var dependsOnSettingsSQL = `
+	SELECT ` + postgres.OwnSettingsDifferSQL + ` AND EXISTS (
+		SELECT FROM (
+			SELECT k.conbin::text FROM pg_catalog.pg_constraint k WHERE k.contype = 'c' AND k.conrelid IN ` + postgres.TreeSQL("$1::bigint") + `
+			UNION ALL
+			SELECT d.adbin::text FROM pg_catalog.pg_attrdef d JOIN pg_catalog.pg_attribute a ON a.attrelid = d.adrelid AND a.attnum = d.adnum
+			WHERE d.adrelid = $1::bigint::oid AND a.attgenerated = '' AND a.attname::text <> ALL ($2::text[])
+		) e(tree)
+		WHERE e.tree ~ '[{](COERCEVIAIO|SQLVALUEFUNCTION)' OR EXISTS (
+			SELECT FROM pg_catalog.regexp_matches(e.tree, ':(?:func|opfunc)id ([0-9]+)', 'g') m JOIN pg_catalog.pg_proc p ON p.oid = m[1]::oid
+			WHERE p.provolatile <> 'i'))`
+
+// dependsOnSettings reports whether a default or a CHECK constraint may compute something else with capture's settings than with
+// the session's own.
+func (r *restoration) dependsOnSettings(ctx context.Context) (depends bool, err error) {
+	err = r.tx.QueryRow(ctx, dependsOnSettingsSQL, int64(r.table.OID), r.columns.names).Scan(&depends)
+	return depends, explain("read the constraints of table "+r.result.Table, err)
 }
 
 // stage copies the file's rows into a temporary table.

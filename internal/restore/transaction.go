@@ -43,17 +43,29 @@ func peek(ctx context.Context, tx pgx.Tx, f func() error) error {
 	return err
 }
 
-// withOwnPath runs f with the session's own search path. Statements that write to the target table run this way because they
-// fire the application's triggers, which may depend on that path. The statements themselves qualify every name with its schema,
-// also the names of operators.
+// withOwnPath runs f with the session's own search path. Statements that use the database's own types and functions run this way,
+// because these may depend on that path. The statements themselves qualify every name with its schema, also the names of
+// operators.
 func withOwnPath(ctx context.Context, tx pgx.Tx, f func() error) error {
-	if _, err := tx.Exec(ctx, postgres.OwnSearchPath); err != nil {
+	return runBetween(ctx, tx, postgres.OwnSearchPath, postgres.EmptySearchPath, f)
+}
+
+// withOwnSettings runs f with the session's own search path, time zone and other settings on which the application's triggers,
+// defaults and constraints may depend. Statements that write to the target table run this way, except COPY, which would read the
+// file's values with these settings.
+func withOwnSettings(ctx context.Context, tx pgx.Tx, f func() error) error {
+	return runBetween(ctx, tx, postgres.OwnSettings, postgres.PinnedSettings, f)
+}
+
+// runBetween runs the statements before, then f, then the statements after.
+func runBetween(ctx context.Context, tx pgx.Tx, before, after string, f func() error) error {
+	if _, err := tx.Exec(ctx, before); err != nil {
 		return err
 	}
 	if err := f(); err != nil {
-		return err // the caller's rollback also restores the search path
+		return err // the caller's rollback also restores the settings
 	}
-	_, err := tx.Exec(ctx, postgres.EmptySearchPath)
+	_, err := tx.Exec(ctx, after)
 	return err
 }
 
