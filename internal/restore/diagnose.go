@@ -109,12 +109,12 @@ func (m *stagedMerge) explainForeignKey(ctx context.Context, err error) error {
 	if i < 0 { // the server may name the copy of the foreign key that Postgres keeps for a partition
 		i = slices.IndexFunc(m.hooks.ForeignKeys, func(k foreignKey) bool { return k.To && sameTable(k.Child, child) })
 	}
-	if i < 0 || m.hooks.ForeignKeys[i].Inexact {
+	if i < 0 || m.hooks.ForeignKeys[i].Period {
 		return nil
 	}
 	k := &m.hooks.ForeignKeys[i]
 	if k.From && k.readable() && !slices.ContainsFunc(k.Columns, func(name string) bool { return !slices.Contains(m.columns.names, name) }) {
-		missing := fmt.Sprintf("%s AND NOT EXISTS (SELECT FROM %s parent WHERE %s)", k.complete("s"), k.ParentRows, k.refersTo("s", "parent"))
+		missing := fmt.Sprintf("%s AND NOT EXISTS (SELECT FROM %s parent WHERE %s)", k.refers("s"), k.ParentRows, k.refersTo("s", "parent"))
 		if k.To {
 			missing += fmt.Sprintf(" AND NOT EXISTS (SELECT FROM %s parent WHERE %s)", stagingTable, k.refersTo("s", "parent"))
 		}
@@ -199,8 +199,8 @@ func (m *stagedMerge) explainDisplaced(ctx context.Context, err error) error {
 			Summary: fmt.Sprintf("%s, and rows of table %s refer to such rows (foreign key %s)",
 				m.describeFixed(), m.protectors("%[1]s"), m.protectors("%[2]s")),
 			Reason: "such a row can only be deleted and inserted again, on which the foreign key would act",
-			Hint: fmt.Sprintf("restore as a superuser; or first ALTER TABLE %s %s; and afterwards the same with SET GENERATED ALWAYS",
-				m.table.Name().Quoted(), strings.Join(alter, ", ")),
+			Hint: fmt.Sprintf("%s; or first ALTER TABLE %s %s; and afterwards the same with SET GENERATED ALWAYS",
+				strings.TrimSuffix(m.superuserHint(), ";"), m.table.Name().Quoted(), strings.Join(alter, ", ")),
 		}
 	}
 	var pg *pgconn.PgError
@@ -220,14 +220,31 @@ func (m *stagedMerge) explainDisplaced(ctx context.Context, err error) error {
 		return &postgres.Problem{
 			Summary: fmt.Sprintf("rows of table %s exchange values of constraint %s%s", m.table.Name(), name, place),
 			Reason:  fmt.Sprintf("it is checked row by row, and rows that must not be deleted depend on these rows (%s)", protectors),
-			Hint: strings.TrimSuffix(fmt.Sprintf("make the constraint DEFERRABLE (ALTER TABLE %s DROP CONSTRAINT %s, ADD CONSTRAINT %[2]s … DEFERRABLE;), or restore as a superuser, or %[3]s",
-				m.table.Name().Quoted(), name, m.hooks.AllowReplica), ", or "),
+			Hint: fmt.Sprintf("make the constraint DEFERRABLE (ALTER TABLE %s DROP CONSTRAINT %s, ADD CONSTRAINT %[2]s … DEFERRABLE;), or %s",
+				m.table.Name().Quoted(), name, m.superuserHint()),
 		}
 	}
-	if place != "" {
-		return &rowError{place: place, err: refused}
+	if place == "" {
+		return explain("write to "+m.table.Name().String(), err)
 	}
-	return explain("write to "+m.table.Name().String(), err)
+	refused = &rowError{place: place, err: refused}
+	if len(m.hooks.Rules) > 0 {
+		return &postgres.Problem{
+			Summary: refused.Error(), Err: refused,
+			Reason: "rows that exchange values can't be deleted and inserted again, because the table has rules",
+			Hint:   "use --disable-triggers, as a superuser or the table's owner",
+		}
+	}
+	return refused
+}
+
+// superuserHint says how a user who may turn off foreign keys can restore rows that must not be deleted while foreign keys act.
+func (m *stagedMerge) superuserHint() string {
+	hint, or := "restore as a superuser", ", or "
+	if !m.mayTurnOffTriggers() {
+		hint, or = "use --disable-triggers, as a superuser", " or after "
+	}
+	return strings.TrimSuffix(hint+or+m.hooks.AllowReplica, or)
 }
 
 // describeFixed says that columns which UPDATE can't set differ.

@@ -67,8 +67,9 @@ type foreignKey struct {
 	OnDelete   string   `json:"on_delete"` // pg_constraint.confdeltype: a (no action), r(estrict), c(ascade), n (set null), d (set default)
 	OnUpdate   string   `json:"on_update"` // pg_constraint.confupdtype, with the values of OnDelete
 	Deferrable bool     `json:"deferrable"`
-	Grants     string   `json:"grants"`  // statements after which the user may read all rows of the other table; "" if no statement is necessary
-	Inexact    bool     `json:"inexact"` // whether refersTo and complete do not tell all: periods, or MATCH FULL with several columns
+	Grants     string   `json:"grants"` // statements after which the user may read all rows of the other table; "" if no statement is necessary
+	MatchFull  bool     `json:"match_full"`
+	Period     bool     `json:"period"` // whether the last column is a PERIOD, about which refersTo does not tell all
 }
 
 // hooksSQL returns the hooks as JSON. $1 is the table's OID, $2 the SQL name of the function that capture's own triggers
@@ -98,7 +99,7 @@ var hooksSQL = `
 				JOIN pg_catalog.pg_namespace n ON n.oid = o.oprnamespace),
 			'on_delete', k.confdeltype, 'on_update', k.confupdtype, 'deferrable', k.condeferrable,
 			'grants', x.grants,
-			'inexact', COALESCE((pg_catalog.to_jsonb(k)->>'conperiod')::boolean, false) OR k.confmatchtype = 'f' AND pg_catalog.array_length(k.conkey, 1) > 1)
+			'match_full', k.confmatchtype = 'f', 'period', COALESCE((pg_catalog.to_jsonb(k)->>'conperiod')::boolean, false))
 			ORDER BY k.conname, k.oid)
 		FROM pg_catalog.pg_constraint k
 		CROSS JOIN LATERAL (
@@ -253,11 +254,15 @@ func (k *foreignKey) refersTo(child, parent string) string {
 	return strings.Join(conditions, " AND ")
 }
 
-// complete returns an SQL condition that is true if no referencing column is NULL in the row of the given alias.
-func (k *foreignKey) complete(alias string) string {
+// refers returns an SQL condition that is true if the foreign key wants the row of the given alias to refer to a row: if no
+// referencing column is NULL or, with MATCH FULL, if not all are NULL.
+func (k *foreignKey) refers(alias string) string {
 	conditions := make([]string, len(k.Columns))
 	for i, c := range k.Columns {
 		conditions[i] = alias + "." + postgres.QuoteIdentifier(c) + " IS NOT NULL"
+	}
+	if k.MatchFull {
+		return "(" + strings.Join(conditions, " OR ") + ")"
 	}
 	return strings.Join(conditions, " AND ")
 }

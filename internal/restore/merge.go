@@ -161,7 +161,7 @@ func (m *stagedMerge) parkingColumns(ctx context.Context) ([]string, error) {
 // overwritten, because they could refer to rows that the file lacks. It then deletes the rows that the file lacks. Only
 // during this second delete are foreign keys on, so that they act on the rows of other tables.
 func (m *stagedMerge) mergeWithoutTriggers(ctx context.Context) (w written, err error) {
-	if len(m.hooks.Rules) > 0 || slices.ContainsFunc(m.hooks.ForeignKeys, func(k foreignKey) bool { return k.Inexact }) {
+	if !m.mayTurnOffTriggers() {
 		return w, errDisplaced
 	}
 	if _, err := m.tx.Exec(ctx, "SET LOCAL session_replication_role = replica"); postgres.SQLState(err) == insufficientPrivilege {
@@ -215,6 +215,12 @@ func (m *stagedMerge) mergeWithoutTriggers(ctx context.Context) (w written, err 
 	}
 	w.withoutTriggers = true
 	return w, err
+}
+
+// mayTurnOffTriggers reports whether mergeWithoutTriggers can work. Rules would still act, and checkForeignKeys can't check foreign
+// keys with a PERIOD.
+func (m *stagedMerge) mayTurnOffTriggers() bool {
+	return len(m.hooks.Rules) == 0 && !slices.ContainsFunc(m.hooks.ForeignKeys, func(k foreignKey) bool { return k.Period })
 }
 
 // markMoved marks the rows of the plan for which the condition is true. The merge deletes marked rows and inserts them

@@ -117,7 +117,7 @@ func (m *stagedMerge) findDangling(ctx context.Context, i int) (found bool, err 
 
 // dangling returns the part of a query after FROM that selects the rows, with the given alias, that violate the foreign key.
 func (k *foreignKey) dangling(alias string) string {
-	return fmt.Sprintf("%s %s WHERE %s AND NOT EXISTS (SELECT FROM %s parent WHERE %s)", k.ChildRows, alias, k.complete(alias), k.ParentRows, k.refersTo(alias, "parent"))
+	return fmt.Sprintf("%s %s WHERE %s AND NOT EXISTS (SELECT FROM %s parent WHERE %s)", k.ChildRows, alias, k.refers(alias), k.ParentRows, k.refersTo(alias, "parent"))
 }
 
 // written returns those of the columns that the merge writes.

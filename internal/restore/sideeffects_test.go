@@ -78,7 +78,11 @@ var sideEffects = map[string]struct {
 	},
 	"MATCH FULL": {
 		"CREATE TABLE p (a int, b int, PRIMARY KEY (a, b)); INSERT INTO p VALUES (1, 1); CREATE TABLE t (id int PRIMARY KEY, pos int NOT NULL UNIQUE, a int, b int, FOREIGN KEY (a, b) REFERENCES p MATCH FULL); CREATE TABLE c (t int REFERENCES t ON DELETE RESTRICT); INSERT INTO t VALUES (1, 1, 1, 1), (2, 2, 1, 1); INSERT INTO c VALUES (1), (2)",
-		exchange, "", "exchange values", "SELECT count(*) FROM c", "2",
+		exchange, "", "", "SELECT count(*) FROM c", "2",
+	},
+	"MATCH FULL without NULL": {
+		"CREATE TABLE p (a int, b int, PRIMARY KEY (a, b)); INSERT INTO p VALUES (1, 1); CREATE TABLE t (id int PRIMARY KEY, pos int NOT NULL UNIQUE, a int, b int); CREATE TABLE c (t int REFERENCES t ON DELETE RESTRICT); INSERT INTO t VALUES (1, 1, 1, NULL), (2, 2, NULL, NULL); INSERT INTO c VALUES (1), (2)",
+		exchange + "UPDATE t SET a = 1, b = 1; ALTER TABLE t ADD CONSTRAINT full_key FOREIGN KEY (a, b) REFERENCES p MATCH FULL", "", "full_key", "SELECT count(*) FROM c", "2",
 	},
 	"column that an index only includes": {
 		"CREATE TABLE t (id int PRIMARY KEY, pos int, v int CHECK (v IS NOT NULL), UNIQUE (pos) INCLUDE (v)); CREATE TABLE c (t int REFERENCES t ON DELETE CASCADE); INSERT INTO t VALUES (1, 1, 1), (2, 2, 2); INSERT INTO c VALUES (1), (2)",
