@@ -158,9 +158,13 @@ func (h *hooks) selfReference() bool {
 // actsOnItself reports whether a foreign key may delete or change rows of the table when other rows of the table are deleted or
 // changed.
 func (h *hooks) actsOnItself() bool {
-	return slices.ContainsFunc(h.ForeignKeys, func(k foreignKey) bool {
-		return k.From && k.To && (k.OnDelete != "a" && k.OnDelete != "r" || k.followsUpdates())
-	})
+	return slices.ContainsFunc(h.ForeignKeys, func(k foreignKey) bool { return k.From && k.To && k.acts() })
+}
+
+// actsOnOthers reports whether a foreign key may delete or change rows of any table when rows of the restored table are deleted or
+// changed.
+func (h *hooks) actsOnOthers() bool {
+	return slices.ContainsFunc(h.ForeignKeys, func(k foreignKey) bool { return k.To && k.acts() })
 }
 
 // mayChange reports whether triggers may leave out or change rows that are written. If the parameter rules is true, it
@@ -181,8 +185,8 @@ func (h *hooks) originals() (list []*trigger) {
 	return list
 }
 
-// suspects returns the names of the triggers and rules that may have left out or changed rows, for a message. Rules and
-// triggers that fire before a row is written are the usual cause. If there are any, suspects names only these.
+// suspects returns the names of the triggers, rules and foreign keys that may have left out or changed rows, for a message. Rules,
+// foreign keys, and triggers that fire before a row is written are the usual cause. If there are any, suspects names only these.
 func (h *hooks) suspects() string {
 	var before, others []string
 	for _, t := range h.originals() {
@@ -195,6 +199,12 @@ func (h *hooks) suspects() string {
 	}
 	for _, r := range h.Rules {
 		before = append(before, "rule "+postgres.QuoteIdentifier(r.Name))
+	}
+	for i := range h.ForeignKeys {
+		// It acts on the table if rows of Parent are deleted or changed: those of the table itself, or by another foreign key.
+		if k := &h.ForeignKeys[i]; k.From && k.acts() && h.actsOnOthers() {
+			before = append(before, "foreign key "+postgres.QuoteIdentifier(k.Name)+" of table "+k.Child)
+		}
 	}
 	if len(before) == 0 {
 		before = others
@@ -239,6 +249,11 @@ func (h *hooks) findTrigger(where string) *trigger {
 
 // readable reports whether the user may read all rows of the other table.
 func (k *foreignKey) readable() bool { return k.Grants == "" }
+
+// acts reports whether rows of Child are deleted or changed if rows of Parent are deleted or changed.
+func (k *foreignKey) acts() bool {
+	return strings.Contains("cnd", k.OnDelete) || strings.Contains("cnd", k.OnUpdate)
+}
 
 // followsUpdates reports whether rows of Child change if an UPDATE of the restored table changes the columns that they refer to.
 func (k *foreignKey) followsUpdates() bool {

@@ -50,6 +50,9 @@ func isDisplaced(err error) bool {
 //  4. If the user may turn triggers and foreign keys off, turn them off, and delete and insert again all rows that differ.
 //     Check the foreign keys afterwards.
 func (m *stagedMerge) write(ctx context.Context) error {
+	if err := m.saveSkipped(ctx); err != nil {
+		return explain("compare the file with "+m.table.Name().String(), err)
+	}
 	const parking = 2 // index of the third way, which may violate constraints that the fourth way does not violate
 	ways := []func(context.Context) (written, error){m.mergeRows, m.moveAndMerge, m.parkAndMerge, m.mergeWithoutTriggers}
 	var first error // first violation of a unique or exclusion constraint; errDisplaced before the first violation

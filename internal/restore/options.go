@@ -60,10 +60,10 @@ type Result struct {
 	Skipped     Change `json:"skipped"`
 	Deleted     Change `json:"deleted"`
 
-	// These fields count rows that differ from the file because of the database's own triggers, rules and generated columns.
-	// If the table must become equal to the file, such a row is an error.
-	LeftOut   Change       `json:"left_out"`     // rows of the file that should have been written, but are not in the table
-	Changed   Change       `json:"changed"`      // rows that are in the table with other values than in the file
+	// These fields count rows that differ from the file, or skipped rows that have changed, because of the database's own
+	// triggers, rules, foreign keys and generated columns. If the table must become equal to the file, such a row is an error.
+	LeftOut   Change       `json:"left_out"`     // rows of the file that are not in the table, although they should have been written or were there before
+	Changed   Change       `json:"changed"`      // rows that were written and have other values than in the file, or were skipped and have other values than before
 	Remaining Change       `json:"remaining"`    // rows in the table that the file lacks: rows that should have been deleted, and rows that the database has added
 	By        string       `json:"by,omitempty"` // most likely cause of these differences, as text
 	Others    []OtherTable `json:"other_tables,omitempty"`

@@ -78,15 +78,38 @@ func (m *stagedMerge) compare(ctx context.Context) (err error) {
 	return nil
 }
 
+// saveSkipped saves the skipped rows of the table, if a trigger, rule or foreign key may delete or change them during the restore.
+func (m *stagedMerge) saveSkipped(ctx context.Context) error {
+	if m.options.OnConflict != Skip || m.result.Skipped.Rows == 0 || !m.hooks.mayChange(true) && !m.hooks.actsOnOthers() {
+		return nil
+	}
+	m.skipped = "pg_temp.capture_restore_skipped"
+	_, err := m.tx.Exec(ctx, fmt.Sprintf("CREATE TEMPORARY TABLE capture_restore_skipped ON COMMIT DROP AS SELECT %s AS number, %s AS hash FROM %s s JOIN %s t ON %s",
+		m.number, rowHash, stagingTable, m.table.FromClause(), m.same()))
+	if err == nil {
+		_, err = m.tx.Exec(ctx, "ANALYZE "+m.skipped)
+	}
+	return err
+}
+
+// rowHash is an SQL expression for a hash of all values of the row t.
+const rowHash = `pg_catalog.hashtextextended(pg_catalog.row_to_json(t)::pg_catalog.text COLLATE pg_catalog."C", 0)`
+
 // countDifferences counts the rows of the file that the table lacks, the rows that have other values in the table, and the rows
-// of the table that should have been deleted.
+// of the table that should have been deleted. A skipped row counts if it is not what it was before the restore.
 func (m *stagedMerge) countDifferences(ctx context.Context) (err error) {
 	r := m.result
 	from := fmt.Sprintf("%s s LEFT JOIN %s t ON %s", stagingTable, m.table.FromClause(), m.same())
-	if !m.exact { // count only differences in rows that the restore has written
-		from = fmt.Sprintf("%s s JOIN %s p ON p.number OPERATOR(pg_catalog.=) %s LEFT JOIN %s t ON %s", stagingTable, planTable, m.number, m.table.FromClause(), m.same())
-	}
 	leftOut, changed := "t.tableoid IS NULL", "t.tableoid IS NOT NULL AND "+m.differ(m.columns.names)
+	plan := fmt.Sprintf("JOIN %s p ON p.number OPERATOR(pg_catalog.=) %s", planTable, m.number)
+	switch {
+	case m.exact:
+	case m.skipped == "": // count only differences in rows that the restore has written
+		from = strings.Replace(from, "LEFT JOIN", plan+" LEFT JOIN", 1)
+	default:
+		from += fmt.Sprintf(" LEFT %s LEFT JOIN %s k ON k.number OPERATOR(pg_catalog.=) %s", plan, m.skipped, m.number)
+		changed = fmt.Sprintf("t.tableoid IS NOT NULL AND CASE WHEN p.number IS NULL THEN k.hash OPERATOR(pg_catalog.<>) %s ELSE %s END", rowHash, m.differ(m.columns.names))
+	}
 	sql := fmt.Sprintf("SELECT pg_catalog.count(*) FILTER (WHERE %s), pg_catalog.count(*) FILTER (WHERE %s) FROM %s", leftOut, changed, from)
 	if err := m.tx.QueryRow(ctx, sql).Scan(&r.LeftOut.Rows, &r.Changed.Rows); err != nil {
 		return explain("compare the table with the file", err)

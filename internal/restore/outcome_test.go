@@ -294,3 +294,45 @@ func TestExchangedValuesThatAreFollowed(t *testing.T) {
 		}
 	}
 }
+
+// TestSkippedRowsThatChange checks that the result of a restore with --on-conflict skip counts the skipped rows that foreign keys
+// and triggers have deleted or changed.
+func TestSkippedRowsThatChange(t *testing.T) {
+	t.Parallel()
+	const tree = "CREATE TABLE t (id int PRIMARY KEY, up int); INSERT INTO t VALUES (1, NULL), (2, NULL), (3, NULL);"
+	const change = "DELETE FROM t WHERE id = 1; INSERT INTO t VALUES (8), (9); UPDATE t SET up = 9 WHERE id = 2;"
+	const function = "CREATE FUNCTION act() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+	const trigger = "; RETURN NULL; END $$; CREATE TRIGGER acts AFTER INSERT ON t FOR EACH STATEMENT EXECUTE FUNCTION act()"
+	for name, c := range map[string]struct {
+		sql              string
+		leftOut, changed string
+		by               string
+	}{
+		"ON DELETE CASCADE":  {"ALTER TABLE t ADD CONSTRAINT own FOREIGN KEY (up) REFERENCES t ON DELETE CASCADE", "{1 [2]}", "{0 []}", `foreign key "own" of table public.t`},
+		"ON DELETE SET NULL": {"ALTER TABLE t ADD CONSTRAINT own FOREIGN KEY (up) REFERENCES t ON DELETE SET NULL", "{0 []}", "{1 [2]}", `foreign key "own" of table public.t`},
+		"foreign keys by way of another table": {"UPDATE t SET up = NULL; CREATE TABLE c (id int PRIMARY KEY, t int CONSTRAINT other REFERENCES t ON DELETE CASCADE); INSERT INTO c VALUES (9, 9); UPDATE t SET up = 9 WHERE id > 1 AND id < 4; ALTER TABLE t ADD CONSTRAINT own FOREIGN KEY (up) REFERENCES c ON DELETE SET NULL",
+			"{0 []}", "{2 [2 3]}", `foreign key "own" of table public.t`},
+		"trigger that deletes":        {function + "DELETE FROM t WHERE id = 3" + trigger, "{1 [3]}", "{0 []}", `trigger "acts"`},
+		"trigger that changes":        {function + "UPDATE t SET up = 7 WHERE id = 3" + trigger, "{0 []}", "{1 [3]}", `trigger "acts"`},
+		"trigger that changes no row": {function + "UPDATE t SET up = up" + trigger, "{0 []}", "{0 []}", ""},
+		"partition": {"ALTER TABLE t RENAME TO old; CREATE TABLE t (id int PRIMARY KEY, up int) PARTITION BY RANGE (id); CREATE TABLE t0 PARTITION OF t DEFAULT; INSERT INTO t TABLE old; ALTER TABLE t0 ADD CONSTRAINT own FOREIGN KEY (up) REFERENCES t0 ON DELETE CASCADE",
+			"{1 [2]}", "{0 []}", `foreign key "own" of table public.t0`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			d := newDB(t)
+			d.Exec(tree)
+			o := restore.Options{Path: d.Export("t"), OnConflict: restore.Skip, DeleteExtra: true}
+			d.Exec(change + c.sql)
+			for _, o.DryRun = range []bool{true, false} {
+				r := d.restore(o)
+				if fmt.Sprint(r.Inserted, r.Skipped, r.Deleted) != "{1 [1]} {2 [2 3]} {2 [8 9]}" {
+					t.Errorf("%+v", r)
+				}
+				if fmt.Sprint(r.LeftOut) != c.leftOut || fmt.Sprint(r.Changed) != c.changed || !strings.HasPrefix(r.By, c.by) || (r.By == "") != (c.by == "") {
+					t.Errorf("left out %v, changed %v, by %q; want %v, %v, %q", r.LeftOut, r.Changed, r.By, c.leftOut, c.changed, c.by)
+				}
+			}
+		})
+	}
+}

@@ -46,6 +46,7 @@ type stagedMerge struct {
 	rows   int    // number of rows in the file
 
 	planned  plannedRows
+	skipped  string   // temporary table of the skipped rows, as SQL; "" if nothing can change them: see saveSkipped
 	moved    int64    // number of rows in the plan that are to be deleted and inserted again
 	lacking  []string // columns of the table that the file lacks, except generated columns
 	fixed    []string // columns that UPDATE can't set: GENERATED ALWAYS AS IDENTITY
