@@ -8,7 +8,7 @@ import (
 )
 
 // deleteAll deletes all rows of the table, because the file has none. It sets the fields of the result that describe the
-// deleted rows.
+// deleted rows, and sets r.compare.
 func (r *restoration) deleteAll(ctx context.Context) error {
 	tx, table, result := r.tx, r.table, &r.result
 	var key []string
@@ -39,23 +39,23 @@ func (r *restoration) deleteAll(ctx context.Context) error {
 	if err != nil {
 		return explain("delete from "+result.Table, err)
 	}
-	if err := r.setConstraints(ctx, "IMMEDIATE"); err != nil { // what deferred triggers do must be counted, too
-		return err
+	r.compare = func(ctx context.Context) (err error) {
+		if result.Others, err = countOthers(ctx, tx, table, baseline); err != nil {
+			return err
+		}
+		result.Remaining, err = countKeys(ctx, tx, table, query, order)
+		if err != nil || result.Remaining.Rows == 0 {
+			return err
+		}
+		result.By = r.hooks.suspects()
+		if r.options.OnConflict != Overwrite {
+			return nil
+		}
+		return &postgres.Problem{
+			Summary: fmt.Sprintf("%s kept %s of %d", result.By, rowCount(result.Remaining.Rows), planned.Rows),
+			Reason:  fmt.Sprintf("table %s would not be empty, as the file is", result.Table),
+			Hint:    "use --disable-triggers, as a superuser or the table's owner",
+		}
 	}
-	if result.Others, err = countOthers(ctx, tx, table, baseline); err != nil {
-		return err
-	}
-	result.Remaining, err = countKeys(ctx, tx, table, query, order)
-	if err != nil || result.Remaining.Rows == 0 {
-		return err
-	}
-	result.By = r.hooks.suspects()
-	if r.options.OnConflict != Overwrite {
-		return nil
-	}
-	return &postgres.Problem{
-		Summary: fmt.Sprintf("%s kept %s of %d", result.By, rowCount(result.Remaining.Rows), planned.Rows),
-		Reason:  fmt.Sprintf("table %s would not be empty, as the file is", result.Table),
-		Hint:    "use --disable-triggers, as a superuser or the table's owner",
-	}
+	return nil
 }

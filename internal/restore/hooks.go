@@ -18,6 +18,7 @@ type hooks struct {
 	Triggers    []trigger    `json:"triggers"`
 	Rules       []rule       `json:"rules"`
 	ForeignKeys []foreignKey `json:"foreign_keys"`
+	Deferrable  []string     `json:"deferrable"` // deferrable constraints of the table, and foreign keys to it, as SQL
 	// AllowReplica is the statement that allows the user to turn triggers and foreign keys off. It is "" before PostgreSQL 15,
 	// where only a superuser can do so.
 	AllowReplica string `json:"allow_replica"`
@@ -83,6 +84,10 @@ var hooksSQL = `
 		FROM pg_catalog.pg_trigger g JOIN pg_catalog.pg_proc p ON p.oid = g.tgfoid JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
 		WHERE g.tgrelid IN (SELECT oid FROM tree) AND NOT g.tgisinternal AND g.tgenabled <> 'D'
 			AND NOT (pg_catalog.format('"%s"."%s"', n.nspname, p.proname) = $2::text AND g.tgname LIKE 'capture\_%' AND g.tgtype & 66 = 0)
+	), 'deferrable', (
+		SELECT pg_catalog.jsonb_agg(DISTINCT pg_catalog.format('%I.%I', n.nspname, k.conname))
+		FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_namespace n ON n.oid = k.connamespace
+		WHERE k.condeferrable AND (k.conrelid IN (SELECT oid FROM tree) OR k.confrelid IN (SELECT oid FROM tree))
 	), 'rules', (
 		SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object('name', r.rulename, 'event', r.ev_type, 'enabled', r.ev_enabled) ORDER BY r.rulename)
 		FROM pg_catalog.pg_rewrite r WHERE r.ev_class = $1::bigint::oid AND r.ev_type <> '1' AND r.ev_enabled <> 'D'

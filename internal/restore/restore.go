@@ -56,9 +56,10 @@ type restoration struct {
 
 	hooksDocument string // all hooks, as loadHooks has found them
 
-	columns *columnMap   // mapping of the file's columns; nil if the file has no rows
-	merge   *stagedMerge // merge by a temporary table; nil if the rows are copied straight into the table
-	empty   bool         // whether the table had no rows at the start
+	columns *columnMap                  // mapping of the file's columns; nil if the file has no rows
+	merge   *stagedMerge                // merge by a temporary table; nil if the rows are copied straight into the table
+	empty   bool                        // whether the table had no rows at the start
+	compare func(context.Context) error // compares the table with the file after all rows have been written; may be nil
 }
 
 func (r *restoration) run(ctx context.Context) (err error) {
@@ -167,8 +168,8 @@ func (r *restoration) writeRows(ctx context.Context) error {
 	if err := r.setConstraints(ctx, "IMMEDIATE"); err != nil {
 		return err
 	}
-	if r.merge != nil {
-		if err := r.progress.during("comparing", func() error { return r.merge.compare(ctx) }); err != nil {
+	if r.compare != nil {
+		if err := r.progress.during("comparing", func() error { return r.compare(ctx) }); err != nil {
 			return err
 		}
 	}
@@ -176,13 +177,26 @@ func (r *restoration) writeRows(ctx context.Context) error {
 }
 
 // setConstraints sets when deferrable constraints are checked: immediately (IMMEDIATE) or at the commit (DEFERRED). It uses
-// the session's own settings, because IMMEDIATE runs the deferred triggers of the application.
+// the session's own settings, because IMMEDIATE runs the deferred triggers of the application. These triggers may rely on other
+// tables' constraints being immediate or deferred. So setConstraints defers only the table's own constraints, and first runs the
+// table's own deferred triggers and only then what they and others have deferred.
 func (r *restoration) setConstraints(ctx context.Context, when string) error {
+	var statements []string
+	if own := strings.Join(r.hooks.Deferrable, ", "); own != "" {
+		statements = append(statements, "SET CONSTRAINTS "+own+" "+when)
+	}
+	if when == "IMMEDIATE" {
+		statements = append(statements, "SET CONSTRAINTS ALL IMMEDIATE")
+	}
 	err := retryLocked(ctx, func() error {
 		return withSavepoint(ctx, r.tx, func() error {
 			return withOwnSettings(ctx, r.tx, func() error {
-				_, err := r.tx.Exec(ctx, "SET CONSTRAINTS ALL "+when)
-				return err
+				for _, sql := range statements {
+					if _, err := r.tx.Exec(ctx, sql); err != nil {
+						return err
+					}
+				}
+				return nil
 			})
 		})
 	})
@@ -198,7 +212,7 @@ func (r *restoration) setConstraints(ctx context.Context, when string) error {
 func (r *restoration) loadRows(ctx context.Context) error {
 	switch {
 	case r.merge != nil:
-		r.merge.exact = r.isExact()
+		r.merge.exact, r.compare = r.isExact(), r.merge.compare
 		return r.merge.merge(ctx, r.rows.Rows())
 	case r.columns == nil && r.options.DeleteExtra:
 		if err := r.checkFile(ctx, nil); err != nil {

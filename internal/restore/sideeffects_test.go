@@ -141,6 +141,52 @@ func TestDeferredTriggerAfterDeletion(t *testing.T) {
 	}
 }
 
+// TestOwnConstraintsAreDeferred checks that rows may refer to later rows by deferrable foreign keys, also of a partition, if the
+// rows are copied in several batches.
+func TestOwnConstraintsAreDeferred(t *testing.T) {
+	t.Parallel()
+	d := newDB(t)
+	d.Exec(`CREATE TABLE t (id int PRIMARY KEY, up int REFERENCES t DEFERRABLE, down int, filler text) PARTITION BY RANGE (id); CREATE TABLE "T 0" PARTITION OF t DEFAULT;
+		INSERT INTO t SELECT i, 3001 - i, 3001 - i, repeat('x', 1000) FROM generate_series(1, 3000) i; ALTER TABLE "T 0" ADD CONSTRAINT "Down %s" FOREIGN KEY (down) REFERENCES "T 0" DEFERRABLE`)
+	path := d.Export("t")
+	d.Exec("TRUNCATE t")
+	d.restore(restore.Options{Path: path})
+	d.wantEqual(path, "t")
+}
+
+// TestConstraintsOfOtherTables checks that a restore leaves constraints of other tables as immediate or deferred as they are for
+// the application, because triggers may rely on that.
+func TestConstraintsOfOtherTables(t *testing.T) {
+	t.Parallel()
+	const function = "CREATE FUNCTION act() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+	for name, c := range map[string]struct{ sql, query, want string }{
+		"immediate constraint": {"CREATE TABLE seen (v int UNIQUE DEFERRABLE);" + function + "BEGIN INSERT INTO seen VALUES (new.v); EXCEPTION WHEN unique_violation THEN END; RETURN new; END $$;" +
+			"CREATE TRIGGER acts AFTER INSERT ON t FOR EACH ROW EXECUTE FUNCTION act()", "SELECT string_agg(v::text, ' ') FROM seen", "7"},
+		"deferred constraint": {"CREATE TABLE seen (id int PRIMARY KEY); CREATE TABLE part (seen int REFERENCES seen DEFERRABLE INITIALLY DEFERRED);" + function + "INSERT INTO part VALUES (new.id); INSERT INTO seen VALUES (new.id); RETURN new; END $$;" +
+			"CREATE CONSTRAINT TRIGGER acts AFTER INSERT ON t DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION act()", "SELECT string_agg(seen::text, ' ' ORDER BY seen) FROM part", "1 2"},
+		"violated deferred constraint": {"CREATE TABLE seen (id int PRIMARY KEY); CREATE TABLE part (seen int CONSTRAINT missing REFERENCES seen DEFERRABLE INITIALLY DEFERRED);" + function + "INSERT INTO part VALUES (new.id); RETURN new; END $$;" +
+			"CREATE TRIGGER acts AFTER INSERT ON t FOR EACH ROW EXECUTE FUNCTION act()", "SELECT count(*) FROM part", "0"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			d := newDB(t)
+			d.Exec("CREATE TABLE t (id int PRIMARY KEY, v int); INSERT INTO t VALUES (1, 7), (2, 7)")
+			o := restore.Options{Path: d.Export("t"), OnConflict: restore.Overwrite}
+			d.Exec("TRUNCATE t;" + c.sql)
+			for _, o.DryRun = range []bool{true, false} {
+				if name == "violated deferred constraint" {
+					d.wantRefused(o, "missing")
+				} else {
+					d.restore(o)
+				}
+			}
+			if got := d.Query(c.query); got != c.want {
+				t.Errorf("%s is %s, want %s", c.query, got, c.want)
+			}
+		})
+	}
+}
+
 // TestRuleInDryRun checks that a dry run and a real run agree if the table has a rule: COPY, by which rows are inserted, does not
 // use it.
 func TestRuleInDryRun(t *testing.T) {
