@@ -82,7 +82,9 @@ var hooksSQL = `
 		SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object('oid', g.oid::bigint, 'clone_of', g.tgparentid::bigint, 'name', g.tgname, 'table', g.tgrelid::regclass::text,
 				'function', pg_catalog.format('%I.%I', n.nspname, p.proname), 'enabled', g.tgenabled, 'type', g.tgtype) ORDER BY g.tgrelid <> $1::bigint::oid, g.tgrelid, g.tgname)
 		FROM pg_catalog.pg_trigger g JOIN pg_catalog.pg_proc p ON p.oid = g.tgfoid JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
-		WHERE g.tgrelid IN (SELECT oid FROM tree) AND NOT g.tgisinternal AND g.tgenabled <> 'D'
+		-- Before PostgreSQL 15, clones are internal, like the triggers of foreign keys and deferrable unique constraints.
+		WHERE g.tgrelid IN (SELECT oid FROM tree) AND g.tgenabled <> 'D'
+			AND (NOT g.tgisinternal OR g.tgparentid <> 0 AND g.tgconstrrelid = 0 AND g.tgconstrindid = 0)
 			AND NOT (pg_catalog.format('"%s"."%s"', n.nspname, p.proname) = $2::text AND g.tgname LIKE 'capture\_%' AND g.tgtype & 66 = 0)
 	), 'deferrable', (
 		SELECT pg_catalog.jsonb_agg(DISTINCT pg_catalog.format('%I.%I', n.nspname, k.conname))
