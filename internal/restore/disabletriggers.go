@@ -3,6 +3,7 @@ package restore
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -36,15 +37,35 @@ func disableTriggers(ctx context.Context, tx pgx.Tx, table *postgres.Table, h *h
 }
 
 // disableTableTriggers disables the enabled triggers of the table and of its partitions, and the enabled rules of the table.
-// Foreign keys still act, because only a superuser can disable their triggers. Each statement has ONLY, because clones of a
-// trigger on partitions may be enabled in another way than the trigger itself, and enable must restore that.
+// Foreign keys still act, because only a superuser can disable their triggers.
+//
+// A statement for a trigger of a partitioned table also changes its clones, even those on partitions that the user does not own.
+// But enable must restore how each clone was enabled. So unless all clones were enabled like the trigger, each of them gets a
+// statement of its own, with ONLY.
 func disableTableTriggers(ctx context.Context, tx pgx.Tx, table *postgres.Table, h *hooks) (enable func(context.Context) error, err error) {
 	type switchable struct{ table, what, enabled string }
 	var list []switchable
-	for _, t := range h.Triggers {
-		if t.Enabled != "R" {
-			list = append(list, switchable{t.Table, "TRIGGER " + postgres.QuoteIdentifier(t.Name), t.Enabled})
+	byOID, clones := map[int64]*trigger{}, map[int64][]*trigger{}
+	for _, triggers := range [][]trigger{h.Triggers, h.disabled} {
+		for i := range triggers {
+			t := &triggers[i]
+			byOID[t.OID], clones[t.CloneOf] = t, append(clones[t.CloneOf], t)
 		}
+	}
+	var uniform func(t *trigger) bool // whether all clones of the trigger, and their clones, are enabled as it is
+	uniform = func(t *trigger) bool {
+		return !slices.ContainsFunc(clones[t.OID], func(c *trigger) bool { return c.Enabled != t.Enabled || !uniform(c) })
+	}
+	for i := range h.Triggers {
+		t := &h.Triggers[i]
+		if original := byOID[t.CloneOf]; t.Enabled == "R" || original != nil && uniform(original) { // the original's statement changes it, too
+			continue
+		}
+		table := t.Table
+		if !uniform(t) {
+			table = "ONLY " + table
+		}
+		list = append(list, switchable{table, "TRIGGER " + postgres.QuoteIdentifier(t.Name), t.Enabled})
 	}
 	for _, r := range h.Rules {
 		if r.Enabled != "R" {
@@ -52,10 +73,10 @@ func disableTableTriggers(ctx context.Context, tx pgx.Tx, table *postgres.Table,
 		}
 	}
 	alter := func(ctx context.Context, s switchable, verb string) error {
-		_, err := tx.Exec(ctx, fmt.Sprintf("ALTER TABLE ONLY %s %s %s", s.table, verb, s.what))
+		_, err := tx.Exec(ctx, fmt.Sprintf("ALTER TABLE %s %s %s", s.table, verb, s.what))
 		if postgres.SQLState(err) == insufficientPrivilege && postgres.ErrorContext(err) == "" { // not in the function of an event trigger
 			return &postgres.Problem{
-				Summary: fmt.Sprintf("no right to disable the triggers of table %s", foreign.Text(s.table)), Err: err,
+				Summary: fmt.Sprintf("no right to disable the triggers of table %s", foreign.Text(strings.TrimPrefix(s.table, "ONLY "))), Err: err,
 				Reason: "--disable-triggers takes a superuser, the right to set session_replication_role (15 and later), or the table's owner",
 				Hint:   strings.TrimPrefix(h.AllowReplica+" or connect as the table's owner, or leave the flag out", " or "),
 			}

@@ -118,3 +118,21 @@ func TestTriggersStayAsTheyWere(t *testing.T) {
 	d.Exec(`CREATE OR REPLACE FUNCTION see() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$ BEGIN NEW.v := 9; RETURN NEW; END $$`)
 	owner.wantRefused(restore.Options{Path: good, Table: d.Name("t")}, `trigger "b" of table public.p2`, "changed 3 rows of 4")
 }
+
+// TestTriggersOfAnothersPartitions checks that the owner of a table can turn off a trigger of the table also on partitions that
+// another role owns.
+func TestTriggersOfAnothersPartitions(t *testing.T) {
+	t.Parallel()
+	d := newDB(t)
+	d.Exec(`CREATE TABLE t (id int PRIMARY KEY) PARTITION BY RANGE (id); CREATE TABLE p1 PARTITION OF t DEFAULT PARTITION BY RANGE (id); CREATE TABLE p1a PARTITION OF p1 DEFAULT;
+		CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'refused'; END $$; CREATE TRIGGER refuses BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION refuse()`)
+	name := d.newRole()
+	d.Exec("GRANT ALL ON SCHEMA public TO " + name + "; ALTER TABLE t OWNER TO " + name)
+	o := restore.Options{Path: d.WriteFile(`[{"id":1},{"id":2}]`), Table: d.Name("t"), DisableTriggers: true}
+	d.as(name).restore(o)
+	if got := d.Query("SELECT string_agg(tgenabled::text, '') FROM pg_trigger WHERE tgname = 'refuses'"); got != "OOO" {
+		t.Errorf("the triggers are %s", got)
+	}
+	d.Exec("TRUNCATE t; ALTER TABLE ONLY p1a ENABLE ALWAYS TRIGGER refuses")
+	d.as(name).wantRefused(o, "no right to disable the triggers of table public.p1")
+}

@@ -16,6 +16,7 @@ import (
 // hooks are the objects of the database that act on rows when the table is written: triggers, rules and foreign keys.
 type hooks struct {
 	Triggers    []trigger    `json:"triggers"`
+	disabled    []trigger    // disabled triggers
 	Rules       []rule       `json:"rules"`
 	ForeignKeys []foreignKey `json:"foreign_keys"`
 	Deferrable  []string     `json:"deferrable"` // deferrable constraints of the table, and foreign keys to it, as SQL
@@ -33,7 +34,7 @@ type trigger struct {
 	Name     string `json:"name"`
 	Table    string `json:"table"`    // table that has the trigger, as SQL
 	Function string `json:"function"` // function that the trigger calls, as SQL
-	Enabled  string `json:"enabled"`  // pg_trigger.tgenabled: O(rigin), A(lways), R(eplica)
+	Enabled  string `json:"enabled"`  // pg_trigger.tgenabled: O(rigin), A(lways), R(eplica), D(isabled)
 	Type     int    `json:"type"`     // pg_trigger.tgtype: see catalog/pg_trigger.h
 }
 
@@ -83,8 +84,7 @@ var hooksSQL = `
 				'function', pg_catalog.format('%I.%I', n.nspname, p.proname), 'enabled', g.tgenabled, 'type', g.tgtype) ORDER BY g.tgrelid <> $1::bigint::oid, g.tgrelid, g.tgname)
 		FROM pg_catalog.pg_trigger g JOIN pg_catalog.pg_proc p ON p.oid = g.tgfoid JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
 		-- Before PostgreSQL 15, clones are internal, like the triggers of foreign keys and deferrable unique constraints.
-		WHERE g.tgrelid IN (SELECT oid FROM tree) AND g.tgenabled <> 'D'
-			AND (NOT g.tgisinternal OR g.tgparentid <> 0 AND g.tgconstrrelid = 0 AND g.tgconstrindid = 0)
+		WHERE g.tgrelid IN (SELECT oid FROM tree) AND (NOT g.tgisinternal OR g.tgparentid <> 0 AND g.tgconstrrelid = 0 AND g.tgconstrindid = 0)
 			AND NOT (pg_catalog.format('"%s"."%s"', n.nspname, p.proname) = $2::text AND g.tgname LIKE 'capture\_%' AND g.tgtype & 66 = 0)
 	), 'deferrable', (
 		SELECT pg_catalog.jsonb_agg(DISTINCT pg_catalog.format('%I.%I', n.nspname, k.conname))
@@ -133,6 +133,12 @@ func loadHooks(ctx context.Context, tx pgx.Tx, table *postgres.Table) (h *hooks,
 	if err == nil {
 		err = json.Unmarshal([]byte(document), h)
 	}
+	h.Triggers = slices.DeleteFunc(h.Triggers, func(t trigger) bool {
+		if t.Enabled == "D" {
+			h.disabled = append(h.disabled, t)
+		}
+		return t.Enabled == "D"
+	})
 	return h, document, postgres.ExplainRedacted("list the triggers and foreign keys of table "+table.Name().String(), err)
 }
 
