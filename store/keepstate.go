@@ -58,7 +58,7 @@ func (f *File) stateToKeep(v *snapshot.View, last *written) (*manifest.Manifest,
 func (f *File) newKept(c *loss.Comparison, v *snapshot.View, replaced int) *manifest.Kept {
 	k := &manifest.Kept{Loss: c.Loss(v, f.rowCounts.Highest(time.Now()), replaced), Damaged: c.Damage()}
 	if k.Loss != nil && k.Loss.RowsChanged > 0 {
-		k.Loss.Returned = f.kept.Returned(v)
+		k.Loss.RepairOf = f.kept.RepairedBy(k.Loss, v)
 	}
 	return k
 }

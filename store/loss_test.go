@@ -12,7 +12,6 @@ import (
 	"capture/snapshot/rowjson"
 	"capture/store"
 	"capture/store/manifest"
-	"capture/store/retention"
 )
 
 // TestLossIsKept makes each kind of loss, and changes that are no loss, in small files and in patched files. It checks that
@@ -148,97 +147,6 @@ func TestRuinedValuesBeforeTruncate(t *testing.T) {
 	states := f.Kept().List()
 	if len(states) != 2 || !bytes.Equal(read(t, states[1].Path), good) {
 		t.Errorf("the kept states are %+v", states)
-	}
-}
-
-// TestValuesReturn ruins values, or drops a column, and then repairs this, while new rows arrive. The repair is a loss, too,
-// but its text says that the old values are back, and does not suggest first to restore the mistake. Until somebody
-// acknowledges the losses, the state with the good values stays, although the state with the mistake has more rows.
-func TestValuesReturn(t *testing.T) {
-	t.Parallel()
-	const rows = 2000 // more than the manifest describes
-	fill := func(tab *snapshot.Table, n int, text string) func() {
-		return func() {
-			for i := range n {
-				put(tab, i, text)
-			}
-		}
-	}
-	drop := func(tab *snapshot.Table) func() {
-		return func() {
-			shape := *tab.View().Shape()
-			shape.Columns, shape.Fingerprint = shape.Columns[:1], "dropped"
-			tab.Load(&shape, tab.View().Origin())
-			for i := range rows {
-				tab.Put(key(i), fmt.Appendf(nil, `{"vote_id":%d}`, i))
-			}
-		}
-	}
-	add := func(tab *snapshot.Table, text string) func() {
-		return func() {
-			tab.Load(votes(0, "").View().Shape(), tab.View().Origin())
-			fill(tab, rows+1, text)()
-		}
-	}
-	for name, test := range map[string]struct {
-		mistake, repair func(*snapshot.Table) func()
-		later           func(*snapshot.Table) func() // a change between the two; nil if there is none
-		want            bool
-	}{
-		"repaired": {want: true,
-			mistake: func(tab *snapshot.Table) func() { return fill(tab, rows, "ruined") },
-			repair:  func(tab *snapshot.Table) func() { return fill(tab, rows, "good") }},
-		"nine tenths repaired": {want: true,
-			mistake: func(tab *snapshot.Table) func() { return fill(tab, rows, "ruined") },
-			repair:  func(tab *snapshot.Table) func() { return fill(tab, rows*19/20, "good") }},
-		"two thirds repaired": {
-			mistake: func(tab *snapshot.Table) func() { return fill(tab, rows, "ruined") },
-			repair:  func(tab *snapshot.Table) func() { return fill(tab, rows*2/3, "good") }},
-		"ruined once more": {
-			mistake: func(tab *snapshot.Table) func() { return fill(tab, rows, "ruined") },
-			repair:  func(tab *snapshot.Table) func() { return fill(tab, rows, "ruined more") }},
-		"column dropped and added": {mistake: drop, want: true,
-			later:  func(tab *snapshot.Table) func() { return add(tab, "") },
-			repair: func(tab *snapshot.Table) func() { return fill(tab, rows, "good") }},
-		"other values in the added column": {mistake: drop,
-			later:  func(tab *snapshot.Table) func() { return add(tab, "") },
-			repair: func(tab *snapshot.Table) func() { return fill(tab, rows, "ruined") }},
-	} {
-		t.Run(name, func(t *testing.T) {
-			f, tab := open(t, filepath.Join(t.TempDir(), "feedback.json")), votes(rows, "good")
-			f.Kept().SetPolicy(retention.Policy{})
-			write(t, f, tab.View(), store.ReasonStart)
-			first := write(t, f, commit(t, tab, test.mistake(tab)), store.ReasonChange)
-			if first.Kept == nil || first.Kept.Loss == nil || !first.Kept.Loss.Returned.IsZero() {
-				t.Fatalf("the mistake is no loss: %+v", first.Kept)
-			}
-			if test.later == nil {
-				test.later = func(tab *snapshot.Table) func() { return func() { put(tab, rows, "new") } }
-			}
-			write(t, f, commit(t, tab, test.later(tab)), store.ReasonChange)
-			second := write(t, f, commit(t, tab, test.repair(tab)), store.ReasonChange)
-			if second.Kept == nil || second.Kept.Loss == nil {
-				t.Fatal("the repair is no loss")
-			}
-			if _, err := f.Kept().Prune(); err != nil {
-				t.Fatal(err)
-			}
-			if data := read(t, first.Kept.Path); bytes.Count(data, []byte(`"good"`)) != rows {
-				t.Error("the state with the good values has changed")
-			}
-			var returned time.Time
-			if test.want {
-				returned = first.Kept.Time
-			}
-			if l := second.Kept.Loss; !l.Returned.Equal(returned) || l.IsReturn() != test.want {
-				t.Errorf("returned is %s, not %s", l.Returned, returned)
-			}
-			text := second.Kept.LossText("kept", "ACK")
-			if test.want && !strings.Contains(text, "If it was a repair: ACK – or, to undo it: capture restore --on-conflict overwrite ") ||
-				!test.want && !strings.Contains(text, "To bring rows back: capture restore --on-conflict overwrite ") {
-				t.Error(text)
-			}
-		})
 	}
 }
 

@@ -280,7 +280,7 @@ func TestRepairOfRuinedValues(t *testing.T) {
 	runPlain(t, dir, env, "snapshot")
 	for _, args := range []string{"verify", "history"} {
 		got := run(t, dir, env, args)
-		wantAll(t, got.stdout+got.stderr, `60 of 61 rows got another value in column "comment", the value that they had in the state of 2`)
+		wantAll(t, got.stdout+got.stderr, `60 of 61 rows got another value in column "comment"; this brought back lost values of the state of 2`)
 		switch args {
 		case "verify":
 			wantAll(t, got.stderr, "If it was a repair: capture history --ack --output data/fallback/feedback.json – or, to undo it: capture restore --on-conflict overwrite data")

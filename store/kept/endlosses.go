@@ -1,10 +1,12 @@
 package kept
 
 import (
+	"slices"
 	"time"
 
 	"capture/snapshot"
 	"capture/store/loss"
+	"capture/store/manifest"
 )
 
 // EndLosses ends each loss whose rows are back in the newest View, and returns the states that were kept before these
@@ -34,16 +36,17 @@ func (k *States) EndLosses(newest func() *snapshot.View) (ended []State, err err
 	return ended, nil
 }
 
-// Returned returns the time of the newest state whose lost values are back in v, or zero if there is none. A state that
-// cannot be compared does not count.
-func (k *States) Returned(v *snapshot.View) time.Time {
-	for _, s := range k.List() {
-		if s.Loss == nil {
+// RepairedBy returns the time of the state whose loss the loss l repairs, or zero if l is no repair. v shows the table after l.
+// Only the earliest open loss of values counts: as long as it is not repaired, the alert must not suggest to acknowledge losses.
+func (k *States) RepairedBy(l *manifest.Loss, v *snapshot.View) time.Time {
+	for _, s := range slices.Backward(k.List()) {
+		if !s.HasOpenLoss() || !s.Loss.RuinsValues() {
 			continue
 		}
-		if isBack, err := loss.AreValuesBack(s.Loss, v); err == nil && isBack {
+		if isRepair, err := loss.IsRepair(s.Loss, l, v); err == nil && isRepair {
 			return s.Time
 		}
+		break
 	}
 	return time.Time{}
 }

@@ -89,7 +89,7 @@ func (s State) equalsFile(path string) bool {
 // or the end of the text follows each path, so that people can copy the path. s must be the state before a loss.
 func (s State) LossText(place, acknowledge string) string {
 	format := "%s. The state before is %s. To bring rows back: %[3]s – or, if it was meant: %[4]s"
-	if s.Loss.IsReturn() {
+	if s.Loss.IsRepair() {
 		format = "%s. The state before is %s. If it was a repair: %[4]s – or, to undo it: %[3]s"
 	}
 	text := fmt.Sprintf(format, s.Loss, place, s.RestoreHint(), acknowledge)

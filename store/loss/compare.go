@@ -13,20 +13,24 @@ import (
 	"capture/store/manifest"
 )
 
-// maxSample is the maximum number of lost rows, and of changed rows, that a manifest describes. It keeps the manifest within
-// its size limit, even if each key has 2.7 kB, the limit of an index entry.
-const maxSample = 1000
+// These constants limit what a manifest says about lost rows and values. A manifest must stay within manifest.MaxBytes, and keys
+// may be long. Each command and each check of open losses reads it.
+const (
+	maxLostKeys         = 1000
+	maxLostKeyBytes     = 2 << 20
+	maxChangedRowsBytes = 1 << 20
+)
 
 // Comparison counts how the rows of a View differ from the rows of a file. Both are in key order, so one pass over both finds
 // each difference. Rows whose text is identical are not parsed.
 type Comparison struct {
-	manifest                *manifest.Manifest // manifest of the file
-	err                     error              // reason why the comparison is incomplete; nil if it is complete
-	viewFailed              bool               // whether err is an error of the View and not of the file
-	removed, added, changed int                // row counts
-	columnChanges           []int              // for each of the file's columns, the number of rows in which its value changed
-	lost                    sample[[]byte]     // keys of the removed rows
-	changedRows             sample[changedRow] // rows with another value
+	manifest                *manifest.Manifest          // manifest of the file
+	err                     error                       // reason why the comparison is incomplete; nil if it is complete
+	viewFailed              bool                        // whether err is an error of the View and not of the file
+	removed, added, changed int                         // row counts
+	columnChanges           []int                       // for each of the file's columns, the number of rows in which its value changed
+	lost                    sample[[]byte]              // keys of the removed rows
+	changedRows             sample[manifest.ChangedRow] // rows with another value, with the hashes of all columns of the file
 
 	file    *rowjson.Encoder // encoder for the file's shape
 	view    *rowjson.Encoder // encoder for the View's shape
@@ -208,7 +212,7 @@ func (c *Comparison) removeLine() error {
 		return err
 	}
 	c.removed++
-	c.lost.add(func() []byte { return bytes.Clone(c.key) })
+	c.lost.add(maxLostKeys, func() []byte { return bytes.Clone(c.key) })
 	c.line = nil
 	return nil
 }
@@ -251,10 +255,10 @@ func (c *Comparison) countChange(line []byte) {
 			c.columnChanges[i]++
 		}
 	}
-	c.changedRows.add(func() changedRow {
-		row := changedRow{key: bytes.Clone(c.key)}
+	c.changedRows.add(manifest.MaxChangedRows, func() manifest.ChangedRow {
+		row := manifest.ChangedRow{Key: bytes.Clone(c.key)}
 		for _, field := range c.fields[0] {
-			row.hashes = append(row.hashes, hashOf(field))
+			row.Hashes = appendHash(row.Hashes, field)
 		}
 		return row
 	})
@@ -270,25 +274,30 @@ func (c *Comparison) mostChanged() (name string, rows int) {
 	return name, rows
 }
 
-// changedRow describes a row of the file that has another value in the View.
-type changedRow struct {
-	key    []byte
-	hashes [][]byte // for each of the file's columns, the hash of its value
-}
-
-// sample is a random sample of the rows that are added. It holds up to maxSample rows, and each row is in it with the same
-// probability.
+// sample is a random sample of the rows that are added. Each row is in it with the same probability.
 type sample[T any] struct {
 	rows []T
 	n    int // number of rows that were added
 }
 
-// add adds a row. It calls describe only if the row is in the sample.
-func (s *sample[T]) add(describe func() T) {
+// add adds a row to a sample of at most size rows. It calls describe only if the row is in the sample.
+func (s *sample[T]) add(size int, describe func() T) {
 	s.n++
-	if len(s.rows) < maxSample {
+	if len(s.rows) < size {
 		s.rows = append(s.rows, describe())
-	} else if i := rand.IntN(s.n); i < maxSample {
+	} else if i := rand.IntN(s.n); i < size {
 		s.rows[i] = describe()
 	}
+}
+
+// limited returns rows of the sample that have at most limit bytes in total. bytesOf returns the number of bytes of a row.
+func (s *sample[T]) limited(limit int, bytesOf func(T) int) []T {
+	rows := slices.Clone(s.rows)
+	rand.Shuffle(len(rows), func(i, j int) { rows[i], rows[j] = rows[j], rows[i] })
+	for i, row := range rows {
+		if limit -= bytesOf(row); limit < 0 {
+			return rows[:i]
+		}
+	}
+	return rows
 }

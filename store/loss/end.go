@@ -31,50 +31,85 @@ func IsBack(l *manifest.Loss, v *snapshot.View) (bool, error) {
 	return err == nil && enough(back, len(keys)), err
 }
 
-// AreValuesBack reports whether at least backShare of the changed rows of l have in v the values that they had before the loss.
-// This does not end the loss, because it can also be a mistake: the earlier change may have been intended.
-func AreValuesBack(l *manifest.Loss, v *snapshot.View) (bool, error) {
+// IsRepair reports whether the loss later, which v shows, repairs the earlier loss of values l. It does if it changes only
+// columns that l had changed, and gives at least one of them its values from before l. Each other column that l changed must have
+// its values back, too, or change once more, as a column does that a trigger sets to the time of the update.
+//
+// Neither loss ends with a repair, because nobody can distinguish it from another mistake: perhaps the first change was intended.
+func IsRepair(l, later *manifest.Loss, v *snapshot.View) (bool, error) {
+	if MayLose(later.RowsLost, later.RowsBefore) || later.HourHighest > 0 || later.RowsNotCompared > 0 || len(later.Dropped) > 0 {
+		return false, nil
+	}
+	changed := l.RowsChanged
+	if len(l.Dropped) > 0 {
+		changed = l.RowsBefore
+	}
+	if backShare*float64(later.RowsChanged) > float64(changed) {
+		return false, nil // it changes many rows that l had not changed
+	}
+	for _, name := range later.ChangedColumns {
+		if !slices.Contains(l.ChangedColumns, name) {
+			return false, nil
+		}
+	}
+	isBack, err := areValuesBack(l, v)
+	if err != nil {
+		return false, err
+	}
+	for i, name := range l.ChangedColumns {
+		if !isBack[i] && !slices.Contains(later.ChangedColumns, name) {
+			return false, nil
+		}
+	}
+	return slices.Contains(isBack, true), nil
+}
+
+// areValuesBack reports, for each changed column of l, whether at least backShare of the changed rows have in v the values that
+// they had before l. Rows that v lacks do not count, but if v lacks more than half of them, no column is back.
+func areValuesBack(l *manifest.Loss, v *snapshot.View) ([]bool, error) {
+	isBack := make([]bool, len(l.ChangedColumns))
 	columns := make([]int, len(l.ChangedColumns))
 	for i, name := range l.ChangedColumns {
 		columns[i] = slices.IndexFunc(v.Shape().Columns, func(c rowjson.Column) bool { return c.Name == name })
 	}
-	if len(l.ChangedRows) == 0 || slices.Contains(columns, -1) {
-		return false, nil
-	}
 	encoder, err := rowjson.NewEncoder(v.Shape(), false)
 	if err != nil {
-		return false, err
+		return nil, err
 	}
 	rows := slices.Clone(l.ChangedRows)
 	slices.SortFunc(rows, func(a, b manifest.ChangedRow) int { return bytes.Compare(a.Key, b.Key) })
-	back := 0
+	found, back := 0, make([]int, len(columns))
 	var fields [][]byte
-	hashes := make([][]byte, len(columns))
+	var hash []byte
 	for _, row := range rows {
 		line, err := v.Get(row.Key)
 		if err != nil {
-			return false, err
+			return nil, err
 		}
 		var ok bool
 		if fields, ok = encoder.AppendFields(fields[:0], line); !ok {
-			continue // the row is gone
+			continue // v lacks the row
 		}
+		found++
 		for i, column := range columns {
-			hashes[i] = hashOf(fields[column])
-		}
-		if bytes.Equal(hashOf(hashes...), row.Hash) {
-			back++
+			if column < 0 {
+				continue // v lacks the column
+			}
+			if hash = appendHash(hash[:0], fields[column]); bytes.Equal(hash, row.Hashes[i*hashBytes:][:hashBytes]) {
+				back[i]++
+			}
 		}
 	}
-	return float64(back) >= backShare*float64(len(rows)), nil
+	for i, n := range back {
+		isBack[i] = n > 0 && 2*found >= len(rows) && float64(n) >= backShare*float64(found)
+	}
+	return isBack, nil
 }
 
-// hashOf returns the first eight bytes of the SHA-256 of parts, one after the other. Each part but the last must have a fixed
-// length.
-func hashOf(parts ...[]byte) []byte {
-	hash := sha256.New()
-	for _, part := range parts {
-		hash.Write(part)
-	}
-	return hash.Sum(nil)[:8]
+const hashBytes = manifest.HashBytes
+
+// appendHash appends the hash of a value to dst.
+func appendHash(dst, value []byte) []byte {
+	hash := sha256.Sum256(value)
+	return append(dst, hash[:hashBytes]...)
 }

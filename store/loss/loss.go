@@ -32,7 +32,7 @@ func (c *Comparison) Loss(v *snapshot.View, highest, replaced int) *manifest.Los
 	isLoss := len(loss.Dropped) > 0 && before > 0
 	if c.err == nil {
 		loss.RowsLost = max(c.removed, fell)
-		loss.LostKeys = c.lost.rows
+		loss.LostKeys = c.lost.limited(maxLostKeyBytes, func(key []byte) int { return len(key) })
 		if name, n := c.mostChanged(); n >= lossLeast && n > before/2 {
 			loss.Column, loss.RowsChanged, isLoss = name, n, true
 		}
@@ -65,11 +65,12 @@ func (c *Comparison) describeChanges(loss *manifest.Loss) {
 	if columns == nil {
 		return
 	}
-	for _, row := range c.changedRows.rows {
-		hashes := make([][]byte, len(columns))
-		for i, column := range columns {
-			hashes[i] = row.hashes[column]
+	size := hashBytes * len(columns)
+	for _, row := range c.changedRows.limited(maxChangedRowsBytes, func(row manifest.ChangedRow) int { return len(row.Key) + size }) {
+		hashes := make([]byte, 0, size)
+		for _, column := range columns {
+			hashes = append(hashes, row.Hashes[column*hashBytes:][:hashBytes]...)
 		}
-		loss.ChangedRows = append(loss.ChangedRows, manifest.ChangedRow{Key: row.key, Hash: hashOf(hashes...)})
+		loss.ChangedRows = append(loss.ChangedRows, manifest.ChangedRow{Key: row.Key, Hashes: hashes})
 	}
 }

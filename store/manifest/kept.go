@@ -2,6 +2,7 @@ package manifest
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -33,32 +34,50 @@ type Loss struct {
 	// sample. With these keys, capture finds out whether the rows are back.
 	LostKeys [][]byte `json:"lost_keys,omitempty"`
 
-	// ChangedRows are the rows that got other values or lost a column, with the hashes of their values before. If there are
-	// many, ChangedRows is a random sample. With these hashes, capture finds out whether a later Write brings the values back.
-	ChangedRows    []ChangedRow `json:"changed_rows,omitempty"`
-	ChangedColumns []string     `json:"changed_columns,omitempty"` // names of the columns in the hashes: Dropped, and those that changed in most rows
+	// ChangedColumns are the names of the columns whose values were lost: the columns in Dropped, and those that changed in more
+	// than half of the rows.
+	ChangedColumns []string `json:"changed_columns,omitempty"`
 
-	// Returned is the time of an earlier kept state if the Write brought back the values that the loss after that state had
-	// changed, as a repair does. Otherwise it is zero.
-	Returned time.Time `json:"returned,omitzero"`
+	// ChangedRows are rows that lost values, with hashes of these values. If there are many, ChangedRows is a random sample. With
+	// these hashes, capture recognizes the repair of the loss.
+	ChangedRows []ChangedRow `json:"changed_rows,omitempty"`
+
+	// RepairOf is the time of an earlier kept state if the Write repaired the loss after that state: it brought the values back
+	// that this loss had changed. Otherwise RepairOf is zero.
+	RepairOf time.Time `json:"repair_of,omitzero"`
 }
+
+// MaxChangedRows is the maximum number of rows in Loss.ChangedRows. The sample decides whether nine tenths of the values are
+// back; for this, some hundred rows are enough.
+const MaxChangedRows = 200
+
+// HashBytes is the length of the hash of one value.
+const HashBytes = 8
 
 // ChangedRow identifies a row and its values.
 type ChangedRow struct {
-	Key  []byte `json:"key"`  // see [capture/snapshot/rowjson.Key]
-	Hash []byte `json:"hash"` // hash of the values in Loss.ChangedColumns
+	Key    []byte `json:"key"`    // see [capture/snapshot/rowjson.Key]
+	Hashes []byte `json:"hashes"` // for each of Loss.ChangedColumns, HashBytes bytes of the SHA-256 of its value in JSON
 }
 
-// IsReturn reports whether the Write brought earlier values back, and no rows or columns disappeared. Such a Write is probably
-// the repair of the earlier loss.
-func (l *Loss) IsReturn() bool {
-	return !l.Returned.IsZero() && l.RowsLost == 0 && l.HourHighest == 0 && l.RowsNotCompared == 0 && len(l.Dropped) == 0
+// checkChanges removes the changed rows if somebody has edited them. A restore does not need them.
+func (l *Loss) checkChanges() {
+	isWrong := func(row ChangedRow) bool { return len(row.Hashes) != HashBytes*len(l.ChangedColumns) }
+	if len(l.ChangedRows) > MaxChangedRows || slices.ContainsFunc(l.ChangedRows, isWrong) {
+		l.ChangedColumns, l.ChangedRows = nil, nil
+	}
 }
 
 // MayChangeValues reports whether rows that remain may have lost values.
 func (l *Loss) MayChangeValues() bool {
 	return l.RowsChanged > 0 || l.RowsNotCompared > 0 || len(l.Dropped) > 0
 }
+
+// IsRepair reports whether the Write repaired an earlier loss of values.
+func (l *Loss) IsRepair() bool { return !l.RepairOf.IsZero() }
+
+// RuinsValues reports whether the state before l may be the only one with good values. The state before a repair is not.
+func (l *Loss) RuinsValues() bool { return l.MayChangeValues() && !l.IsRepair() }
 
 // String returns a description of the loss for people.
 func (l *Loss) String() string {
@@ -68,11 +87,10 @@ func (l *Loss) String() string {
 		parts = append(parts, "the table went from "+group(before)+" "+rowNoun(before)+" to "+group(l.RowsAfter))
 	}
 	if l.RowsChanged > 0 {
-		text := fmt.Sprintf("%s of %s rows got another value in column %q", group(l.RowsChanged), group(l.RowsBefore), l.Column)
-		if !l.Returned.IsZero() {
-			text += ", the value that they had in the state of " + l.Returned.UTC().Format(time.RFC3339)
-		}
-		parts = append(parts, text)
+		parts = append(parts, fmt.Sprintf("%s of %s rows got another value in column %q", group(l.RowsChanged), group(l.RowsBefore), l.Column))
+	}
+	if l.IsRepair() {
+		parts = append(parts, "this brought back lost values of the state of "+l.RepairOf.UTC().Format(time.RFC3339))
 	}
 	if l.RowsNotCompared > 0 {
 		parts = append(parts, fmt.Sprintf("%s of %s rows may be lost or have other values, because the file was damaged and could not be compared",

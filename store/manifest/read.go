@@ -128,6 +128,9 @@ func Parse(data []byte) (Manifest, error) {
 	case m.Rows < 0 || m.Bytes < 0 || m.Bytes > maxDataBytes || m.Timeline < 0:
 		return Manifest{}, errors.New("its rows, bytes or timeline are out of range")
 	}
+	if m.Kept != nil && m.Kept.Loss != nil {
+		m.Kept.Loss.checkChanges()
+	}
 	if m.Horizon != nil && m.Horizon.Seal != m.seal() {
 		m.Horizon = nil // somebody edited the manifest, so the horizon may not belong to the rows
 	}

@@ -43,11 +43,7 @@ func (f *Folder) Prune(ctx context.Context, policy retention.Policy, now time.Ti
 	now = now.Add(f.transport.clockError()) // if this machine's clock is wrong, the states of other captures must not expire
 	list := make([]retention.State, len(states))
 	for i, s := range states {
-		values, err := f.mayLoseValues(ctx, s)
-		if err != nil {
-			return nil, fmt.Errorf("prune %s: %w", f.Location, err)
-		}
-		list[i] = retention.State{Time: s.Time, Rows: s.Rows, Bytes: s.Bytes, Loss: s.Loss, Acknowledged: s.Acknowledged, Values: values}
+		list[i] = retention.State{Time: s.Time, Rows: s.Rows, Bytes: s.Bytes, Loss: s.Loss, Acknowledged: s.Acknowledged, Values: f.ruinsValues(ctx, s)}
 	}
 	drop, _ := retention.Plan(list, policy, now, 0)
 	for _, i := range drop {
@@ -63,22 +59,17 @@ func (f *Folder) Prune(ctx context.Context, policy retention.Policy, now time.Ti
 	return removed, f.removeLeftovers(ctx, objects, states)
 }
 
-// mayLoseValues reports whether an unacknowledged loss after s may have changed values of rows that remain. Only the state's
-// manifest shows this. A state without a usable manifest does not count, but a state whose manifest nobody may read does.
-func (f *Folder) mayLoseValues(ctx context.Context, s State) (bool, error) {
+// ruinsValues reports whether an unacknowledged loss after s may have ruined values. Only the state's manifest shows this. A state
+// without a usable manifest does not count, but a state whose manifest cannot be read now does, so that it stays.
+func (f *Folder) ruinsValues(ctx context.Context, s State) bool {
 	if !s.Loss || s.Acknowledged {
-		return false, nil
+		return false
 	}
 	m, err := f.Manifest(ctx, s)
-	switch {
-	case errors.Is(err, errDenied):
-		return true, nil
-	case errors.Is(err, errMissing), errors.As(err, new(*DamagedError)):
-		return false, nil
-	case err != nil:
-		return false, err
+	if err != nil {
+		return !errors.Is(err, errMissing) && !errors.As(err, new(*DamagedError))
 	}
-	return m.Kept != nil && m.Kept.Loss != nil && m.Kept.Loss.MayChangeValues(), nil
+	return m.Kept != nil && m.Kept.Loss != nil && m.Kept.Loss.RuinsValues()
 }
 
 // removeLeftovers removes what crashes have left: data without a manifest, and unfinished uploads. Their age is measured by the

@@ -111,8 +111,8 @@ func TestPruneWithWrongClock(t *testing.T) {
 	})
 }
 
-// TestPruneKeepsGoodValues checks that the state before the first loss of values stays, although a later state of the same day,
-// which may have the ruined values, has more rows.
+// TestPruneKeepsGoodValues checks that the states before the first and the last loss of values stay, although a later state of the
+// same day, which may have the ruined values, has more rows. The state before a repair need not stay.
 func TestPruneKeepsGoodValues(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -126,7 +126,10 @@ func TestPruneKeepsGoodValues(t *testing.T) {
 	}
 	good := upload(t, f, ruined(40, now.Add(-5*time.Hour)))
 	upload(t, f, ruined(41, now.Add(-4*time.Hour)))
-	upload(t, f, loss(42, now.Add(-3*time.Hour)))
+	repair := ruined(42, now.Add(-3*time.Hour))
+	repair.Manifest.Kept.Loss.RepairOf = now.Add(-5 * time.Hour)
+	upload(t, f, repair)
+	upload(t, f, loss(43, now.Add(-2*time.Hour)))
 	age(t, filepath.Join(dir, cluster), time.Hour)
 	prune := func(want ...int) {
 		t.Helper()
@@ -141,11 +144,11 @@ func TestPruneKeepsGoodValues(t *testing.T) {
 			t.Errorf("the states with these row counts are left: %d, want %d", rows, want)
 		}
 	}
-	prune(9, 40, 42)
+	prune(9, 40, 41, 43)
 	if err := f.Acknowledge(t.Context(), good); err != nil {
 		t.Fatal(err)
 	}
-	prune(9, 42)
+	prune(9, 41, 43)
 }
 
 func TestLeftoversAreRemoved(t *testing.T) {

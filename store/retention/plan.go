@@ -13,7 +13,7 @@ type State struct {
 	Bytes        int64     // length on disk in bytes
 	Loss         bool      // whether it is kept like the state before a loss
 	Acknowledged bool      // whether that loss is acknowledged or has ended
-	Values       bool      // whether that loss may have changed values or dropped columns of the remaining rows
+	Values       bool      // whether that loss may have ruined values of rows that remain
 }
 
 // class is the reason to keep a state. When space is short, states of a lower class are dropped first.
@@ -96,13 +96,16 @@ func classify(states []State, policy Policy, now time.Time) []class {
 
 // lossDays is the number of days for which states before losses are kept. For each day, the state with the most rows is kept.
 // If several states have the most rows, a state whose loss is unacknowledged is preferred. If there is still a choice, the
-// earliest state is kept. The earliest state of the day whose Values loss is unacknowledged is kept, too: later states may
-// have more rows, but perhaps only the earliest has the good values.
+// earliest state is kept.
+//
+// A state with more rows may have ruined values. So of the states whose Values loss is unacknowledged, the earliest and the
+// latest of the day are kept, too. The earliest is the one before all of them. The latest has the newest good values if the losses
+// before were intended.
 const lossDays = 30
 
 // classifyLosses calls keep for each state that stays because it precedes a loss.
 func classifyLosses(states []State, now time.Time, keep func(int, class)) {
-	largest, largestOfDay, valuesOfDay := -1, map[int64]int{}, map[int64]int{}
+	largest, largestOfDay, earliestOfDay, latestOfDay := -1, map[int64]int{}, map[int64]int{}, map[int64]int{}
 	// outranks reports whether i has more rows than j. Of two states with the same number of rows, a state whose loss is
 	// unacknowledged outranks one whose loss is acknowledged. Otherwise the earlier state outranks the later state. For
 	// example, an UPDATE ruins values, and a TRUNCATE follows. The states before both statements have the same number of rows,
@@ -129,12 +132,15 @@ func classifyLosses(states []State, now time.Time, keep func(int, class)) {
 			largestOfDay[day] = i
 		}
 		if s.Values && !s.Acknowledged {
-			if j, ok := valuesOfDay[day]; !ok || s.Time.Before(states[j].Time) {
-				valuesOfDay[day] = i
+			if j, ok := earliestOfDay[day]; !ok || s.Time.Before(states[j].Time) {
+				earliestOfDay[day] = i
+			}
+			if j, ok := latestOfDay[day]; !ok || s.Time.After(states[j].Time) {
+				latestOfDay[day] = i
 			}
 		}
 	}
-	for _, ofDay := range []map[int64]int{largestOfDay, valuesOfDay} {
+	for _, ofDay := range []map[int64]int{largestOfDay, earliestOfDay, latestOfDay} {
 		for day, i := range ofDay {
 			switch {
 			case day <= dayOf(now)-lossDays:

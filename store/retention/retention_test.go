@@ -190,11 +190,12 @@ func TestLosses(t *testing.T) {
 	states = []retention.State{
 		{Time: hour(1), Rows: 100, Loss: true, Values: true, Acknowledged: true},
 		{Time: hour(2), Rows: 100, Loss: true, Values: true}, // the state before the first UPDATE that ruined values
-		{Time: hour(3), Rows: 101, Loss: true, Values: true}, // has one more row, but ruined values
-		{Time: hour(4), Rows: 102, Loss: true},
+		{Time: hour(3), Rows: 101, Loss: true, Values: true},
+		{Time: hour(4), Rows: 101, Loss: true, Values: true}, // the state before the last such UPDATE
+		{Time: hour(5), Rows: 102, Loss: true},
 	}
-	check(retention.Policy{}, hour(6), 2, 4)
-	check(retention.Policy{}, day.Add(30*24*time.Hour), 4)
+	check(retention.Policy{}, hour(6), 2, 4, 5)
+	check(retention.Policy{}, day.Add(30*24*time.Hour), 5)
 }
 
 // TestSpace checks the order in which Plan drops states if space is short. It first drops the states that stay only for
