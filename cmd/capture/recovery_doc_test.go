@@ -198,15 +198,15 @@ func (p *page) command(line string) string {
 }
 
 var (
-	attemptPattern = regexp.MustCompile(`\(attempt \d+, the next at [^)]*\)`)
+	attemptPattern = regexp.MustCompile(` \(attempt \d+, the next at [^)]*\)`)
 	versionPattern = regexp.MustCompile(`IS 'capture [^:]+: `)
 )
 
-// showOthers replaces the number and the time of an attempt to connect, and capture's version in a comment, with the values
-// that the page shows. Only the first attempt adds that the file keeps its state.
+// showOthers removes the number and the time of an attempt to connect, which are missing while an attempt runs. It replaces
+// capture's version in a comment with the version that the page shows. Only the first attempt adds that the file keeps its state.
 func showOthers(said string) string {
 	said = strings.ReplaceAll(said, "; feedback.json keeps the last state it had", "")
-	said = attemptPattern.ReplaceAllString(said, "(attempt 3, the next at 2026-11-23T17:40:00Z)")
+	said = attemptPattern.ReplaceAllString(said, "")
 	return versionPattern.ReplaceAllString(said, "IS 'capture 1.2.3: ")
 }
 
