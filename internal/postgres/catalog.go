@@ -173,10 +173,14 @@ type columnEntry struct {
 // facts is the second document of catalogSQL. It contains properties of the table that may change without changing the JSON
 // of any row.
 type facts struct {
-	User        string      `json:"user"`
-	Owner       string      `json:"owner"`
-	Owned       bool        `json:"owned"`   // whether the user has the rights of the table's owner
-	Creates     bool        `json:"creates"` // whether the user has CREATE on the database, which CREATE PUBLICATION requires
+	User    string `json:"user"`
+	Owner   string `json:"owner"`
+	Owned   bool   `json:"owned"`   // whether the user has the rights of the table's owner
+	Creates bool   `json:"creates"` // whether the user has CREATE on the database, which CREATE PUBLICATION requires
+
+	OwnerCreates  bool   `json:"owner_creates"`  // whether the table's owner has CREATE on the database
+	DatabaseOwner string `json:"database_owner"` // only for hints
+
 	SchemaUsage bool        `json:"schema_usage"`
 	Readable    bool        `json:"readable"`         // whether the user may read the whole table, including columns added later
 	Columns     bool        `json:"columns_readable"` // whether the user may read at least one column

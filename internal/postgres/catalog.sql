@@ -175,6 +175,8 @@ SELECT pg_catalog.jsonb_build_object(
 	'owner', pg_catalog.pg_get_userbyid(rel.relowner),
 	'owned', pg_catalog.pg_has_role(rel.relowner, 'USAGE'),
 	'creates', pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE'),
+	'owner_creates', pg_catalog.has_database_privilege(rel.relowner, pg_catalog.current_database(), 'CREATE'),
+	'database_owner', (SELECT pg_catalog.pg_get_userbyid(d.datdba) FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()),
 	'schema_usage', pg_catalog.has_schema_privilege(rel.relnamespace, 'USAGE'),
 	'readable', pg_catalog.has_table_privilege(rel.oid, 'SELECT'),
 	'columns_readable', pg_catalog.has_any_column_privilege(rel.oid, 'SELECT'),

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -234,7 +235,7 @@ func (d *doctor) checkPublication(ctx context.Context) {
 	case chosen >= 0 && publications[chosen].name == own && !publications[chosen].alterable:
 		d.addFinding("publication", Warn, fmt.Sprintf("%s has all changes of the table, but belongs to %s", own, publications[chosen].owner),
 			fmt.Sprintf("if the table loses its key, the application's UPDATE and DELETE fail until somebody drops the publication; user %s cannot", d.srv.User),
-			fmt.Sprintf("capture setup --role %s, as a superuser or the owner of table and database", foreign.ShellWord(d.srv.User)))
+			d.takeOverHint(&publications[chosen]))
 	case chosen >= 0:
 		d.addFinding("publication", OK, publications[chosen].name+" has all changes of the table", "", "")
 	case d.table.checkReplicaIdentity(d.srv.VersionNum) != nil:
@@ -250,6 +251,31 @@ func (d *doctor) checkPublication(ctx context.Context) {
 		d.addError("publication", Warn, d.table.noPublicationProblem(&d.srv, publications, own, nil))
 		d.logical = false
 	}
+}
+
+// takeOverHint returns the statements that make the user the owner of publication p, each with a comment that names the role
+// that may run it. Unless p's owner is a superuser, Postgres requires that this owner is a member of the user's role, and that
+// the user has CREATE on the database.
+func (d *doctor) takeOverHint(p *publication) string {
+	if p.superuser {
+		return fmt.Sprintf("capture setup --role %s, as %s or another superuser", foreign.ShellWord(d.srv.User), displayIdentifier(p.owner))
+	}
+	var before, after []string
+	grant := func(right, role, grantor string) {
+		before = append(before, fmt.Sprintf("GRANT %s TO %s; -- as %s", right, QuoteIdentifier(role), grantor))
+		after = append(after, fmt.Sprintf("REVOKE %s FROM %s; -- as %s", right, QuoteIdentifier(role), grantor))
+	}
+	if !p.member {
+		grant(QuoteIdentifier(d.srv.User), p.owner, "an administrator")
+	}
+	if facts := &d.table.facts; !facts.Creates {
+		grant("CREATE ON DATABASE "+QuoteIdentifier(d.srv.Database), d.srv.User, displayIdentifier(facts.DatabaseOwner)+", who owns the database")
+	}
+	change := fmt.Sprintf("ALTER PUBLICATION %s OWNER TO %s; -- as %s, who owns the publication", QuoteIdentifier(p.name), QuoteIdentifier(d.srv.User), displayIdentifier(p.owner))
+	if len(before) > 0 {
+		change += ", or as a superuser, who needs no other statement"
+	}
+	return strings.Join(slices.Concat(before, []string{change}, after), "\n")
 }
 
 // checkTriggers checks the requirements of the source "notify". If the triggers do not work but logical replication does,

@@ -5,6 +5,8 @@ import (
 	"testing"
 
 	"github.com/jackc/pgx/v5"
+
+	"capture/internal/pgserver"
 )
 
 // connectAs opens a session of another role.
@@ -167,5 +169,93 @@ func TestWithdrawalNeedsOwnership(t *testing.T) {
 	_, refusal = LoadTable(testContext(t), reader, Name{Table: "votes"})
 	if err := WithdrawPublication(testContext(t), reader, Name{Table: "votes"}, refusal); strings.Contains(err.Error(), "DROP PUBLICATION") {
 		t.Error(err)
+	}
+}
+
+// TestAdviceWithoutSuperuser checks the doctor's advice about a publication that neither capture's role nor, if the table is
+// not in it, the table's owner may change. As on a managed service, nobody is a superuser: each statement is run as the role
+// that its comment names. Afterwards, capture follows the table by logical replication.
+func TestAdviceWithoutSuperuser(t *testing.T) {
+	t.Parallel()
+	const publish = "CREATE PUBLICATION capture_votes FOR TABLE votes WITH (publish_via_partition_root = true)"
+	for _, c := range []struct {
+		name, owner string // owner of the publication
+		create      string
+		again       string // change after which there must be advice again
+		want        string // name of the publication that is followed in the end
+	}{
+		{"complete", "migrator", publish, "", "capture_votes"},
+		{"complete, of another follower", "admin", publish + "; GRANT CREATE ON DATABASE postgres TO follower", "", "capture_votes"},
+		{"complete, of the table's owner", "app", publish, "", "capture_votes"},
+		{"without the table", "admin", "CREATE PUBLICATION capture_votes", "", "capture_votes_2"},
+		{"without the table, of a stranger", "migrator", "CREATE PUBLICATION capture_votes", "", "capture_votes_2"},
+		{"without the table, again", "migrator", "CREATE PUBLICATION capture_votes", "ALTER PUBLICATION capture_votes_2 DROP TABLE votes", "capture_votes_3"},
+		{"without deletes", "admin", publish + "; ALTER PUBLICATION capture_votes SET (publish = 'insert')", "", "capture_votes"},
+		{"none", "", "SELECT", "", "capture_votes"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			url := pgserver.ForTest(t, pgserver.Options{}).URL("postgres")
+			conn := connectTo(t, url)
+			run(t, conn, "CREATE ROLE azure_pg_admin", "CREATE ROLE admin LOGIN CREATEROLE REPLICATION", "GRANT azure_pg_admin TO admin",
+				"CREATE ROLE landlord LOGIN", "ALTER DATABASE postgres OWNER TO landlord", "CREATE ROLE app LOGIN", votesSQL, "ALTER TABLE votes OWNER TO app",
+				"CREATE ROLE migrator LOGIN", "GRANT SELECT ON votes TO admin")
+			run(t, connectAs(t, url, "admin"), "CREATE ROLE follower LOGIN")
+			run(t, conn, "ALTER ROLE follower REPLICATION", "GRANT SELECT ON votes TO follower", "GRANT CREATE ON DATABASE postgres TO migrator, admin")
+			for _, statement := range strings.Split(c.create, "; ") {
+				run(t, conn, statement)
+			}
+			if c.owner != "" {
+				run(t, conn, "ALTER PUBLICATION capture_votes OWNER TO "+c.owner)
+			}
+			follow := func(advice Finding) {
+				t.Helper()
+				if c.owner != "" && !strings.Contains(advice.Found+advice.Reason, "belongs to "+c.owner) {
+					t.Errorf("the owner is missing in %+v", advice)
+				}
+				hint := advice.Hint
+				if _, other, ok := strings.Cut(hint, "\nor, "); ok {
+					_, hint, _ = strings.Cut(other, ":\n")
+				}
+				for line := range strings.Lines(hint) {
+					statements, who, ok := strings.Cut(line, "; -- as ")
+					role := strings.TrimSpace(strings.TrimSuffix(strings.Fields(who + " none")[0], ","))
+					if role == "an" { // administrator
+						role = "admin"
+					}
+					if !ok || role == "a" {
+						t.Fatalf("who runs %q?", line)
+					}
+					user := connectAs(t, url, role)
+					for _, statement := range strings.Split(statements, "; ") {
+						if _, err := user.Exec(testContext(t), statement); err != nil {
+							t.Errorf("%s, run by %s: %v", statement, role, err)
+						}
+					}
+				}
+			}
+			_, f := diagnose(t, url, "follower", LocalResources{})
+			follow(f["publication"])
+			if c.again != "" {
+				run(t, conn, c.again)
+			}
+			d, f := diagnose(t, url, "follower", LocalResources{})
+			if f["publication"].Level != OK { // the first advice was about the table, the second one is about the owner
+				follow(f["publication"])
+				d, f = diagnose(t, url, "follower", LocalResources{})
+			}
+			if d.Source != "logical" || f["publication"].Level != OK || !strings.HasPrefix(f["publication"].Found, c.want+" has all changes") {
+				t.Errorf("after that, %s: %+v", d.Source, f["publication"])
+			}
+			var creates, member bool
+			err := conn.QueryRow(testContext(t), `SELECT has_database_privilege('follower', current_database(), 'CREATE'), EXISTS (
+				SELECT FROM pg_auth_members WHERE roleid = 'follower'::regrole AND member <> 'admin'::regrole)`).Scan(&creates, &member)
+			if err != nil || member || creates != strings.Contains(c.create, "TO follower") {
+				t.Errorf("the follower may create objects in the database: %t; somebody is a member of it: %t; %v", creates, member, err)
+			}
+			if _, err := SetupSQL(testContext(t), connectAs(t, url, "app"), loadTable(t, conn, "votes"), SetupOptions{Source: "logical"}); err != nil {
+				t.Errorf("setup: %v", err)
+			}
+		})
 	}
 }

@@ -17,8 +17,11 @@ import (
 type publication struct {
 	name        string
 	owner       string
+	otherName   string   // name that no publication has, for another publication with the same purpose
 	trusted     bool     // whether capture can trust the owner; see publicationOwnerSQL
-	member      bool     // whether the user has the rights of the owner
+	superuser   bool     // whether the owner is a superuser
+	member      bool     // whether the owner is a member of the user's role, so that the owner may give the publication to the user
+	hasRights   bool     // whether the user has the rights of the owner
 	alterable   bool     // whether the user may alter and drop the publication, and the owner is trusted
 	listed      bool     // whether the table is on the publication's list, under whatever name it is published
 	ancestors   bool     // whether the publication also contains a partitioned table that contains the table
@@ -117,7 +120,12 @@ func findPublications(ctx context.Context, conn *pgx.Conn, t *Table, own string)
 	// pg_publication_tables lists a partitioned table only if its changes are published under its own name. Some columns of
 	// this view do not exist in version 13; to_jsonb gives NULL for a missing column.
 	rows, err := Pinned(conn).Query(ctx, `
-		SELECT p.pubname::text, pg_catalog.pg_get_userbyid(p.pubowner)::text, `+publicationOwnerSQL("$4::oid")+`,
+		SELECT p.pubname::text, pg_catalog.pg_get_userbyid(p.pubowner)::text,
+			(SELECT $5::text || i FROM pg_catalog.generate_series(2, 99) i
+				WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_publication o WHERE o.pubname = ($5::text || i)::name) ORDER BY i LIMIT 1),
+			`+publicationOwnerSQL("$4::oid")+`,
+			EXISTS (SELECT FROM pg_catalog.pg_roles o WHERE o.oid = p.pubowner AND o.rolsuper),
+			pg_catalog.pg_has_role(p.pubowner, (SELECT o.oid FROM pg_catalog.pg_roles o WHERE o.rolname = current_user), CASE WHEN pg_catalog.current_setting('server_version_num')::int >= 160000 THEN 'SET' ELSE 'MEMBER' END),
 			pg_catalog.pg_has_role(p.pubowner, 'USAGE'),
 			EXISTS (SELECT FROM pg_catalog.pg_publication_rel r WHERE r.prpubid = p.oid AND r.prrelid = $4::oid),
 			EXISTS (SELECT FROM pg_catalog.pg_partition_ancestors($4::oid::regclass) a(oid) WHERE a.oid <> $4::oid AND (`+containsSQL(conn, "a.oid")+`)),
@@ -130,13 +138,13 @@ func findPublications(ctx context.Context, conn *pgx.Conn, t *Table, own string)
 		LEFT JOIN pg_catalog.pg_publication_tables t
 			ON t.pubname = p.pubname AND t.schemaname = $1::text::name AND t.tablename = $2::text::name
 		WHERE p.pubname = $3::text::name OR t.tablename IS NOT NULL
-		ORDER BY p.pubname <> $3::text::name, p.pubname`, t.Schema, t.Table, own, t.OID)
+		ORDER BY p.pubname <> $3::text::name, p.pubname`, t.Schema, t.Table, own, t.OID, own[:min(len(own), maxNameBytes-3)]+"_")
 	if err != nil {
 		return nil, Explain(fmt.Errorf("find publications of table %s: %w", t.Name(), err))
 	}
 	publications, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (p publication, err error) {
-		err = row.Scan(&p.name, &p.owner, &p.trusted, &p.member, &p.listed, &p.ancestors, &p.operations, &p.viaRoot, &p.hasTable, &p.filtered, &p.columns, &p.fingerprint)
-		p.alterable = p.member && p.trusted
+		err = row.Scan(&p.name, &p.owner, &p.otherName, &p.trusted, &p.superuser, &p.member, &p.hasRights, &p.listed, &p.ancestors, &p.operations, &p.viaRoot, &p.hasTable, &p.filtered, &p.columns, &p.fingerprint)
+		p.alterable = p.hasRights && p.trusted
 		return p, err
 	})
 	if err != nil {
@@ -254,7 +262,7 @@ func (t *Table) choosePublication(publications []publication, own string, versio
 	case p != nil && p.mayRepair(t) && (chosen != 0 || p.lacksGenerated(t, version)):
 		return chosen, t.alterPublicationSQL(version)
 	case p == nil && chosen < 0 && t.mayCreatePublication():
-		return chosen, t.createPublicationSQL(version)
+		return chosen, t.createPublicationSQL(own, version)
 	}
 	return chosen, nil
 }
@@ -268,12 +276,28 @@ func publicationOptions(version int) string {
 	return options
 }
 
-func (t *Table) createPublicationSQL(version int) []string {
-	own := QuoteIdentifier(objectName(t.Name()))
+func (t *Table) createPublicationSQL(name string, version int) []string {
+	name = QuoteIdentifier(name)
 	return []string{
-		"CREATE PUBLICATION " + own + " FOR TABLE " + t.Name().Quoted() + " WITH (" + publicationOptions(version) + ")",
-		"COMMENT ON PUBLICATION " + own + " IS " + commentLiteral("the changes of table "+t.Name().String()),
+		"CREATE PUBLICATION " + name + " FOR TABLE " + t.Name().Quoted() + " WITH (" + publicationOptions(version) + ")",
+		"COMMENT ON PUBLICATION " + name + " IS " + commentLiteral("the changes of table "+t.Name().String()),
 	}
+}
+
+// createPublicationHint returns the statements with which the table's owner creates a publication. If the owner lacks CREATE
+// on the database, the statements first grant it. A comment behind each statement names the role that may run it.
+func (t *Table) createPublicationHint(name string, s *Server) string {
+	hint := fmt.Sprintf("%s; -- as %s, who owns the table", strings.Join(t.createPublicationSQL(name, s.VersionNum), "; "), displayIdentifier(t.facts.Owner))
+	if !t.facts.OwnerCreates {
+		hint = t.grantCreateHint(t.facts.Owner, s) + "\n" + hint
+	}
+	return hint
+}
+
+// grantCreateHint returns the statement that gives a role CREATE on the database.
+func (t *Table) grantCreateHint(role string, s *Server) string {
+	return fmt.Sprintf("GRANT CREATE ON DATABASE %s TO %s; -- as %s, who owns the database",
+		QuoteIdentifier(s.Database), QuoteIdentifier(role), displayIdentifier(t.facts.DatabaseOwner))
 }
 
 // alterPublicationSQL returns the statements that repair capture's own publication. Only the table's owner may add the table to
@@ -307,29 +331,39 @@ func (t *Table) completePublicationSQL(p *publication, version int) (statements 
 }
 
 // noPublicationProblem explains why there is no publication to follow. Its hint is the SQL that removes the cause: it creates,
-// repairs or drops capture's own publication, or grants CREATE on the database. ddlErr is the error of an attempt to create or
-// repair the publication, or nil if there was no attempt.
+// repairs or drops capture's own publication, or grants CREATE on the database. Each statement has a comment that names the role
+// that may run it. On a managed service, nobody is a superuser. So if one role owns the table and another one the publication,
+// the hint also has the statements that create a publication with another name, for which the table's owner suffices. ddlErr is
+// the error of an attempt to create or repair the publication, or nil if there was no attempt.
 func (t *Table) noPublicationProblem(s *Server, publications []publication, own string, ddlErr error) *Problem {
 	p := &Problem{
 		Summary: fmt.Sprintf("no publication has all changes of table %s", t.Name()),
 		Reason:  fmt.Sprintf("user %s may not create one; the table's owner %s may, with CREATE on the database", s.User, t.facts.Owner),
-		Hint:    strings.Join(t.createPublicationSQL(s.VersionNum), "; ") + ";",
+		Hint:    t.createPublicationHint(own, s),
 		Err:     ddlErr,
 
 		needsSetup: true,
 	}
 	if t.facts.Owned && !t.facts.Creates {
 		p.Reason = fmt.Sprintf("user %s has the rights of the table's owner, but not CREATE on the database", s.User)
-		p.Hint = "GRANT CREATE ON DATABASE " + QuoteIdentifier(s.Database) + " TO " + QuoteIdentifier(t.facts.User) + ";"
+		p.Hint = t.grantCreateHint(t.facts.User, s)
 	}
 	if existing := ownPublication(publications, own); existing != nil {
-		p.Reason = fmt.Sprintf("%s exists, but %v, and user %s may not change it", own, existing.checkComplete(t), s.User)
-		p.Hint = strings.Join(t.completePublicationSQL(existing, s.VersionNum), "; ") + "; -- as a superuser, or as the owner of table and publication"
-		if !existing.trusted {
-			p.Reason = fmt.Sprintf("%s exists, but belongs to %s, who neither owns the table nor follows it", own, displayIdentifier(existing.owner))
-			owner := foreign.ShellWord(foreign.Text(existing.owner))
-			p.Hint = fmt.Sprintf("if capture connects as %[1]s, let it read the table, as a superuser: capture setup --role %[1]s --table %[2]s; otherwise: %[3]s; -- as a superuser or its owner, unless somebody needs it",
-				owner, foreign.ShellWord(t.Name().String()), dropPublicationSQL(own))
+		owner := displayIdentifier(existing.owner)
+		p.Reason = fmt.Sprintf("%s exists, but %v, and user %s may not change it: it belongs to %s", own, existing.checkComplete(t), s.User, owner)
+		p.Hint = strings.Join(t.completePublicationSQL(existing, s.VersionNum), "; ") + "; -- as "
+		other := "\nor, because any publication with all changes of the table will do:\n" + t.createPublicationHint(existing.otherName, s)
+		switch {
+		case !existing.trusted:
+			p.Reason = fmt.Sprintf("%s exists, but belongs to %s, who neither owns the table nor follows it", own, owner)
+			p.Hint = fmt.Sprintf("if capture connects as %[1]s, let it read the table, as a superuser: capture setup --role %[1]s --table %[2]s; otherwise: %[3]s; -- as %[4]s or a superuser, unless somebody needs it",
+				foreign.ShellWord(foreign.Text(existing.owner)), foreign.ShellWord(t.Name().String()), dropPublicationSQL(own), owner) + other
+		case existing.owner == t.facts.Owner, !existing.needsList(t):
+			p.Hint += owner + ", who owns the publication, or a superuser"
+		case existing.superuser:
+			p.Hint += "a superuser, such as " + owner + other
+		default:
+			p.Hint += fmt.Sprintf("a superuser, or a member of both %s, who owns the publication, and %s, who owns the table", owner, displayIdentifier(t.facts.Owner)) + other
 		}
 	}
 	if ddlErr != nil && SQLState(ddlErr) != insufficientPrivilege {

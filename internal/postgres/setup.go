@@ -123,7 +123,8 @@ func LoadSetupState(ctx context.Context, conn *pgx.Conn, name Name, source strin
 }
 
 // setupPublicationSQL returns the statements that create or repair capture's own publication, even if another publication
-// already has all changes of the table. Unless o.Role is empty, they also make this role the owner of the publication. So
+// already has all changes of the table. It returns none if the user may not repair it, or if its owner is not trusted, but a
+// publication has all changes. Unless o.Role is empty, they also make this role the owner of the publication. So
 // capture can drop the publication if the publication makes the application's writes fail.
 func (t *Table) setupPublicationSQL(ctx context.Context, conn *pgx.Conn, s *Server, user setupUser, o SetupOptions) ([]string, error) {
 	own := objectName(t.Name())
@@ -134,24 +135,24 @@ func (t *Table) setupPublicationSQL(ctx context.Context, conn *pgx.Conn, s *Serv
 	p := ownPublication(publications, own)
 	if p != nil && p.owner == o.Role {
 		// After the table was dropped and created again, the role may not read it yet. The statements of setupRoleSQL change this.
-		p.trusted, p.alterable = true, p.member
+		p.trusted, p.alterable = true, p.hasRights
 	}
-	_, statements := t.choosePublication(publications, own, s.VersionNum)
+	chosen, statements := t.choosePublication(publications, own, s.VersionNum)
 	switch {
 	case p == nil:
-		statements = t.createPublicationSQL(s.VersionNum)
+		statements = t.createPublicationSQL(own, s.VersionNum)
 		// Whoever runs CREATE PUBLICATION becomes the publication's owner. In two cases, a superuser runs it: the user is a
 		// superuser, or the statements are printed for an administrator because the user may not run them. In both cases, a
 		// further statement makes the table's owner the publication's owner.
 		if o.Role == "" && (user.superuser && user.name != t.facts.Owner || o.Complete && !t.mayCreatePublication()) {
 			statements = append(statements, "ALTER PUBLICATION "+QuoteIdentifier(own)+" OWNER TO "+QuoteIdentifier(t.facts.Owner))
 		}
-	case !p.trusted:
-		return nil, t.noPublicationProblem(s, publications, own, nil)
-	case p.checkComplete(t) != nil && !p.mayRepair(t):
-		if !o.Complete {
+	case !p.trusted, p.checkComplete(t) != nil && !p.mayRepair(t) && !o.Complete:
+		if chosen < 0 {
 			return nil, t.noPublicationProblem(s, publications, own, nil)
 		}
+		return nil, nil // capture follows the chosen publication
+	case p.checkComplete(t) != nil && !p.mayRepair(t):
 		statements = t.completePublicationSQL(p, s.VersionNum)
 	}
 	alterable := p == nil && t.mayCreatePublication() || p != nil && p.alterable

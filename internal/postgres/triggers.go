@@ -196,8 +196,8 @@ func (s *triggerState) checkOwner(t *Table) error {
 		return nil
 	}
 	return problemf(fmt.Sprintf("whoever owns the function can make it act in the name of everybody who writes to table %s", t.Name()),
-		fmt.Sprintf("DROP FUNCTION %s CASCADE; -- as a superuser or the schema's owner; then capture setup --source notify --table %s",
-			t.triggerFunction(), foreign.ShellWord(t.Name().String())),
+		fmt.Sprintf("DROP FUNCTION %s CASCADE; -- as %s, the schema's owner or a superuser; then capture setup --source notify --table %s",
+			t.triggerFunction(), displayIdentifier(s.owner), foreign.ShellWord(t.Name().String())),
 		"function %s belongs to %s, who neither owns table %s nor is a superuser", t.triggerFunction(), displayIdentifier(s.owner), t.Name())
 }
 
