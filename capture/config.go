@@ -195,7 +195,7 @@ type intervals struct {
 	probe       time.Duration // time between probes for a better source; if zero, the time depends on why that source is unavailable
 	setupCheck  time.Duration // time between checks for a publication and triggers that capture setup may have created
 	volumeCheck time.Duration // time between measurements of the volumes
-	keptCheck   time.Duration // time between checks whether losses are still open
+	keptCheck   time.Duration // time between checks whether losses are still open, and whether the file is in place
 	alertCheck  time.Duration // time between checks for conditions that are worth an alert
 	uploadCheck time.Duration // time between checks whether an upload is due
 	uploadDelay time.Duration // time from a change to its upload

@@ -100,6 +100,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	})
 	run("flush", func(ctx context.Context) error { return d.flusher.run(ctx, sourceEnded) })
 	run("keep states", d.keeper.run)
+	run("watch the file", d.keeper.watchFile)
 	run("monitor memory", (&memoryMonitor{table: d.table, conditions: d.conditions, log: d.cfg.Logger}).run)
 	run("load the previous run's rows", d.previous.run)
 	if d.uploader != nil {

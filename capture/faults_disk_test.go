@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"capture/internal/pgserver"
+	"capture/store/manifest"
 )
 
 // breakFile makes every write of the file fail: it creates a folder with the name of the temporary file.
@@ -61,6 +62,68 @@ func TestWritesFail(t *testing.T) {
 	d.equal(conn, "votes", "vote_id")
 	if n := d.said("flush failed; the file stays as it was"); n > 3 {
 		t.Errorf("%d log lines about the same error", n)
+	}
+}
+
+// TestFileRemovedWhileQuiet: somebody removes the file, its manifest, its lock file or its folder while the table does not
+// change. capture writes the file again. If it can't, Status says so.
+func TestFileRemovedWhileQuiet(t *testing.T) {
+	t.Parallel()
+	url := pgserver.Database(t)
+	conn := connect(t, url)
+	table(t, conn, 10)
+	cfg := config(t, url)
+	cfg.intervals.keptCheck = 20 * time.Millisecond
+	d := start(t, cfg)
+	d.ready()
+	folder, manifestPath, lockPath := filepath.Dir(d.path), manifest.Path(d.path), d.path+".lock"
+	for _, path := range []string{d.path, manifestPath, lockPath, folder} {
+		if err := os.RemoveAll(path); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "the file is written again", func() error {
+			var err error
+			for _, path := range []string{d.path, manifestPath, lockPath} {
+				_, serr := os.Stat(path)
+				err = errors.Join(err, serr)
+			}
+			return err
+		})
+		d.ready()
+		d.equal(conn, "votes", "vote_id")
+	}
+	if n := d.said("feedback.json is not in place; another write is due"); n != 4 {
+		t.Errorf("%d log lines about four files", n)
+	}
+	if err := os.Rename(folder, folder+".away"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(folder, nil, 0o644); err != nil { // keeps capture from creating the folder again
+		t.Fatal(err)
+	}
+	d.notReady("file", folder)
+	if err := errors.Join(os.Remove(folder), os.Rename(folder+".away", folder)); err != nil {
+		t.Fatal(err)
+	}
+	d.ready()
+}
+
+// TestFileRemovedBeforeStop: the file is removed just before capture stops. capture writes it at the stop.
+func TestFileRemovedBeforeStop(t *testing.T) {
+	t.Parallel()
+	url := pgserver.Database(t)
+	conn := connect(t, url)
+	table(t, conn, 10)
+	cfg := config(t, url)
+	cfg.intervals.keptCheck = time.Hour
+	d := start(t, cfg)
+	d.ready()
+	if err := os.Remove(d.path); err != nil {
+		t.Fatal(err)
+	}
+	d.stop()
+	if n := len(d.content()); n != 10 {
+		t.Errorf("the file has %d rows", n)
 	}
 }
 

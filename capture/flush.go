@@ -116,7 +116,8 @@ func (f *flusher) run(ctx context.Context, sourceEnded <-chan struct{}) error {
 	}
 }
 
-// finalFlush writes the changes that are not in the file yet, after the source has ended.
+// finalFlush writes the changes that are not in the file yet, after the source has ended. It also writes the file if readers no
+// longer find it in place.
 func (f *flusher) finalFlush() error {
 	s := f.schedule
 	select {
@@ -126,7 +127,7 @@ func (f *flusher) finalFlush() error {
 	}
 	file := f.tracker.loadReport()
 	incomplete := file.version > 0 && file.SHA256 == "" && f.table.View() != nil
-	if s.pending.IsZero() && !incomplete && file.Error == "" {
+	if s.pending.IsZero() && !incomplete && file.Error == "" && f.file.CheckInPlace() == "" {
 		f.updateHorizon()
 		return nil
 	}

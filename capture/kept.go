@@ -20,7 +20,7 @@ import (
 // it or its rows are back.
 const lossCondition = "loss"
 
-// keptCheckInterval is the time between checks whether losses are still open.
+// keptCheckInterval is the time between checks whether losses are still open, and whether the file is in place.
 const keptCheckInterval = 5 * time.Second
 
 // KeptStatus describes the kept states of the file.
@@ -41,12 +41,12 @@ type keeper struct {
 	conditions *conditions
 	metrics    *metrics
 	log        hclog.Logger
-	interval   time.Duration // time between checks of the losses
+	interval   time.Duration // time between checks of the losses, and of the file's place
 	readEvery  time.Duration // time between comparisons of the file on disk with its manifest; zero turns them off
 
 	regular chan struct{} // receives a value after a regular write
 	kept    chan struct{} // receives a value after a write that has kept a state
-	damaged chan struct{} // receives a value when the file must be written because it is damaged
+	damaged chan struct{} // receives a value when the file must be written because it is damaged or not in place
 	summary atomic.Pointer[KeptStatus]
 }
 
@@ -85,6 +85,28 @@ func (k *keeper) run(ctx context.Context) error {
 		case <-tick.C:
 		}
 		k.checkLosses()
+	}
+}
+
+// watchFile makes the flusher write the file if readers no longer find it in place, until ctx ends. If the file can't be
+// written, the flusher reports why. Without this check, nobody would notice before the next write.
+func (k *keeper) watchFile(ctx context.Context) error {
+	tick := time.NewTicker(k.interval)
+	defer tick.Stop()
+	logged := ""
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		reason := k.file.CheckInPlace()
+		if reason != "" && reason != logged {
+			k.log.Warn("feedback.json is not in place; another write is due", "reason", reason)
+		}
+		if logged = reason; reason != "" {
+			wake(k.damaged)
+		}
 	}
 }
 

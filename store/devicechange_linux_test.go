@@ -45,6 +45,9 @@ func detachVolume(args []string) error {
 			return err
 		}
 		refused := func(when string) error {
+			if problem := f.CheckInPlace(); !strings.Contains(problem, "on another device") {
+				return fmt.Errorf("%s: CheckInPlace returns %q", when, problem)
+			}
 			put(tab, 1, when)
 			tab.Commit(tab.View().Position())
 			_, err := f.Write(tab.View(), store.ReasonChange)
@@ -77,6 +80,9 @@ func detachVolume(args []string) error {
 		}
 		if err := unix.Mount(elsewhere, volume, "", unix.MS_BIND, ""); err != nil {
 			return err
+		}
+		if problem := f.CheckInPlace(); problem != "" {
+			return fmt.Errorf("mounted again: CheckInPlace returns %q", problem)
 		}
 		if _, err := f.Write(tab.View(), store.ReasonChange); err != nil {
 			return fmt.Errorf("mounted again: %w", err)

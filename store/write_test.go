@@ -182,6 +182,45 @@ func TestFolderRemoved(t *testing.T) {
 	}
 }
 
+// TestCheckInPlace checks that CheckInPlace notices each way in which readers can lose the file, and that the next Write puts
+// the file in place again.
+func TestCheckInPlace(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "a", "b", "feedback.json")
+	f := open(t, path)
+	if problem := f.CheckInPlace(); problem != "" {
+		t.Errorf("before the first Write: %s", problem)
+	}
+	tab := votes(10, "x")
+	replace := func(path string) error {
+		return errors.Join(os.WriteFile(path+".x", []byte("[]\n"), 0o644), os.Rename(path+".x", path))
+	}
+	for what, change := range map[string]func() error{
+		"the file is removed":       func() error { return os.Remove(path) },
+		"the file is replaced":      func() error { return replace(path) },
+		"the file is truncated":     func() error { return os.Truncate(path, 0) },
+		"the manifest is removed":   func() error { return os.Remove(manifest.Path(path)) },
+		"the lock file is removed":  func() error { return os.Remove(path + ".lock") },
+		"the lock file is replaced": func() error { return replace(path + ".lock") },
+		"the folder is removed":     func() error { return os.RemoveAll(filepath.Dir(filepath.Dir(path))) },
+		"the folder is replaced": func() error {
+			folder := filepath.Dir(path)
+			return errors.Join(os.Rename(folder, folder+".x"), os.Mkdir(folder, 0o755))
+		},
+	} {
+		write(t, f, tab.View(), store.ReasonChange)
+		checkPair(t, path)
+		if problem := f.CheckInPlace(); problem != "" {
+			t.Errorf("before %s: %s", what, problem)
+		}
+		if err := change(); err != nil {
+			t.Fatal(err)
+		}
+		if f.CheckInPlace() == "" {
+			t.Errorf("nobody notices that %s", what)
+		}
+	}
+}
+
 func TestPathIsNotUsable(t *testing.T) {
 	dir := t.TempDir()
 	if _, err := store.Open(dir, owner); err == nil || !strings.Contains(err.Error(), "not a regular file") {
