@@ -27,6 +27,7 @@ type CopiesStatus struct {
 	Problem string `json:"problem,omitempty"` // text of the alert; absent if there is none
 
 	damage     string    // description of a damaged copy; "" if there is none
+	refused    string    // reason why the current state must not be uploaded; "" if it may
 	late       bool      // whether lateAt is set
 	lateAt     time.Time // time from which the pending change is late
 	unprovenAt time.Time // time from which the last read-back of a copy is too long ago; zero before the first upload
@@ -77,7 +78,7 @@ func (u *uploader) updateStatus(now time.Time) {
 			c.Checksum = u.location.Checksum()
 		}
 	}
-	c.damage = u.damage
+	c.damage, c.refused = u.damage, u.refused
 	c.lateAt, c.late = s.lateAt()
 	if !s.uploaded.IsZero() {
 		c.unprovenAt = s.unprovenAt()
@@ -96,7 +97,10 @@ func (u *uploader) status() *CopiesStatus {
 	if c.damage != "" {
 		problems = append(problems, c.damage)
 	}
-	if c.late && !now.Before(c.lateAt) {
+	switch {
+	case c.refused != "": // only another setting ends that
+		problems = append(problems, c.refused)
+	case c.late && !now.Before(c.lateAt):
 		text := "no copy for " + now.Sub(*c.Pending).Round(time.Second).String() + ", while changes wait"
 		if c.Error != "" {
 			text += ": " + c.Error

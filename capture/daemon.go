@@ -46,8 +46,9 @@ func New(cfg Config, file *store.File) (*Daemon, error) {
 	d.table = cfg.newTable(filepath.Dir(file.Path()), file.IsOnDisk(), d.spilledRowsLost)
 	d.supervisor = newSupervisor(&d.cfg, d.table, file)
 	tracker := newFileTracker(file)
-	// current returns the newest View for the keeper. Before the first read of the table, it returns nil. In that time, the
-	// newest View contains the rows of the file, and the table may have lost some of these rows.
+	// current returns the newest View for the keeper and the uploader. Before the first read of the table, it returns nil. In that
+	// time, the newest View contains the rows of the file. The table may have lost some of these rows, and its database may have
+	// another name now.
 	current := func() *snapshot.View {
 		if d.supervisor.report().LastRead.Ended.IsZero() {
 			return nil
@@ -56,7 +57,7 @@ func New(cfg Config, file *store.File) (*Daemon, error) {
 	}
 	d.keeper = newKeeper(&d.cfg, file, current, d.conditions, d.metrics)
 	if cfg.CopyTo != nil {
-		d.uploader = newUploader(&d.cfg, file, d.table.View, d.newestView, d.metrics)
+		d.uploader = newUploader(&d.cfg, file, current, d.newestView, d.metrics)
 		d.keeper.remote = d.uploader.remoteLosses
 	}
 	d.volumes = newVolumeMonitor(&d.cfg, file, d.conditions)

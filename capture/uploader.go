@@ -48,8 +48,11 @@ type uploader struct {
 	regular chan struct{} // receives a value after a regular write
 	losses  chan struct{} // receives a value after a write that has kept a state
 
-	folder     *remote.Folder // folder of the View's cluster; nil until it has been probed
-	systemID   string         // system identifier of the folder's cluster
+	folder     *remote.Folder     // folder of the View's cluster; nil until it has been probed
+	systemID   string             // system identifier of the folder's cluster
+	table      manifest.TableName // table whose states are uploaded to the folder
+	database   string             // database of that table
+	refused    string             // reason why the current state must not be uploaded to the folder; "" if it may
 	limits     remote.Limits
 	last       remote.State // state that was uploaded last
 	lastView   uint64       // version of the View that was uploaded last; 0 if the next View must be uploaded in any case
@@ -175,7 +178,8 @@ func (u *uploader) recordResult(what string, err error) {
 
 // openFolder sets u.folder to the folder of the cluster, and probes what the service supports and permits.
 func (u *uploader) openFolder(ctx context.Context, systemID string, table manifest.TableName, database string) error {
-	if u.folder != nil && u.systemID == systemID {
+	u.refused = ""
+	if u.folder != nil && u.systemID == systemID && u.table == table && u.database == database {
 		return nil
 	}
 	f := u.location.Folder(systemID)
@@ -184,6 +188,9 @@ func (u *uploader) openFolder(ctx context.Context, systemID string, table manife
 		err = u.checkOwner(ctx, states, table, database)
 	}
 	if err != nil {
+		if errors.As(err, new(*otherTableError)) {
+			u.refused = err.Error()
+		}
 		return err
 	}
 	limits, err := f.Probe(ctx)
@@ -198,6 +205,7 @@ func (u *uploader) openFolder(ctx context.Context, systemID string, table manife
 		u.clock = retention.NewClock(time.Now().Round(0), last, time.Since(u.start))
 	}
 	u.folder, u.systemID, u.limits, u.schedule.hourly = f, systemID, limits, !limits.Deletes
+	u.table, u.database = table, database
 	u.lastView, u.last = 0, remote.State{}
 	u.log.Info("copying off the machine", "to", u.location.String(), "states", len(states), "checksum", u.location.Checksum(),
 		"conditional_writes", limits.Conditional, "may_delete", limits.Deletes, "checksums_compared", limits.Checksums)
@@ -207,18 +215,30 @@ func (u *uploader) openFolder(ctx context.Context, systemID string, table manife
 	return nil
 }
 
-// checkOwner returns an error if the states in the folder belong to another table.
+// otherTableError reports that the copies at a location are those of another table. Another attempt to upload would fail, too.
+type otherTableError struct {
+	location        string
+	table, database string // table that has copies there, and its database
+}
+
+func (e *otherTableError) Error() string {
+	return fmt.Sprintf("%s has copies of table %s of database %s: each table needs a prefix of its own in --copy-to, also after the table or its database was renamed",
+		e.location, e.table, e.database)
+}
+
+// checkOwner returns an [*otherTableError] if the states in the folder belong to another table. States before losses do not
+// count: after a change of the prefix, capture copies such states to the new prefix even if the table had another name then.
 func (u *uploader) checkOwner(ctx context.Context, states []remote.State, table manifest.TableName, database string) error {
+	states = slices.DeleteFunc(slices.Clone(states), func(s remote.State) bool { return s.Loss })
 	_, m, err := u.copies.newest(ctx, []remote.Cluster{{States: states}})
-	if remote.IsMissing(err) { // all states are damaged, so their table is not known
+	if remote.IsMissing(err) { // there are none, or all states are damaged, so their table is not known
 		return nil
 	}
 	if err != nil {
 		return err
 	}
 	if m.Table != table || m.Database != "" && database != "" && m.Database != database {
-		return fmt.Errorf("%s has copies of table %s.%s of database %s: each table needs a prefix of its own in --copy-to",
-			u.location, foreign.Text(m.Table.Schema), foreign.Text(m.Table.Name), foreign.Text(m.Database))
+		return &otherTableError{u.location.String(), foreign.Text(m.Table.Schema) + "." + foreign.Text(m.Table.Name), foreign.Text(m.Database)}
 	}
 	return nil
 }

@@ -279,9 +279,76 @@ func TestPrefixOfAnotherTable(t *testing.T) {
 	cfg.Table.Table = "other"
 	second := start(t, cfg)
 	c := second.copies("a refusal", func(c *CopiesStatus) bool { return c.Error != "" })
-	if !strings.Contains(c.Error, "each table needs a prefix of its own") || c.Copied != nil {
+	if !strings.Contains(c.Error, "each table needs a prefix of its own") || c.Copied != nil || !worthAlert(c.check(time.Now())) {
 		t.Errorf("copies are %+v", c)
 	}
+}
+
+// TestCopiesOfRenamedDatabase: the database is renamed while capture is stopped. Nothing is copied to the old prefix, and the
+// status says so at once. Everything is copied to a new prefix, also the state before a loss in the database of the old name.
+func TestCopiesOfRenamedDatabase(t *testing.T) {
+	t.Parallel()
+	s := pgserver.ForTest(t, pgserver.Options{})
+	admin := connect(t, s.URL("postgres"))
+	exec(t, admin, "CREATE DATABASE before")
+	conn := connect(t, s.URL("before"))
+	table(t, conn, 100)
+	old := "file://" + t.TempDir()
+	cfg := copiedTo(t, s.URL("before"), copyTo(t, old, nil))
+	d := start(t, cfg)
+	d.copies("a first copy", func(c *CopiesStatus) bool { return c.Copied != nil })
+	exec(t, conn, "DELETE FROM votes WHERE vote_id > 50")
+	d.copies("a copy of what is left", func(c *CopiesStatus) bool { return c.Rows == 50 })
+	if err := errors.Join(d.stop(), conn.Close(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	exec(t, admin, "ALTER DATABASE before RENAME TO after")
+
+	cfg.Database = config(t, s.URL("after")).Database
+	cfg.CopyTo = copyTo(t, old, nil)
+	d = startAt(t, cfg, d.path)
+	c := d.copies("a refusal", func(c *CopiesStatus) bool { return c.Problem != "" })
+	if !strings.Contains(c.Problem, "of database before: each table needs a prefix of its own") || c.Copied != nil || !worthAlert(c.check(time.Now())) {
+		t.Errorf("copies are %+v", c)
+	}
+	if err := d.stop(); err != nil {
+		t.Fatal(err)
+	}
+	l := copyTo(t, "file://"+t.TempDir(), nil)
+	cfg.CopyTo = l
+	d = startAt(t, cfg, d.path)
+	d.copies("a copy in the new prefix", func(c *CopiesStatus) bool { return c.Copied != nil && c.Problem == "" })
+	eventually(t, "the state before the loss is copied", func() error {
+		clusters, err := l.Clusters(t.Context())
+		if err == nil && (len(clusters) != 1 || !slices.ContainsFunc(clusters[0].States, func(s remote.State) bool { return s.Loss && s.Rows == 100 })) {
+			err = fmt.Errorf("%+v", clusters)
+		}
+		return err
+	})
+}
+
+// TestCopiesAfterTableChanged: while capture runs, the table's name gets another meaning, because the search_path has changed.
+// The other table is not copied to the prefix of the first one.
+func TestCopiesAfterTableChanged(t *testing.T) {
+	t.Parallel()
+	db := pgserver.Database(t)
+	conn := connect(t, db)
+	table(t, conn, 10)
+	exec(t, conn, "CREATE SCHEMA app; CREATE TABLE app.votes (LIKE public.votes INCLUDING ALL)")
+	l := copyTo(t, "file://"+t.TempDir(), nil)
+	d := start(t, copiedTo(t, db, l))
+	d.copies("a first copy", func(c *CopiesStatus) bool { return c.Copied != nil && c.Pending == nil })
+	const kick = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+	exec(t, conn, "ALTER DATABASE "+conn.Config().Database+" SET search_path = app, public")
+	exec(t, conn, kick)
+	d.copies("a refusal", func(c *CopiesStatus) bool { return strings.Contains(c.Problem, "has copies of table public.votes") })
+	if got := newestRows(t, l); len(got) != 10 {
+		t.Errorf("the newest copy has %d rows", len(got))
+	}
+	exec(t, conn, "ALTER DATABASE "+conn.Config().Database+" RESET search_path")
+	exec(t, conn, kick)
+	exec(t, conn, "INSERT INTO public.votes DEFAULT VALUES")
+	d.copies("copies go on", func(c *CopiesStatus) bool { return c.Rows == 11 && c.Problem == "" })
 }
 
 // TestSecretsOfCopies: no log line, status or metric contains a secret, whatever goes wrong.

@@ -178,7 +178,7 @@ func (u *uploader) copyLoss(ctx context.Context, local *kept.State, m manifest.M
 	}
 	defer file.Close()
 	f := u.folder
-	if f == nil || u.systemID != m.SystemID {
+	if f == nil || u.systemID != m.SystemID || u.refused != "" {
 		if list := states[clusterOf(m.SystemID)]; len(list) > 0 {
 			if err := u.checkOwner(ctx, list, m.Table, m.Database); err != nil {
 				return nil, err
