@@ -55,8 +55,12 @@ func (c setupCmd) Run(ctx context.Context, std streams) error {
 			notes = append(notes, fmt.Sprintf("role %s has no password; set one with \\password in psql", c.Role))
 		}
 		if c.Role != "" && err == nil && slices.ContainsFunc(statements, grantsReplication) {
+			encrypted, err := postgres.OffersTLS(ctx, conn)
+			if err != nil {
+				return nil, err
+			}
 			notes = append(notes, fmt.Sprintf("REPLICATION also lets role %s copy the whole cluster (pg_basebackup); to limit it to this database, put these lines first in pg_hba.conf:\n%s",
-				c.Role, postgres.HBALines(conn.Config().Database, c.Role)))
+				c.Role, postgres.HBALines(conn.Config().Database, c.Role, encrypted)))
 		}
 		return statements, err
 	})

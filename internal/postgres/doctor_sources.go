@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"slices"
@@ -81,17 +82,23 @@ func (d *doctor) checkPhysicalReplication(ctx context.Context) {
 		return // the server refuses physical replication, as it should
 	}
 	_ = pg.Close(context.WithoutCancel(ctx))
+	_, encrypted := d.conn.PgConn().Conn().(*tls.Conn) // the lines must admit this connection
 	d.addFinding("physical replication", Warn, fmt.Sprintf("user %s may also copy the whole cluster", d.srv.User),
 		"whoever has the password can run pg_basebackup, which includes all databases and the password hashes",
-		"put these lines first in pg_hba.conf and run SELECT pg_reload_conf();\n"+HBALines(d.srv.Database, d.srv.User))
+		"put these lines first in pg_hba.conf and run SELECT pg_reload_conf();\n"+HBALines(d.srv.Database, d.srv.User, encrypted))
 }
 
 // HBALines returns lines for pg_hba.conf that let a role connect to one database and replicate from it, and reject
-// everything else. Physical replication needs its own line, because "all" as the database does not match it.
-func HBALines(database, role string) string {
+// everything else. Physical replication needs its own line, because "all" as the database does not match it. If encrypted is
+// true, the lines admit only connections with TLS.
+func HBALines(database, role string, encrypted bool) string {
+	kind := "host"
+	if encrypted {
+		kind = "hostssl"
+	}
 	name := func(s string) string { return `"` + strings.ReplaceAll(s, `"`, `""`) + `"` }
-	return fmt.Sprintf("hostssl %[1]s %[2]s <address>/32 scram-sha-256\nhost all %[2]s all reject\nhost replication %[2]s all reject",
-		name(database), name(role))
+	return fmt.Sprintf("%[3]s %[1]s %[2]s <address>/32 scram-sha-256\nhost all %[2]s all reject\nhost replication %[2]s all reject",
+		name(database), name(role), kind)
 }
 
 // slotTimeout bounds how long doctor waits for a slot. The server creates a slot only after all open write transactions have

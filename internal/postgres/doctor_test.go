@@ -217,10 +217,11 @@ func TestDoctorDoesWhatRunDoes(t *testing.T) {
 	if f["publication"].Level != OK || f["rows by key"].Name != "" {
 		t.Errorf("after setup: %+v", d)
 	}
-	if hint := f["physical replication"].Hint; !strings.Contains(hint, `host replication "reader" all reject`) || !strings.Contains(hint, `hostssl "postgres" "reader"`) {
+	if hint := f["physical replication"].Hint; !strings.Contains(hint, `host replication "reader" all reject`) || !strings.Contains(hint, `host "postgres" "reader"`) {
 		t.Errorf("physical replication is admitted: %+v", f["physical replication"])
 	}
-	hba := strings.NewReplacer("hostssl", "host", "<address>/32 scram-sha-256", "127.0.0.1/32 trust").Replace(HBALines("postgres", "reader"))
+	_, hba, _ := strings.Cut(f["physical replication"].Hint, "\n") // the server has no TLS, so hostssl would admit nobody
+	hba = strings.ReplaceAll(hba, "<address>/32 scram-sha-256", "127.0.0.1/32 trust")
 	server.WriteFile("pg_hba.conf", []byte(hba+"\nhost all all all trust\nhost replication all all trust\nlocal all all trust\n"))
 	run(t, conn, "SELECT pg_reload_conf()")
 	for range 100 { // the server reloads its configuration after a moment
@@ -286,6 +287,7 @@ func TestDoctorSaysWhetherTheCertificateIsVerified(t *testing.T) {
 	if err := server.Reload(testContext(t), map[string]string{"ssl": "on"}); err != nil {
 		t.Fatal(err)
 	}
+	run(t, connectTo(t, server.URL("postgres")), votesSQL)
 	root := filepath.Join(t.TempDir(), "root.crt")
 	if err := os.WriteFile(root, certificate, 0o600); err != nil {
 		t.Fatal(err)
@@ -303,6 +305,9 @@ func TestDoctorSaysWhetherTheCertificateIsVerified(t *testing.T) {
 		_, f := diagnose(t, url, "", LocalResources{})
 		if found := f["encryption"]; found.Level != want.level || !strings.Contains(found.Found, want.words) || !strings.Contains(found.Found, "TLS 1.3") {
 			t.Errorf("%s: %+v %+v", mode, found, f["connection"])
+		}
+		if hint := f["physical replication"].Hint; !strings.Contains(hint, `hostssl "postgres" "postgres"`) {
+			t.Errorf("%s: the lines for pg_hba.conf are in %q", mode, hint)
 		}
 	}
 }

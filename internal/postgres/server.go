@@ -9,6 +9,15 @@ import (
 	"capture/internal/foreign"
 )
 
+// OffersTLS reports whether the server accepts connections with TLS.
+func OffersTLS(ctx context.Context, q Querier) (offers bool, err error) {
+	err = Pinned(q).QueryRow(ctx, "SELECT pg_catalog.current_setting('ssl')::bool").Scan(&offers)
+	if err != nil {
+		err = Explain(fmt.Errorf("query whether the server has TLS: %w", err))
+	}
+	return offers, err
+}
+
 // MinVersion is the oldest server version that capture follows, as in server_version_num.
 const MinVersion = 130000
 

@@ -158,7 +158,7 @@ func explainRefusedLogin(p *Problem, e *pgconn.PgError, message string) {
 	switch {
 	case isRefusedByHBA(e):
 		p.Reason = "no line of the server's pg_hba.conf admits this user from this address, with or without TLS as tried"
-		p.Hint = "add a line such as \"hostssl <database> <user> <address>/32 scram-sha-256\" and run SELECT pg_reload_conf();, " +
+		p.Hint = "add a line such as \"hostssl <database> <user> <address>/32 scram-sha-256\" (host instead of hostssl if the server has no TLS) and run SELECT pg_reload_conf();, " +
 			"or set sslmode=require in --database-url if only TLS is admitted (a logical replication connection needs the line of its database, not one for \"replication\")"
 	case strings.Contains(message, "replication") || strings.Contains(message, "startup parameter"):
 		explainPooler(p, message)
