@@ -185,8 +185,8 @@ func copiesText(n int) string {
 	return countText(n) + " copies"
 }
 
-// listCopies returns all states at the location, cluster by cluster, with their manifests as far as these can be read. The
-// states of one cluster are in order from the newest to the oldest.
+// listCopies returns all states at the location, with their manifests as far as these can be read. The states of all clusters
+// together are in order from the newest to the oldest.
 func listCopies(ctx context.Context, l *remote.Location) ([]copiedState, error) {
 	clusters, err := l.Clusters(ctx)
 	if err != nil {
@@ -202,6 +202,7 @@ func listCopies(ctx context.Context, l *remote.Location) ([]copiedState, error) 
 			all = append(all, copiedState{State: s, manifest: m, err: err})
 		}
 	}
+	slices.SortStableFunc(all, func(a, b copiedState) int { return b.Time.Compare(a.Time) })
 	return all, nil
 }
 

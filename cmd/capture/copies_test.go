@@ -339,6 +339,31 @@ func TestCopyWithoutTemporaryFolder(t *testing.T) {
 	}
 }
 
+// TestHistoryOfSeveralClusters: the list of the copies of two clusters begins with the newest copy of both.
+func TestHistoryOfSeveralClusters(t *testing.T) {
+	t.Parallel()
+	root := t.TempDir()
+	for hour, cluster := range map[string]string{"15": "7400000000000000001", "16": "7400000000000000002", "17": "7400000000000000001"} {
+		dir := filepath.Join(root, cluster)
+		copyState(t, dir, cluster)
+		for _, ext := range []string{".json.gz", ".manifest.json"} {
+			name := "feedback-20261123T160000Z-0000000000000100-1" + ext
+			if err := os.Rename(filepath.Join(dir, name), filepath.Join(dir, strings.Replace(name, "T16", "T"+hour, 1))); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	got := run(t, t.TempDir(), nil, "history", "--copy-to", "file://"+root).stdout
+	last := 0
+	for _, hour := range []string{"17", "16", "15"} {
+		at := strings.Index(got, "feedback-20261123T"+hour)
+		if at < last {
+			t.Errorf("the copy of %s:00 is missing, or not in order:\n%s", hour, got)
+		}
+		last = at
+	}
+}
+
 // copyState puts a state with one row into a folder, with the names and contents that capture would give it.
 func copyState(t *testing.T, dir, cluster string) {
 	t.Helper()
