@@ -26,16 +26,16 @@ func TestCopyOverSeveralConnections(t *testing.T) {
 	}
 	const wide = "id int PRIMARY KEY, s text"
 	for _, c := range []struct{ name, setup string }{
-		{"in order", "CREATE TABLE t (" + wide + "); INSERT INTO t SELECT i, repeat(md5(i::text), 10) FROM generate_series(1, 3000) i"},
-		{"in reverse", "CREATE TABLE t (" + wide + "); INSERT INTO t SELECT 3000 - i, repeat(md5(i::text), 10) FROM generate_series(1, 3000) i"},
+		{"in order", "CREATE TABLE t (" + wide + "); INSERT INTO t SELECT i, repeat(md5(i::text), 10) FROM generate_series(1, 1200) i"},
+		{"in reverse", "CREATE TABLE t (" + wide + "); INSERT INTO t SELECT 1200 - i, repeat(md5(i::text), 10) FROM generate_series(1, 1200) i"},
 		{"at random, with gaps", "CREATE TABLE t (" + wide + `) WITH (autovacuum_enabled = off);
-			INSERT INTO t SELECT i, repeat(md5(i::text), 10) FROM generate_series(1, 4000) i ORDER BY md5(i::text);
-			UPDATE t SET s = s || 'more' WHERE id % 3 = 0; DELETE FROM t WHERE id BETWEEN 1000 AND 2500`},
+			INSERT INTO t SELECT i, repeat(md5(i::text), 10) FROM generate_series(1, 1600) i ORDER BY md5(i::text);
+			UPDATE t SET s = s || 'more' WHERE id % 3 = 0; DELETE FROM t WHERE id BETWEEN 400 AND 1000`},
 		{"long values elsewhere", "CREATE TABLE t (" + wide + "); ALTER TABLE t ALTER s SET STORAGE EXTERNAL; INSERT INTO t SELECT i, repeat(md5(i::text), 200) FROM generate_series(1, 200) i"},
 		{"partitions", "CREATE TABLE t (" + wide + `) PARTITION BY RANGE (id);
-			CREATE TABLE t_1 PARTITION OF t FOR VALUES FROM (0) TO (100); CREATE TABLE t_2 PARTITION OF t FOR VALUES FROM (100) TO (3000) PARTITION BY HASH (id);
+			CREATE TABLE t_1 PARTITION OF t FOR VALUES FROM (0) TO (100); CREATE TABLE t_2 PARTITION OF t FOR VALUES FROM (100) TO (1200) PARTITION BY HASH (id);
 			CREATE TABLE t_2_0 PARTITION OF t_2 FOR VALUES WITH (MODULUS 2, REMAINDER 0); CREATE TABLE t_2_1 PARTITION OF t_2 FOR VALUES WITH (MODULUS 2, REMAINDER 1);
-			CREATE TABLE t_3 PARTITION OF t DEFAULT; INSERT INTO t SELECT i, repeat(md5(i::text), 10) FROM generate_series(1, 4000) i`},
+			CREATE TABLE t_3 PARTITION OF t DEFAULT; INSERT INTO t SELECT i, repeat(md5(i::text), 10) FROM generate_series(1, 1600) i`},
 		{"one page", "CREATE TABLE t (" + wide + "); INSERT INTO t VALUES (1, 'a')"},
 		{"empty", "CREATE TABLE t (" + wide + ")"},
 	} {
@@ -83,7 +83,7 @@ func TestCopyOverSeveralConnectionsUnderLoad(t *testing.T) {
 	url := pgserver.Database(t)
 	conn := connect(t, url)
 	needSeveralConnections(t, conn)
-	table(t, conn, 3000)
+	table(t, conn, 1500)
 	stop := load(t, url, 3)
 	several := 0
 	for range 3 {

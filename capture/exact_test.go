@@ -175,10 +175,11 @@ func TestExact(t *testing.T) {
 			cfg := proxiedConfig(t, p, url)
 			cfg.Table = postgres.Name{Table: "t"}
 			cfg.pageBytes = 300
-			cfg.timeouts.Check = 0 // zero means the default; a shorter interval costs too much, because each check parses this table's long definition
+			cfg.timeouts.Check = patience // forced flushes check the definition, too; each check of this long definition takes much processor time
 			d := start(t, cfg)
 			d.ready()
-			d.exact(conn, "copied")
+			d.streamed() // nothing yet, so this waits for the copy only
+			d.compareExactly(conn, "copied")
 
 			list := strings.Join(columns, ", ")
 			for _, step := range []struct{ what, sql string }{
@@ -188,8 +189,8 @@ func TestExact(t *testing.T) {
 				{"moved to another key", fmt.Sprintf("UPDATE t SET id = id + %d WHERE id < %d", 2*shifted, shifted)},
 				{"set to NULL", fmt.Sprintf("UPDATE t SET pad = NULL, v0 = NULL, c0 = NULL WHERE id %% 3 = 0 AND id > %d", shifted)},
 			} {
-				exec(t, conn, step.sql)
-				d.exact(conn, step.what)
+				d.streamed(func() { exec(t, conn, step.sql) })
+				d.compareExactly(conn, step.what)
 			}
 			if n := strings.Count(d.log.String(), `"@message":"copied"`); n != 1 {
 				t.Errorf("the table was copied %d times; the stream should have been enough", n)
@@ -209,7 +210,8 @@ func TestExact(t *testing.T) {
 			if hasCast := slices.ContainsFunc(part, isCast); (r.Message == "resynced") == hasCast || !hasCast && r.Changed == 0 {
 				t.Errorf("after a lost connection: %+v", r)
 			}
-			d.exact(conn, "resynced")
+			d.streamed()
+			d.compareExactly(conn, "resynced")
 
 			v, err := Export(t.Context(), cfg, nil)
 			if err != nil {
@@ -243,6 +245,7 @@ func TestExactNotified(t *testing.T) {
 			url, conn, columns := exactDatabase(t, part)
 			cfg := config(t, url)
 			cfg.Table, cfg.Source = postgres.Name{Table: "t"}, "notify"
+			cfg.timeouts.Check = patience  // as in TestExact
 			cfg.timeouts.Marker = patience // if a marker is late on a busy machine, capture must not read the whole table
 			d := start(t, cfg)
 			d.ready()
@@ -273,7 +276,7 @@ func exactOracle(t testing.TB, conn *pgx.Conn) []string {
 	return rows
 }
 
-// exact forces a flush and compares the file with the table. It reports differences column by column.
+// exact forces a flush and compares the file with the table, as compareExactly does.
 func (d *daemon) exact(conn *pgx.Conn, what string) {
 	d.t.Helper()
 	ctx, cancel := context.WithTimeout(d.t.Context(), busy.Limit(patience))
@@ -282,6 +285,12 @@ func (d *daemon) exact(conn *pgx.Conn, what string) {
 		_, err := d.Snapshot(ctx)
 		return err
 	})
+	d.compareExactly(conn, what)
+}
+
+// compareExactly compares the file with the table, and reports differences column by column.
+func (d *daemon) compareExactly(conn *pgx.Conn, what string) {
+	d.t.Helper()
 	b, err := os.ReadFile(d.path)
 	if err != nil {
 		d.t.Fatal(err)

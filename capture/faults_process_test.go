@@ -69,7 +69,7 @@ func killAnywhere(t *testing.T, bulk int) {
 				t.Errorf("write: %v", err)
 				return
 			}
-			time.Sleep(5 * time.Millisecond) // leaves CPU time to the child
+			time.Sleep(10 * time.Millisecond) // leaves CPU time to the child, which writes the file no more often than that
 		}
 	})
 	path := filepath.Join(t.TempDir(), "feedback.json")

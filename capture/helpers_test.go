@@ -75,6 +75,26 @@ func failing(checks []Check, words ...string) error {
 	return nil
 }
 
+// streamed runs transactions, each of which must change the table, and waits until the file has the newest state, without a
+// forced flush. The source must be logical, because only the stream makes one state of each transaction. A forced flush takes
+// more processor time, because it also reads the table's definition from the catalog.
+func (d *daemon) streamed(transactions ...func()) {
+	d.t.Helper()
+	before := d.table.View().Version()
+	for _, run := range transactions {
+		run()
+	}
+	eventually(d.t, "the transactions are in the file", func() error {
+		if n := d.table.View().Version() - before; n < uint64(len(transactions)) {
+			return fmt.Errorf("%d transactions of %d have been applied", n, len(transactions))
+		}
+		if f := d.Status().File; !f.UpToDate { // after the transactions, so this is about their states
+			return fmt.Errorf("the file is %+v", f)
+		}
+		return nil
+	})
+}
+
 // within fails the test if f takes longer than the promised bound. On a busy machine the bound is longer.
 func within(t testing.TB, bound time.Duration, what string, f func()) {
 	t.Helper()

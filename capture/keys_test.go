@@ -59,31 +59,30 @@ func TestKeys(t *testing.T) {
 				exec(t, conn, "INSERT INTO t SELECT k, "+sign+"j, 0 FROM values_, generate_series(1, 3) j ORDER BY md5(k::text || j)")
 			}
 			insert("-")
+			order := c.order + ", j"
 			cfg := config(t, url)
 			cfg.Table = postgres.Name{Table: "t"}
 			d := start(t, cfg)
 			d.ready()
-			order := c.order + ", j"
 			d.equal(conn, "t", order)
-			insert("")
-			d.equal(conn, "t", order)
+			follow := func(transactions ...func()) {
+				t.Helper()
+				d.streamed(transactions...)
+				d.same(conn, "t", order)
+			}
+			run := func(sql string) func() { return func() { exec(t, conn, sql) } }
+			follow(func() { insert("") })
 			streamed, err := os.ReadFile(d.path)
 			if err != nil {
 				t.Fatal(err)
 			}
 			if c.name == "citext" { // for Postgres, k and upper(k) are one key, but their JSON differs
-				exec(t, conn, "UPDATE t SET k = upper(k::text)")
-				d.equal(conn, "t", order)
-				exec(t, conn, "UPDATE t SET k = v.k FROM values_ v WHERE v.k = t.k")
-				d.equal(conn, "t", order)
-				exec(t, conn, "DELETE FROM t WHERE k = 'A' OR k = 'b'")
-				d.equal(conn, "t", order)
+				follow(run("UPDATE t SET k = upper(k::text)"))
+				follow(run("UPDATE t SET k = v.k FROM values_ v WHERE v.k = t.k"))
+				follow(run("DELETE FROM t WHERE k = 'A' OR k = 'b'"))
 			}
-			exec(t, conn, "UPDATE t SET n = n + 1")
-			exec(t, conn, "UPDATE t SET n = 0, j = j * 10")
-			d.equal(conn, "t", order)
-			exec(t, conn, "UPDATE t SET j = j / 10")
-			d.equal(conn, "t", order)
+			follow(run("UPDATE t SET n = n + 1"), run("UPDATE t SET n = 0, j = j * 10"))
+			follow(run("UPDATE t SET j = j / 10"))
 			if c.name != "citext" {
 				v, err := Export(t.Context(), cfg, nil)
 				if err != nil {

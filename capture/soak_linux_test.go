@@ -237,13 +237,14 @@ func (s *soak) write(ctx context.Context, r *rand.Rand) {
 			}
 		}
 		s.pause.RUnlock()
+		pause := 5 * time.Millisecond // the server may be away
 		if err == nil {
 			s.written.Add(1)
-			continue
+			pause = 2 * time.Millisecond // leaves processor time to the child and to other tests
 		}
-		select { // a pause, because the server may be away
+		select {
 		case <-ctx.Done():
-		case <-time.After(5 * time.Millisecond):
+		case <-time.After(pause):
 		}
 	}
 }

@@ -227,6 +227,7 @@ func TestSourcesBarrier(t *testing.T) {
 					done <- err
 					return
 				}
+				time.Sleep(2 * time.Millisecond) // leaves processor time to other tests, but still commits many times during each barrier
 			}
 			done <- nil
 		}()

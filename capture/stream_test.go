@@ -65,9 +65,10 @@ func TestWideAndLong(t *testing.T) {
 			d := start(t, cfg)
 			d.ready()
 			for _, sql := range c.run {
-				exec(t, conn, sql)
-				d.equal(conn, "t", "id")
+				d.streamed(func() { exec(t, conn, sql) })
+				d.same(conn, "t", "id")
 			}
+			d.equal(conn, "t", "id")
 			if n := strings.Count(d.log.String(), `"@message":"copied"`); n != 1 {
 				t.Errorf("the table was copied %d times", n)
 			}
