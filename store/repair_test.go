@@ -208,6 +208,7 @@ func TestManifestOfLossStaysSmall(t *testing.T) {
 			l.ChangedRows = slices.Repeat([]manifest.ChangedRow{{Hashes: l.ChangedRows[0].Hashes}}, 5000)
 		},
 		"many columns": func(l *manifest.Loss) { l.ChangedColumns = slices.Repeat(l.ChangedColumns, 5000) },
+		"no rows":      func(l *manifest.Loss) { l.ChangedColumns, l.ChangedRows = slices.Repeat(l.ChangedColumns, 5000), nil },
 		"short hashes": func(l *manifest.Loss) { l.ChangedRows[0].Hashes = nil },
 	} {
 		edited, err := r.Kept.Manifest()

@@ -51,7 +51,7 @@ func RedactedMessage(err error) string {
 }
 
 // hideValues returns a text to show in place of the message of a server's error, if this message may contain a row's text.
-// Otherwise it returns "". No field of an error says whether its message contains a row's text. Therefore, hideValues decides
+// Otherwise it returns "". No field of an error shows whether its message contains a row's text. Therefore, hideValues decides
 // by the class of the SQLSTATE, and by the place where the server noticed the error, for example in the text of capture's own
 // statement.
 func hideValues(pg *pgconn.PgError) string {

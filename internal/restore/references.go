@@ -43,7 +43,7 @@ func (r *restoration) explainViolation(ctx context.Context, err error) error {
 }
 
 // explainReference says which table to restore first for a violated foreign key, or returns "" if this does not help. The
-// parameter disable says whether to name --disable-triggers, too.
+// parameter disable is true if the hint may name --disable-triggers, too.
 func (r *restoration) explainReference(ctx context.Context, refused *pgconn.PgError, disable bool) (hint string) {
 	var parent string
 	var from, to bool

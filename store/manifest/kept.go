@@ -63,7 +63,7 @@ type ChangedRow struct {
 // checkChanges removes the changed rows if somebody has edited them. A restore does not need them.
 func (l *Loss) checkChanges() {
 	isWrong := func(row ChangedRow) bool { return len(row.Hashes) != HashBytes*len(l.ChangedColumns) }
-	if len(l.ChangedRows) > MaxChangedRows || slices.ContainsFunc(l.ChangedRows, isWrong) {
+	if len(l.ChangedRows) > MaxChangedRows || len(l.ChangedColumns) > maxColumns || slices.ContainsFunc(l.ChangedRows, isWrong) {
 		l.ChangedColumns, l.ChangedRows = nil, nil
 	}
 }

@@ -23,6 +23,7 @@ const (
 	MaxBytes     = 8 << 20 // maximum length of a manifest in bytes
 	maxDataBytes = 1 << 56 // maximum value of Manifest.Bytes; a higher value is a mistake, and additions might overflow
 	maxCommas    = 100_000
+	maxColumns   = 1600 // MaxHeapAttributeNumber in Postgres
 
 	minBlockBytes = 4 << 10
 	maxBlockBytes = 16 << 20
@@ -139,10 +140,7 @@ func Parse(data []byte) (Manifest, error) {
 
 // checkTable returns an error unless a table in Postgres could have the columns, key and name in the manifest.
 func checkTable(m *Manifest) error {
-	const (
-		maxColumns = 1600 // MaxHeapAttributeNumber in Postgres
-		maxKey     = 32   // INDEX_MAX_KEYS in Postgres
-	)
+	const maxKey = 32 // INDEX_MAX_KEYS in Postgres
 	if len(m.Columns) > maxColumns || len(m.Key) > maxKey {
 		return errors.New("it has more columns than a table can have")
 	}
