@@ -129,7 +129,8 @@ func (a *autoSource) probeLoop(ctx context.Context, kind string, skipped []unava
 	seen := map[string]string{} // the last setup state, by kind of source
 	for _, u := range skipped {
 		if p := (*postgres.Problem)(nil); !errors.As(u.err, &p) || !p.NeedsSetup() {
-			// The setup is not this source's problem, so only a change of the setup state causes an early probe.
+			// A missing setup is not what keeps this source from working. So record what capture setup has created until now: only
+			// a change of this causes a probe before the interval ends.
 			seen[u.kind], _ = a.loadSetupState(ctx, u.kind)
 		}
 	}

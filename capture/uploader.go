@@ -129,7 +129,7 @@ func (u *uploader) workIfDue(ctx context.Context) {
 			return
 		}
 		if lossesDue && err != nil {
-			u.lossesDue, u.lossesAt = false, now.Add(longestUploadRetry) // until lossesAt, uploadCurrent can run instead
+			u.lossesDue, u.lossesAt = false, now.Add(longestUploadRetry) // until lossesAt, uploadCurrent runs instead of uploadLosses
 		}
 		end := time.Now()
 		// Waiting for an unreachable service does not count as work. Otherwise, the pause after an outage would be nine times

@@ -71,7 +71,7 @@ func (p *page) rebaseOnto(from, to *page, skip []int) *page {
 		}
 		skipped := len(skip) > 0 && skip[0] == i
 		switch {
-		case int(e.lineOff) >= len(p.lines): // the line is private already
+		case int(e.lineOff) >= len(p.lines): // the line is already in the page's own memory
 			e.lineOff += uint32(len(q.lines) - len(p.lines))
 		case i < len(from.entries) && !skipped && from.entries[i].lineOff == e.lineOff:
 			e.lineOff = to.entries[i].lineOff

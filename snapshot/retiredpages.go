@@ -64,7 +64,7 @@ func (r *retired) prune() {
 func (c *cache) evictRetired(limit int64) error {
 	r, now := &c.retired, gcCycles()
 	if now == r.sweptAtGC && r.list[len(r.list)-1].gc != 0 {
-		return nil // only another collection can show that more leaves are in use
+		return nil // no garbage collection has ended since the last call, so no other leaf is known to be still in use
 	}
 	r.sweptAtGC = now
 	r.prune()

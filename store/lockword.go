@@ -39,8 +39,8 @@ func readLockContent(f io.ReaderAt) lockContent {
 	return c
 }
 
-// verify returns an error unless the lock file is still the one that we have locked and contains our word. If it contains the
-// word of another process, the error is a [*LockedError].
+// verify returns an error unless the lock file is still the one that we have locked, and contains our random word. If it contains
+// the word of another process, the error is a [*LockedError].
 func (l *lock) verify() error {
 	beforeVerify()
 	l.mu.Lock()

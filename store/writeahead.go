@@ -73,8 +73,11 @@ type prewrite struct {
 }
 
 const (
-	prewriteStep   = 8 << 20 // number of bytes of a step; a Write may run after each step
-	rewrittenShare = 4       // the prewrite is discarded if it rewrote more than a step plus 1/rewrittenShare of its length
+	prewriteStep = 8 << 20 // number of bytes of a step; a Write may run after each step
+
+	// If rewinds have discarded more bytes than one step and a quarter (1/rewrittenShare) of the prewrite's length, the prewrite
+	// ends: the rows do not come in the order of their keys, so writing ahead costs more than it saves.
+	rewrittenShare = 4
 )
 
 var errRewritten = errors.New("the rows do not come in the order of their keys")

@@ -231,7 +231,8 @@ func (s *Source) dropTestSlot(ctx context.Context, test *slot) error {
 	return s.withIdleTimeout(ctx, func(ctx context.Context) error { return s.standby.exec(ctx, "DROP_REPLICATION_SLOT "+test.name) })
 }
 
-// createPublication creates or repairs the publication. The parameter missing is the first result of prepare.
+// createPublication creates or repairs the publication. The parameter missing is the first result of prepare, which says what is
+// to be done: ErrPublicationMissing or ErrPublicationIncomplete.
 func (s *Source) createPublication(ctx context.Context, missing error) error {
 	err := s.queries.Do(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
 		s.publication.name, s.publication.fingerprint, err = postgres.EnsurePublication(ctx, conn, &s.server, s.table)

@@ -206,7 +206,7 @@ func listCopies(ctx context.Context, l *remote.Location) ([]copiedState, error) 
 	return all, nil
 }
 
-// copiedState is a state off the machine with its manifest.
+// copiedState is a state off the machine, and the manifest of this state.
 type copiedState struct {
 	remote.State
 	manifest manifest.Manifest

@@ -53,7 +53,7 @@ func (m *stagedMerge) planRows(ctx context.Context) error {
 		}
 	}
 	join := "LEFT JOIN " + m.table.FromClause() + " t ON " + m.same()
-	if len(m.key) == 0 { // the table is empty
+	if len(m.key) == 0 { // the table is empty: chooseWay refuses a table without a key that has rows
 		join = "LEFT JOIN (SELECT NULL::pg_catalog.oid AS tableoid) t ON false"
 		where, moved = "true", "false"
 	}

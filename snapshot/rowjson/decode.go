@@ -249,9 +249,9 @@ func quoteFieldTail(dst []byte, start int) []byte {
 	return append(dst, '"')
 }
 
-// appendHstoreText appends an hstore literal. hstore is the only type with a cast to json that AppendText converts. For any
-// other such type, the input function gets the JSON itself, and accepts or rejects it. The input functions of PostGIS, for
-// example, accept GeoJSON.
+// appendHstoreText appends an hstore literal. Some types have a cast to json. Of these, AppendText converts only hstore back to
+// the type's own text. For the others, it passes on the JSON, which the type's input function accepts or rejects. PostGIS, for
+// example, accepts GeoJSON.
 func appendHstoreText(dst, value []byte) ([]byte, error) {
 	pairs, err := splitObject(value)
 	if err != nil {

@@ -127,8 +127,9 @@ func (e *Encoder) appendRow(dst []byte, values [][]byte, old []byte, copied bool
 	return append(bytes.TrimRight(dst, " "), '}'), nil
 }
 
-// appendColumn appends the value of the column at index i. text is its text form. If copied is set and the type needs the
-// server, text is JSON instead.
+// appendColumn appends the value of the column at index i. text is the value's text form, with one exception: in a copied row, a
+// value of a type that only the server encodes comes as JSON already (see AppendCopiedRow). copied reports whether it is such a
+// row.
 func (e *Encoder) appendColumn(dst []byte, i int, text []byte, copied bool) ([]byte, error) {
 	c := &e.columns[i]
 	n := &c.node

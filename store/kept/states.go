@@ -166,9 +166,9 @@ func (k *States) keep(m manifest.Manifest) (State, error) {
 // another reason: the clock was set back, or the state comes from elsewhere.
 const nextTimes = time.Minute
 
-// timeOfNext returns the time for the name of a new state whose rows were written at t. Usually this is t. But the name of the
-// newest existing state may have the same second, or be ahead of t by less than nextTimes. The time is then the second after
-// this name, so that the new state sorts after the newest existing state.
+// timeOfNext returns the time for the name of a new state whose rows were written at t. Usually this is t. If the name of
+// the newest existing state has the same second, or is ahead of t by less than nextTimes, the time is the second after this name.
+// So the new state sorts after the newest existing state.
 func timeOfNext(states []State, t time.Time) time.Time {
 	if len(states) > 0 && !states[0].Time.Before(t.Truncate(time.Second)) && states[0].Time.Sub(t) < nextTimes {
 		return states[0].Time.Add(time.Second)

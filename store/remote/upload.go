@@ -15,9 +15,9 @@ import (
 
 // Source is a state to upload.
 type Source struct {
-	// Manifest describes the state. If it has a digest, Upload checks that the data match it. If it has no SHA256, Upload
-	// computes SHA256 and Bytes from the data. If the state was already damaged when it was kept, Upload does not check the
-	// data, and does not change Bytes.
+	// Manifest describes the state. If it has SHA256 or Blocks, Upload compares the data with them. If it lacks SHA256, Upload sets
+	// SHA256 and Bytes from the data. A state that was already damaged when it was kept is not compared, and keeps its Bytes, so
+	// that readers notice the damage.
 	Manifest manifest.Manifest
 
 	// Time is the time in the state's name.
