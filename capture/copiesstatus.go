@@ -98,7 +98,7 @@ func (u *uploader) status() *CopiesStatus {
 		problems = append(problems, c.damage)
 	}
 	switch {
-	case c.refused != "": // only another setting ends that
+	case c.refused != "": // only another setting ends the refusal, so report it before the copies are late
 		problems = append(problems, c.refused)
 	case c.late && !now.Before(c.lateAt):
 		text := "no copy for " + now.Sub(*c.Pending).Round(time.Second).String() + ", while changes wait"

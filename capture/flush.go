@@ -168,7 +168,7 @@ func (f *flusher) write(reason manifest.Reason, request *flushRequest) error {
 	pending := s.pending
 	s.pending = time.Time{}
 	select {
-	case <-f.table.Changed(): // the View includes this change
+	case <-f.table.Changed(): // drop this signal, because the View that is written below includes the change
 	default:
 	}
 	result, version, err := f.writeNewest(start, reason)

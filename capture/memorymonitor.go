@@ -72,7 +72,7 @@ func (m *memoryMonitor) checkSpilling() {
 		m.log.Error("row memory limit exceeded, cannot spill to disk", "error", u.Err)
 	case u.Limit > 0 && changed:
 		m.log.Info("spilling to disk works again")
-	case u.Limit == 0 && m.stuck && !was: // if only the numbers in the text have changed, it is not logged again
+	case u.Limit == 0 && m.stuck && !was: // log this once, and not again when only the numbers in the text change
 		m.log.Warn("old rows of a large transaction stay in memory, cannot spill to disk", "error", u.Err)
 	case u.Limit == 0 && !m.stuck && was:
 		m.log.Info("old rows no longer stay in memory")

@@ -146,7 +146,7 @@ func (u *uploader) nextWork(now time.Time) (what string, work func(context.Conte
 		u.lossesDue, u.lossesAt = true, time.Time{}
 	}
 	switch {
-	case u.lossesDue && !now.Before(s.retryAt): // only the pause after a failure delays states before losses
+	case u.lossesDue && !now.Before(s.retryAt): // states before losses wait only for the pause after a failure
 		return "upload the states before losses", u.uploadLosses
 	case s.isUploadDue(now):
 		return "upload the current state", u.uploadCurrent
@@ -197,7 +197,8 @@ func (u *uploader) openFolder(ctx context.Context, systemID string, table manife
 	if err != nil {
 		return err
 	}
-	if len(states) > 0 && !u.location.HasClock() { // only the times of the copies can reveal a wrong clock of this machine
+	// If the service has no clock, only the times of the copies can reveal that the clock of this machine is wrong.
+	if len(states) > 0 && !u.location.HasClock() {
 		last, err := u.lastAccepted(ctx, states)
 		if err != nil {
 			return err
@@ -231,7 +232,7 @@ func (e *otherTableError) Error() string {
 func (u *uploader) checkOwner(ctx context.Context, states []remote.State, table manifest.TableName, database string) error {
 	states = slices.DeleteFunc(slices.Clone(states), func(s remote.State) bool { return s.Loss })
 	_, m, err := u.copies.newest(ctx, []remote.Cluster{{States: states}})
-	if remote.IsMissing(err) { // there are none, or all states are damaged, so their table is not known
+	if remote.IsMissing(err) { // there is no state, or all states are damaged, so nobody knows which table they belong to
 		return nil
 	}
 	if err != nil {

@@ -195,7 +195,8 @@ func (f *File) completeRename() error {
 	if err == nil {
 		err = f.share.rename(f.manifestTmp(), f.manifestPath)
 	}
-	if err != nil && !disk.IsMissing(err) { // the pending manifest is missing if only the sync of the folder failed
+	// If an earlier attempt failed only in the sync of the folder, it has renamed the manifest, so the pending one is missing.
+	if err != nil && !disk.IsMissing(err) {
 		return err
 	}
 	if err := disk.SyncFolder(f.folder()); err != nil {

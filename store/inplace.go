@@ -31,7 +31,8 @@ func (f *File) CheckInPlace() string {
 		return "somebody has removed its manifest"
 	case !disk.Exists(lockPath(f.dataPath)):
 		return "somebody has removed its lock file"
-	case f.share != nil: // some network shares give a file another inode number from time to time
+	case f.share != nil:
+		// Some network shares give a file another inode number from time to time, so the next checks could fail wrongly.
 		return ""
 	case !os.SameFile(info, f.last.file) || info.Size() != f.last.file.Size():
 		return "another program has replaced it"

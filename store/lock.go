@@ -98,7 +98,9 @@ func (l *lock) lockFile() (*os.File, error) {
 		case !errors.Is(err, unix.EWOULDBLOCK):
 			f.Close()
 			return nil, fmt.Errorf("lock %s: %w", lockPath(l.path), err)
-		case flock(f, unix.LOCK_SH) != nil: // not even a shared lock succeeds, so an owner has the lock, and not just ReadOwner
+		case flock(f, unix.LOCK_SH) != nil:
+			// Not even a shared lock is possible, so an owner has the lock. ReadOwner alone takes only a shared lock, which permits
+			// others.
 			err = l.lockedError(f)
 			f.Close()
 			return nil, err

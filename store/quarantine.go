@@ -59,7 +59,9 @@ func linkOrCopy(path, second string) error {
 	if err != nil {
 		return err
 	}
-	if !info.Mode().IsRegular() { // no reader can use it, so rename it; a folder could be neither linked nor replaced by a file
+	// No reader can use a file that is not regular, so it need not keep its first name. If path is a folder, it can neither be
+	// linked, nor be replaced by a file.
+	if !info.Mode().IsRegular() {
 		return os.Rename(path, second)
 	}
 	err = os.Link(path, second)

@@ -222,7 +222,8 @@ func (f *File) quarantineExisting() error {
 		return nil
 	}
 	taken, err := quarantine(f.paths, f.existing.quarantine)
-	if taken { // another file has this name by now, so the next Write inspects the folder again and chooses another name
+	// If another file has taken one of the second names, the next Write inspects the folder again and chooses another suffix.
+	if taken {
 		f.existing.checked = false
 	}
 	return err

@@ -118,7 +118,8 @@ func (p *prewrite) finish(v *pendingVersion) error {
 	if err := p.sequentialWriter.finish(&v.content); err != nil {
 		return err
 	}
-	if err := p.file.Truncate(v.Bytes); err != nil { // before the rewind, the file may have been longer
+	// The file may have been longer before the rewind, and the writes after the rewind do not shorten it.
+	if err := p.file.Truncate(v.Bytes); err != nil {
 		return err
 	}
 	return disk.SyncAndClose(p.file)

@@ -52,7 +52,7 @@ func (a *applier) setKey(key *[]byte, values [][]byte) (err error) {
 		}
 	}
 	*key, err = a.encoder.AppendKey((*key)[:0], values)
-	if errors.Is(err, rowjson.ErrKeyMissing) { // the replica identity is another index now
+	if errors.Is(err, rowjson.ErrKeyMissing) { // a value of the key is missing, so the replica identity is another index now
 		return errOtherIdentity
 	}
 	return err

@@ -88,7 +88,8 @@ func (s *Source) createSlotOrPlainRead(ctx context.Context, t *snapshot.Table, o
 // as the slot exists. If the plain read fails, readIfDue only logs the error.
 func (p *plainReads) readIfDue(ctx, reading context.Context) error {
 	if !p.logged && time.Now().Before(p.next) {
-		return nil // usually, the slot soon exists and would interrupt a query, which breaks the query's connection
+		// Usually, the slot soon exists. The context reading then ends, and an interrupted query breaks its connection.
+		return nil
 	}
 	if err := p.queries.Do(reading, p.check); err != nil && reading.Err() == nil {
 		return err

@@ -273,7 +273,8 @@ func (s *Source) runRound(ctx context.Context, t *snapshot.Table, forced bool) e
 		if !forced {
 			took := time.Since(start)
 			s.delayFullRead(took)
-			if !requested { // the reason lies in the table or the server, so the next round may need a full read, too
+			// Nobody requested this full read. Its reason lies in the table or the server, so the next round may need one, too.
+			if !requested {
 				s.nextRound = time.Now().Add(took)
 			}
 		}

@@ -55,7 +55,8 @@ func loadRelationSize(ctx context.Context, conn *pgx.Conn, table *postgres.Table
 // chooseConnections returns the number of connections that read the table.
 func (s *relationSize) chooseConnections(o *source.CopyOptions) int {
 	n := int64(o.Connections)
-	if n == 0 { // at most one connection more than processors, because a connection often waits for the server or for its turn
+	// A connection often waits for the server or for its turn. So there may be one connection more than processors.
+	if n == 0 {
 		n = min(maxConnections, int64(runtime.GOMAXPROCS(0))+1, s.bytes/bytesPerConnection)
 	}
 	if !s.tidRangeScan {

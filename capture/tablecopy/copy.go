@@ -145,7 +145,7 @@ func ImportSnapshot(ctx context.Context, env *source.Env, conn *pgx.Conn, table 
 	const renamed = "the table was renamed while the copy was being prepared"
 	now, err := postgres.LoadTable(ctx, tx, env.Table)
 	switch p := (*postgres.Problem)(nil); {
-	case errors.As(err, &p) && p.TableMissing(): // LOCK has found a table with this name, but it is newer than the snapshot
+	case errors.As(err, &p) && p.TableMissing(): // LOCK has found a table of this name that is newer than the snapshot
 		return &source.ResyncError{Reason: renamed}
 	case postgres.IsLockTimeout(err):
 		return &source.ResyncError{Reason: "another session has locked a partition that the snapshot shows", Backoff: true}

@@ -127,7 +127,8 @@ func (c historyCmd) acknowledge(ctx context.Context, std streams, h *historyList
 // drop deletes the states that --drop names.
 func (c historyCmd) drop(ctx context.Context, std streams, h *historyLists) error {
 	if h.remoteErr != nil {
-		return fmt.Errorf("drop %s: %w", c.Drop, h.remoteErr) // without the list of copies, drop would delete a state only on this machine
+		// Without the list of copies, drop would delete a state only on this machine.
+		return fmt.Errorf("drop %s: %w", c.Drop, h.remoteErr)
 	}
 	chosen, copies := h.kept, h.copies
 	if c.Drop != "all" {

@@ -163,7 +163,7 @@ func restoredText(r restore.Result, took time.Duration) string {
 	}
 	if r.DryRun {
 		b.WriteString("This was a dry run: nothing has changed.\n")
-	} else if n := r.Overwritten.Rows; n >= 10 && n > int64(r.Rows)/2 { // see loss.Comparison
+	} else if n := r.Overwritten.Rows; n >= 10 && n > int64(r.Rows)/2 { // the same limits as in loss.Comparison
 		fmt.Fprintf(&b, "  %-12s a daemon of capture reports so many overwritten rows as a loss; if the table is right now: capture history --ack\n", "note")
 	}
 	return b.String()

@@ -66,7 +66,8 @@ func failingChecks(checks []capture.Check) []capture.Check {
 		if i := slices.Index(urgent, c.Name); i >= 0 {
 			return i
 		}
-		return len(urgent) + 1 + slices.Index(advice, c.Name) // the index of all other checks is -1, so they come before advice
+		// Index returns -1 for a check that is not in advice, so such a check comes before those in advice.
+		return len(urgent) + 1 + slices.Index(advice, c.Name)
 	}
 	slices.SortStableFunc(failing, func(a, b capture.Check) int { return cmp.Compare(rank(a), rank(b)) })
 	return failing
@@ -119,7 +120,8 @@ func statusFacts(s capture.Status, page string, now time.Time) []fact {
 	for _, v := range s.Volumes {
 		add(11, v.Name, fmt.Sprintf("%s, %.0f %% of its volume used, %s free", bytesText(v.Bytes), v.UsedPercent(), bytesText(v.Free)))
 	}
-	if !slices.ContainsFunc(s.Checks, func(c capture.Check) bool { return c.Name == "following" && c.OK }) { // that check names the source, too
+	// If the check "following" is OK, its text names the source already.
+	if !slices.ContainsFunc(s.Checks, func(c capture.Check) bool { return c.Name == "following" && c.OK }) {
 		add(6, "source", joinNonEmpty(" — ", s.Source, s.SourceNote))
 	}
 	for _, check := range s.Checks {

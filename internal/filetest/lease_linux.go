@@ -24,7 +24,8 @@ func OpenLeased(t testing.TB, path string, open func() error, atWait func()) err
 	done := make(chan error, 1)
 	go func() { done <- open() }()
 	for held := unix.F_WRLCK; held == unix.F_WRLCK && len(done) == 0; time.Sleep(time.Millisecond) {
-		if held, err = unix.FcntlInt(f.Fd(), unix.F_GETLEASE, 0); err != nil { // the result changes once somebody else opens the file
+		// F_GETLEASE returns another value once somebody else opens the file.
+		if held, err = unix.FcntlInt(f.Fd(), unix.F_GETLEASE, 0); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -156,7 +156,8 @@ func (l *Logs) Reopen() {
 func (l *Logs) Close() error {
 	deadline := time.Now().Add(closeTimeout)
 	var errs []error
-	for _, w := range slices.Concat(l.files, []*asyncWriter{l.stderr}) { // close stderr last, because closing a file may report trouble on stderr
+	// Close stderr last, because closing a file may report trouble on stderr.
+	for _, w := range slices.Concat(l.files, []*asyncWriter{l.stderr}) {
 		errs = append(errs, w.close(time.Until(deadline)))
 	}
 	return errors.Join(errs...)

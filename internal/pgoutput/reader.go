@@ -76,7 +76,8 @@ func (r *messageReader) readString() string {
 // readTuple reads TupleData and appends its values to t.
 func (r *messageReader) readTuple(t *Tuple) error {
 	n := r.readUint16()
-	if r.truncated || n > len(r.rest) { // each value takes at least one byte of the message, so this check limits the memory for the tuple
+	// Each value takes at least one byte of the message, so the second condition limits the memory for the tuple.
+	if r.truncated || n > len(r.rest) {
 		return ErrTruncated
 	}
 	for range n {

@@ -95,7 +95,8 @@ func (s *Server) copyTemplate(ctx context.Context, template string) error {
 	if err != nil {
 		return fmt.Errorf("copy the template: %w", err)
 	}
-	if err := s.setSystemIdentifier(rand.Uint64() >> 1); err != nil { // the shift keeps the identifier positive, because pg_control_system returns a signed number
+	// The shift keeps the identifier positive, because pg_control_system returns a signed number.
+	if err := s.setSystemIdentifier(rand.Uint64() >> 1); err != nil {
 		return fmt.Errorf("change the system identifier: %w", err)
 	}
 	return nil

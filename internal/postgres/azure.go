@@ -59,7 +59,8 @@ func azureToken(ctx context.Context, identity azcore.TokenCredential) (string, e
 	switch {
 	case err != nil:
 		return "", azureProblem(err)
-	case token.Token == "" || strings.ContainsRune(token.Token, 0): // a zero byte would end the password, which the protocol sends as a zero-terminated string
+	case token.Token == "" || strings.ContainsRune(token.Token, 0):
+		// The protocol sends the password as a zero-terminated string, so a zero byte would end it too early.
 		return "", azureProblem(fmt.Errorf("the answer has no usable token"))
 	}
 	return token.Token, nil
@@ -157,7 +158,8 @@ func (c tokenClaims) createRoleSQL(cfg *pgx.ConnConfig, table Name) string {
 	}
 	if objectID.MatchString(c.objectID) {
 		kind := "service"
-		if c.upn != "" || c.scopes != "" { // a token with a upn or scopes belongs to a user; the token of a guest user has scopes but no upn
+		// A token with a upn or scopes belongs to a user. The token of a guest user has scopes but no upn.
+		if c.upn != "" || c.scopes != "" {
 			kind = "user"
 		}
 		lines = append(lines, "-- or, if the identity has another name in Microsoft Entra than the role:",

@@ -76,7 +76,7 @@ func parseURL(url string) (*pgx.ConnConfig, error) {
 		return nil, err
 	}
 	if addresses := hostAddresses(cfg); addresses != "" {
-		if !namesHost(url, cfg) { // libpq then uses the value of hostaddr as the host's name, too
+		if !namesHost(url, cfg) { // if no host is named, libpq uses the value of hostaddr as the host's name, too
 			if cfg, err = parsePgx(addParameter(url, "host", addresses)); err != nil {
 				return nil, err
 			}

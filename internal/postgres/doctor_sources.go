@@ -130,7 +130,8 @@ func (d *doctor) checkSlot(ctx context.Context) {
 	defer cancel()
 	slot := fmt.Sprintf("capture_doctor_%d", pg.PID())
 	err = pg.Exec(waiting, "CREATE_REPLICATION_SLOT "+slot+" TEMPORARY LOGICAL pgoutput NOEXPORT_SNAPSHOT").Close()
-	if err == nil { // without this statement, the slot would exist for a moment after the connection has ended
+	// Without this statement, the temporary slot would exist for a moment after the connection has ended.
+	if err == nil {
 		err = pg.Exec(waiting, "DROP_REPLICATION_SLOT "+slot).Close()
 	}
 	switch {

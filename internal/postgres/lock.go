@@ -82,7 +82,8 @@ func (t *Table) lockSQL(mode LockMode, wait time.Duration) string {
 	if t.Partitioned {
 		lock = fmt.Sprintf("SAVEPOINT unlocked; %s; LOCK TABLE %s IN %s MODE NOWAIT; RELEASE SAVEPOINT unlocked", lock, name, mode)
 	}
-	return fmt.Sprintf("SET LOCAL lock_timeout = %d; %s; SET LOCAL lock_timeout = 0", max(wait.Milliseconds(), 1), lock) // a lock_timeout of 0 would mean no limit
+	// The wait is at least 1 ms, because a lock_timeout of 0 would mean no limit.
+	return fmt.Sprintf("SET LOCAL lock_timeout = %d; %s; SET LOCAL lock_timeout = 0", max(wait.Milliseconds(), 1), lock)
 }
 
 // ErrRedefined means that the table's definition was different in each of several attempts to lock it.

@@ -149,7 +149,8 @@ func functionMessage(pg *pgconn.PgError) string {
 	function := strings.Contains("\n"+pg.Where, "\nPL/") || strings.HasPrefix(pg.Code, "XX") && strings.Contains(pg.Where, "\n")
 	switch {
 	case raisedByFunction(pg):
-	case !function, pg.Code == insufficientPrivilege, isServerState(pg.Code), strings.HasPrefix(pg.Code, "23"): // see rowMessage
+	case !function, pg.Code == insufficientPrivilege, isServerState(pg.Code), strings.HasPrefix(pg.Code, "23"):
+		// For class 23, hideValues gets the message from rowMessage, which leaves out what the server quotes.
 		return ""
 	}
 	name, _, _ := strings.Cut(pg.Where, "\n")

@@ -108,7 +108,8 @@ func LoadSetupState(ctx context.Context, conn *pgx.Conn, name Name, source strin
 	case chosen < 0 && statements == nil:
 		return "", nil
 	case chosen < 0:
-		return "the user may create the publication", nil // this text differs from "", so a GRANT changes the state
+		// This text differs from the "" above. So the result changes if a GRANT permits the user to create the publication.
+		return "the user may create the publication", nil
 	}
 	// The text also contains the right to replicate, because the setup grants it: by an attribute, or on Amazon RDS by a
 	// membership.
@@ -160,7 +161,8 @@ func (t *Table) setupPublicationSQL(ctx context.Context, conn *pgx.Conn, s *Serv
 	case o.Role == "" || !alterable && !o.Complete:
 		return statements, nil
 	case p != nil && p.owner == o.Role:
-		if len(statements) > 0 && !p.mayRepair(t) && user.provider != "" { // no superuser runs the statements
+		// On a managed service, no superuser runs the statements. Whoever runs them must therefore be a member of the role.
+		if len(statements) > 0 && !p.mayRepair(t) && user.provider != "" {
 			statements = asMemberSQL(o.Role, statements)
 		}
 		return statements, nil
@@ -209,7 +211,7 @@ func changeOwnerSQL(ctx context.Context, conn *pgx.Conn, s *Server, user setupUs
 	}
 	mayChange := alterable && (follows || user.mayGrantReplication) && (member || mayJoin) && (creates || ownsDatabase)
 	switch {
-	case superuser, o.Complete && !mayChange && user.provider == "": // a superuser needs no grants
+	case superuser, o.Complete && !mayChange && user.provider == "": // a superuser runs the statements, and needs no grants
 		return append(statements, change), nil
 	case !mayChange && !o.Complete:
 		return statements, nil

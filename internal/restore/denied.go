@@ -48,7 +48,7 @@ func (r *restoration) explainDenied(ctx context.Context, err error) error {
 			reasons[i], statements[i] = foreign.Text(m.Reason), foreign.Text(m.Statement)
 		}
 		p.Reason, p.Hint = strings.Join(reasons, ", or "), strings.Join(statements, " or ")
-		if denied.schema != "" { // the role that creates the table owns it
+		if denied.schema != "" { // the statement was to create a table, and the role that creates a table owns it
 			p.Hint = "connect as the role that shall own the table, such as the application's (docs/recovery.md), or " + p.Hint
 		}
 	}

@@ -120,7 +120,8 @@ func (m *stagedMerge) explainForeignKey(ctx context.Context, err error) error {
 		}
 		// An older row may violate the foreign key, too. The server does not check it if its referring columns stay the same.
 		checked := fmt.Sprintf(" AND (p.new OR p.moved OR EXISTS (SELECT FROM %s t WHERE %s AND %s))", m.table.FromClause(), m.same(), m.differ(k.Columns))
-		for _, condition := range []string{missing + checked, missing} { // a deferred check finds the columns changed
+		// When a deferred check fails, the table has the file's values already, so the condition checked may no longer hold.
+		for _, condition := range []string{missing + checked, missing} {
 			if place := m.findPlace(ctx, m.staged(condition)); place != "" {
 				return &rowError{place: place, err: err}
 			}

@@ -58,7 +58,8 @@ func disableTableTriggers(ctx context.Context, tx pgx.Tx, table *postgres.Table,
 	}
 	for i := range h.Triggers {
 		t := &h.Triggers[i]
-		if original := byOID[t.CloneOf]; t.Enabled == "R" || original != nil && uniform(original) { // the original's statement changes it, too
+		// A clone needs no statement of its own if the statement for its original also changes the clone.
+		if original := byOID[t.CloneOf]; t.Enabled == "R" || original != nil && uniform(original) {
 			continue
 		}
 		table := t.Table
@@ -74,7 +75,8 @@ func disableTableTriggers(ctx context.Context, tx pgx.Tx, table *postgres.Table,
 	}
 	alter := func(ctx context.Context, s switchable, verb string) error {
 		_, err := tx.Exec(ctx, fmt.Sprintf("ALTER TABLE %s %s %s", s.table, verb, s.what))
-		if postgres.SQLState(err) == insufficientPrivilege && postgres.ErrorContext(err) == "" { // not in the function of an event trigger
+		// An error without context comes from the ALTER itself, and not from the function of an event trigger.
+		if postgres.SQLState(err) == insufficientPrivilege && postgres.ErrorContext(err) == "" {
 			return &postgres.Problem{
 				Summary: fmt.Sprintf("no right to disable the triggers of table %s", foreign.Text(strings.TrimPrefix(s.table, "ONLY "))), Err: err,
 				Reason: "--disable-triggers takes a superuser, the right to set session_replication_role (15 and later), or the table's owner",

@@ -73,7 +73,8 @@ func (m *stagedMerge) write(ctx context.Context) error {
 			return err
 		case errors.As(err, new(*postgres.Problem)): // such as a missing right or a violated foreign key; no other way would help
 			return err
-		case m.planned.overwritten == 0, !isDisplaced(err) && i != parking: // no order of the rows would help
+		case m.planned.overwritten == 0, !isDisplaced(err) && i != parking:
+			// No row is overwritten, or the rows do not block each other. So no other way would help.
 			return m.explainRefused(ctx, err)
 		case first == nil, errors.Is(first, errDisplaced) && isDisplaced(err):
 			first = err
@@ -300,7 +301,8 @@ func (m *stagedMerge) followed(k *foreignKey) string {
 		return condition
 	}
 	where := k.refersTo("c", "t")
-	if k.From && !slices.ContainsFunc(k.Columns, lacks) { // rows of the file get the file's values anyway
+	// Leave out rows that are in the file, because they get the file's values anyway.
+	if k.From && !slices.ContainsFunc(k.Columns, lacks) {
 		where += fmt.Sprintf(" AND NOT EXISTS (SELECT FROM %s x WHERE %s)", stagingTable, sameKey(m.table, "x", "c"))
 	}
 	return fmt.Sprintf("(%s AND EXISTS (SELECT FROM %s c WHERE %s))", condition, k.ChildRows, where)

@@ -107,7 +107,7 @@ func (m *stagedMerge) saveDangling(ctx context.Context) error {
 func (m *stagedMerge) findDangling(ctx context.Context, i int) (found bool, err error) {
 	k := &m.hooks.ForeignKeys[i]
 	before := "v.tab OPERATOR(pg_catalog.=) t.tableoid AND v.tid OPERATOR(pg_catalog.=) t.ctid"
-	if k.From { // the merge has moved the row
+	if k.From { // a row that the merge has moved has another ctid, so find it by its number
 		before += fmt.Sprintf(" OR EXISTS (SELECT FROM %s s WHERE %s OPERATOR(pg_catalog.=) v.number AND %s)", stagingTable, m.number, m.same())
 	}
 	err = m.tx.QueryRow(ctx, fmt.Sprintf("SELECT EXISTS (SELECT FROM %s AND NOT EXISTS (SELECT FROM %s v WHERE v.key OPERATOR(pg_catalog.=) %d AND (%s)))",

@@ -49,10 +49,14 @@ func (r *restoration) explainReference(ctx context.Context, refused *pgconn.PgEr
 	var from, to bool
 	row := postgres.Pinned(r.conn).QueryRow(ctx, parentSQL, refused.ConstraintName, refused.SchemaName, refused.TableName, int64(r.table.OID))
 	if row.Scan(&parent, &from, &to) != nil || to {
-		return "" // to: the file itself must have the row, or a row of another table refers to a row that would go
+		// If the foreign key refers to the restored table, no other table can help: the file itself must have the row, or a
+		// row of another table refers to a row that would be deleted.
+		return ""
 	}
 	hint = fmt.Sprintf("restore table %s first, so that it has the row", foreign.Text(parent))
-	if disable && from && !r.options.DisableTriggers { // not from: a trigger writes to the table that has the foreign key
+	// If the restored table does not have the foreign key, a trigger writes to the table that has it. Then the hint leaves
+	// --disable-triggers out.
+	if disable && from && !r.options.DisableTriggers {
 		hint += "; or, as a superuser, use --disable-triggers, which does not check foreign keys, and correct the reference afterwards"
 	}
 	return hint

@@ -48,7 +48,8 @@ func keyExpression(alias string, key []string) string {
 	for i, name := range key {
 		list[i] = alias + "." + postgres.QuoteIdentifier(name) + "::pg_catalog.text"
 	}
-	return "pg_catalog.concat_ws(', ', " + strings.Join(list, ", ") + `) COLLATE pg_catalog."C"` // without COLLATE, columns with different collations give the expression no collation
+	// Without COLLATE, columns with different collations would give the expression no collation.
+	return "pg_catalog.concat_ws(', ', " + strings.Join(list, ", ") + `) COLLATE pg_catalog."C"`
 }
 
 // sameKey returns an SQL condition that is true if the rows of the aliases a and b have the same key.

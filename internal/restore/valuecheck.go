@@ -72,7 +72,8 @@ func (m *columnMap) compareTypes(manifest *manifest.Manifest) {
 		case was == is && t.column.TypeOID < firstUserOID:
 		case was == is:
 			t.checked = t.checked || anyElement(&t.column.Type, isLossy)
-		case from == to, from == bareTypeName(is), mayRound[from+" to "+to]: // bareTypeName: a domain of the same name in another schema
+		case from == to, from == bareTypeName(is), mayRound[from+" to "+to]:
+			// from equals bareTypeName(is), for example, if the type is a domain of the same name in another schema.
 			t.checked = true
 		case alike[from] != "" && alike[from] == alike[to]:
 			t.checked = t.checked || to == "name" || t.column.TypeOID >= firstUserOID || typeModifier.MatchString(is)
@@ -174,11 +175,13 @@ func (m *columnMap) findChanged(ctx context.Context, tx pgx.Tx, checked map[int]
 		}
 		typ := m.table.ColumnType(m.names[column])
 		printed, value := "pg_catalog.to_json(CAST(u.t AS "+typ+"))::pg_catalog.jsonb", "u.j::pg_catalog.jsonb"
-		if anyElement(&m.targets[column].column.Type, isComposite) { // a field that the file lacks becomes NULL
+		// A field that the file lacks becomes NULL in the table, so compare both values without their NULLs.
+		if anyElement(&m.targets[column].column.Type, isComposite) {
 			printed, value = "pg_catalog.jsonb_strip_nulls("+printed+")", "pg_catalog.jsonb_strip_nulls("+value+")"
 		}
 		changed := printed + " OPERATOR(pg_catalog.<>) " + value
-		if m.targets[column].column.Type.OID == moneyOID { // a plain number means the same in every locale
+		// A plain number means the same in every locale, so compare it as a number.
+		if m.targets[column].column.Type.OID == moneyOID {
 			changed = "CASE WHEN u.t OPERATOR(pg_catalog.~) '^-?[0-9]+([.][0-9]{1,2})?$' THEN CAST(u.t AS " + typ +
 				")::pg_catalog.numeric OPERATOR(pg_catalog.<>) u.t::pg_catalog.numeric ELSE " + changed + " END"
 		}

@@ -70,7 +70,8 @@ func (w *lockWatch) run(ctx context.Context) error {
 			return nil
 		case err == nil:
 			checked = time.Now()
-		case time.Since(checked) > watchLostTimeout: // until then, the next check may succeed
+		case time.Since(checked) > watchLostTimeout:
+			// Earlier, a failed check does not matter, because the next check may succeed.
 			w.closeSessions()
 			return fmt.Errorf("check whether other sessions wait for the comparison: %w", err)
 		}

@@ -217,7 +217,7 @@ func (h *valueHasher) hashPlain(t *rowjson.Type, text []byte) uint64 {
 			text = []byte("false")
 		}
 	case t != nil && t.Kind == rowjson.Text && string(text) != "null":
-		return h.hashBytes('s', text) // such a column stores the digits as text
+		return h.hashBytes('s', text) // a column of a text type stores such a value as text
 	case isNumber:
 		if number, ok := canonicalNumber(t, text); ok {
 			return h.hashBytes('d', number)

@@ -280,7 +280,8 @@ func (t tableView) isOrderedByTime() bool { return t.time >= 0 && t.Rows() <= ma
 
 // parsePlace is the inverse of placeText. If the table is ordered by time, it also accepts just the key of a row.
 func (t tableView) parsePlace(text string) (*place, bool) {
-	if rest, ok := strings.CutPrefix(text, placePrefix); ok && t.time >= 0 { // even if the table has become too large for the order by time
+	// Accept a time even if the table has, in the meantime, become too large to be ordered by time.
+	if rest, ok := strings.CutPrefix(text, placePrefix); ok && t.time >= 0 {
 		if micros, keyOf, ok := strings.Cut(rest, ":"); ok {
 			if n, err := strconv.ParseInt(micros, 10, 64); err == nil {
 				key, ok := t.parseKey(keyOf)

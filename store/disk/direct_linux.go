@@ -21,7 +21,7 @@ func SupportsDirectIO(path string) bool {
 	var st unix.Statx_t
 	err := unix.Statx(unix.AT_FDCWD, path, 0, unix.STATX_DIOALIGN, &st)
 	if err != nil || st.Mask&unix.STATX_DIOALIGN == 0 {
-		return err == nil // Linux before 6.1 does not report the alignment
+		return err == nil // Linux before 6.1 does not report the alignment, so assume that it is small enough
 	}
 	return st.Dio_offset_align > 0 && st.Dio_offset_align <= DirectAlign && st.Dio_mem_align <= DirectAlign
 }

@@ -49,7 +49,7 @@ func (k *States) Compress(ctx context.Context) (compressed []State, failed error
 		}
 		failed = fmt.Errorf("compress %s: %w", filepath.Base(s.Path), volume.WithHint(err))
 		if !errors.As(err, new(*unreadableError)) {
-			break // the next state would probably fail, too
+			break // this state could be read, so the cause lies elsewhere, and the next state would probably fail, too
 		}
 	}
 	return compressed, failed

@@ -72,7 +72,8 @@ func (k *States) prune(need int64) (dropped []State, left *State, err error) {
 		dropped = append(dropped, states[i])
 	}
 	for i := range states {
-		if need > 0 && !slices.Contains(drop, i) { // at most one state: Plan spares only the state before the largest loss
+		// If more bytes are needed, Plan has spared only the state before the largest loss, so at most one state is left.
+		if need > 0 && !slices.Contains(drop, i) {
 			left = &states[i]
 		}
 	}

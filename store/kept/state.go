@@ -93,7 +93,7 @@ func (s State) LossText(place, acknowledge string) string {
 		format = "%s. The state before is %s. If it was a repair: %[4]s – or, to undo it: %[3]s"
 	}
 	text := fmt.Sprintf(format, s.Loss, place, s.RestoreHint(), acknowledge)
-	if s.Loss.Found.IsZero() { // the manifest cannot be read
+	if s.Loss.Found.IsZero() { // the manifest cannot be read, so the time of the loss is not known
 		return text
 	}
 	return s.Loss.Found.UTC().Format(time.RFC3339) + ": " + text

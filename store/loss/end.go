@@ -21,7 +21,7 @@ func IsBack(l *manifest.Loss, v *snapshot.View) (bool, error) {
 	switch {
 	case l.MayChangeValues():
 		return false, nil
-	case l.HourHighest > 0 || len(l.LostKeys) == 0: // not all lost keys are known, so compare row counts
+	case l.HourHighest > 0 || len(l.LostKeys) == 0: // the loss came in steps, or no lost key is known, so compare row counts
 		lost := max(l.HourHighest, l.RowsBefore) - l.RowsAfter
 		return lost > 0 && enough(v.Rows()-l.RowsAfter, lost), nil
 	}
@@ -45,7 +45,7 @@ func IsRepair(l, later *manifest.Loss, v *snapshot.View) (bool, error) {
 		changed = l.RowsBefore
 	}
 	if backShare*float64(later.RowsChanged) > float64(changed) {
-		return false, nil // it changes many rows that l had not changed
+		return false, nil // later changes many rows that l had not changed
 	}
 	for _, name := range later.ChangedColumns {
 		if !slices.Contains(l.ChangedColumns, name) {

@@ -47,7 +47,7 @@ func (c *RowCounts) Add(at time.Time, rows int) {
 		list = list[:n-1]
 	}
 	list = append(list, rowCount{at, rows})
-	for len(list) > 1 && at.Sub(list[1].at) >= Window { // the table had the first row count until the time of the second
+	for len(list) > 1 && at.Sub(list[1].at) >= Window { // the second row count replaced the first at least Window ago
 		list = list[1:]
 	}
 	*c = list

@@ -46,5 +46,5 @@ func trimRow(line []byte) []byte {
 		return nil
 	}
 	body = bytes.TrimRight(body, " ")
-	return append(body, '}') // overwrites the row's brace, or the first space of the padding, in line
+	return append(body, '}') // in line, this overwrites the old brace or the first space of the padding
 }

@@ -82,7 +82,8 @@ func isTransient(err error) bool {
 	var local *fs.PathError
 	status, _, _ := responseOf(err)
 	switch {
-	case errors.Is(err, context.Canceled), errors.As(err, &local): // a local error, such as a full disk: the caller tries again later
+	case errors.Is(err, context.Canceled), errors.As(err, &local):
+		// A local error, such as a full disk, is not transient: the caller tries again later.
 		return false
 	case status == 0:
 		return true

@@ -93,7 +93,8 @@ func (l *Location) Clusters(ctx context.Context) ([]Cluster, error) {
 	}
 	for _, folder := range folders {
 		id := path.Base(folder)
-		if !clusterName.MatchString(id) || folder == l.prefix { // some tools create an object whose name is that of the folder
+		// Some tools create an object with the name of its folder, so the folder l.prefix may be in its own list.
+		if !clusterName.MatchString(id) || folder == l.prefix {
 			continue
 		}
 		objects, _, err := l.list(ctx, folder)

@@ -55,7 +55,8 @@ func (f *Folder) Upload(ctx context.Context, src Source) (State, manifest.Manife
 			s.Bytes = n
 			if m.SHA256 == "" {
 				m.SHA256 = sum.SHA256()
-				if !isKnownDamaged(m) { // a damaged state keeps its size and its blocks, so that readers notice the damage
+				// The manifest of a damaged state keeps its size and its blocks, so that readers notice the damage.
+				if !isKnownDamaged(m) {
 					m.Bytes, m.Blocks = sum.Bytes(), nil
 				}
 			}
