@@ -17,7 +17,7 @@ import (
 	"capture/store/retention"
 )
 
-// rowsTable is a table with the columns id and some text columns.
+// rowsTable is a table with the columns id and some others. The column at has a time, the others have texts.
 type rowsTable struct {
 	columns []string
 	rows    map[int]map[string]string // values of the text columns, by id
@@ -42,7 +42,11 @@ func (r *rowsTable) load(t *testing.T, tab *snapshot.Table) *snapshot.View {
 	shape := &rowjson.Shape{Schema: "public", Table: "votes", Key: []int{0}, Fingerprint: fmt.Sprint(r.columns),
 		Columns: []rowjson.Column{{Name: "id", TypeName: "integer", Type: rowjson.Type{Kind: rowjson.Number, OID: 23}, NotNull: true}}}
 	for _, name := range r.columns {
-		shape.Columns = append(shape.Columns, rowjson.Column{Name: name, TypeName: "text"})
+		typeName := "text"
+		if name == "at" {
+			typeName = "timestamp with time zone"
+		}
+		shape.Columns = append(shape.Columns, rowjson.Column{Name: name, TypeName: typeName})
 	}
 	return commit(t, tab, func() {
 		tab.Load(shape, snapshot.Origin{})
@@ -91,27 +95,29 @@ func TestRepairOfLostValues(t *testing.T) {
 		"mostly repaired":                       {true, []step{ruin, set("a", 1, n*19/20, "good")}},
 		"repaired without deleted rows":         {true, []step{ruin, remove(1, 20), set("a", 21, n, "good")}},
 		"repaired while rows disappear":         {true, []step{ruin, both(set("a", 1, n, "good"), remove(1, 5))}},
-		"a trigger sets another column":         {true, []step{both(ruin, set("b", 1, n, "noon")), vote, both(repair, set("b", 1, n, "one o'clock"))}},
+		"a trigger sets the time":               {true, []step{both(ruin, set("at", 1, n, "noon")), vote, both(repair, set("at", 1, n, "one o'clock"))}},
+		"a trigger sets the time only now":      {true, []step{ruin, both(repair, set("at", 1, n, "noon"))}},
 		"second of two columns":                 {true, []step{both(ruin, set("b", 1, n, "bad")), repair, set("b", 1, n, "good")}},
-		"column dropped and added":              {true, []step{columns("b"), both(columns("a", "b"), set("a", 1, n, "")), repair}},
+		"column dropped and added":              {true, []step{columns("b", "at"), both(columns("a", "b", "at"), set("a", 1, n, "")), repair}},
 		"ruined after a repair of another loss": {true, []step{ruin, acknowledge, set("b", 1, n, "bad"), vote, set("b", 1, n, "good")}},
 
 		"two thirds repaired":           {false, []step{ruin, set("a", 1, n*2/3, "good")}},
 		"first of two columns":          {false, []step{both(ruin, set("b", 1, n, "bad")), repair}},
 		"ruined again":                  {false, []step{ruin, set("a", 1, n, "worse")}},
 		"ruined as before":              {false, []step{ruin, vote, repair, vote, set("a", 1, n+1, "bad")}},
+		"second column ruined again":    {false, []step{both(ruin, set("b", 1, n, "bad")), both(repair, set("b", 1, n, "worse"))}},
 		"another column ruined":         {false, []step{ruin, set("b", 1, n, "bad")}},
 		"an earlier loss remains":       {false, []step{ruin, vote, set("b", 1, n, "bad"), set("b", 1, n, "good")}},
 		"another column ruined with it": {false, []step{ruin, both(repair, set("b", 1, n, "bad"))}},
 		"new rows ruined with it":       {false, []step{ruin, set("a", n+1, 9*n, "new"), set("a", 1, 9*n, "good")}},
 		"many rows lost with it":        {false, []step{ruin, both(repair, remove(1, n/3))}},
 		"acknowledged":                  {false, []step{ruin, acknowledge, repair}},
-		"ruined in the added column":    {false, []step{columns("b"), both(columns("a", "b"), set("a", 1, n, "")), ruin}},
+		"ruined in the added column":    {false, []step{columns("b", "at"), both(columns("a", "b", "at"), set("a", 1, n, "")), ruin}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			f, tab := open(t, filepath.Join(t.TempDir(), "feedback.json")), snapshot.NewTable()
-			r := &rowsTable{columns: []string{"a", "b"}, rows: map[int]map[string]string{}}
+			r := &rowsTable{columns: []string{"a", "b", "at"}, rows: map[int]map[string]string{}}
 			r.set("a", 1, n, "good")
 			write(t, f, r.load(t, tab), store.ReasonStart)
 			var last store.Result

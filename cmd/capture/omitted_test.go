@@ -43,10 +43,10 @@ func TestSnapshotNamesRowsThatDoNotFit(t *testing.T) {
 	}
 
 	got = run(t, dir, env, "restore", "--delete-extra", "--yes")
-	if got.code != exitFailed || !strings.Contains(got.stderr, "the file lacks 1 rows of its table: 7") {
+	if got.code != exitFailed || !strings.Contains(got.stderr, "the file lacks 1 row of its table: 7") {
 		t.Errorf("restore --delete-extra: %+v", got)
 	}
-	if got = run(t, dir, env, "restore", "--on-conflict=overwrite", "--yes"); got.code != exitDone {
+	if got = run(t, dir, env, "restore", "--on-conflict=overwrite", "--yes"); got.code != exitDone || !strings.Contains(got.stdout, "note         the file lacks 1 row of its table: 7; they did not fit") {
 		t.Errorf("restore: %+v", got)
 	}
 

@@ -166,7 +166,7 @@ func TestEditedFileAndLostTable(t *testing.T) {
 	}
 	m.Omitted = &manifest.Omitted{Rows: 1, Keys: []string{"3"}}
 	writeManifest(t, path, m)
-	d.wantRefused(restore.Options{Path: path, Create: true, Edited: true, DeleteExtra: true}, "the file lacks 1 rows")
+	d.wantRefused(restore.Options{Path: path, Create: true, Edited: true, DeleteExtra: true}, "the file lacks 1 row")
 
 	// Without a manifest, the error says where to put one.
 	other := filepath.Join(filepath.Dir(path), "other name.json")

@@ -104,12 +104,16 @@ func (r *restoration) readFirst() (err error) {
 	if err := r.file.CheckSize(); err != nil {
 		return err
 	}
-	if o := r.file.Omitted(); o != nil && r.options.DeleteExtra {
-		return &postgres.Problem{
-			Summary: fmt.Sprintf("the file lacks %d rows of its table: %s", o.Rows, foreign.Text(strings.Join(o.Keys, ", "))),
-			Reason:  "they did not fit into capture's memory, and --delete-extra would delete them",
-			Hint:    "restore without --delete-extra",
+	if o := r.file.Omitted(); o != nil {
+		lacks := fmt.Sprintf("the file lacks %s of its table: %s", rowCount(int64(o.Rows)), foreign.Text(strings.Join(o.Keys, ", ")))
+		if r.options.DeleteExtra {
+			return &postgres.Problem{
+				Summary: lacks,
+				Reason:  "they did not fit into capture's memory, and --delete-extra would delete them",
+				Hint:    "restore without --delete-extra",
+			}
 		}
+		r.result.Notes = append(r.result.Notes, lacks+"; they did not fit into capture's memory")
 	}
 	if r.first, err = r.rows.Next(); err != nil && err != io.EOF {
 		return r.file.CheckManifest(r.rows.Rows(), err)

@@ -99,15 +99,15 @@ func (s State) LossText(place, acknowledge string) string {
 	return s.Loss.Found.UTC().Format(time.RFC3339) + ": " + text
 }
 
-// RestoreHint returns the command that restores what was lost after s: the lost rows, and the old values if values changed or
-// rows could not be compared. If s is damaged, RestoreHint refers to the documentation instead, because `capture
+// RestoreHint returns the command that restores what was lost after s: the lost rows, and the old values if values changed, a
+// column was dropped, or rows could not be compared. If s is damaged, RestoreHint refers to the documentation instead, because `capture
 // restore` refuses s. A state whose manifest is missing does not count as damaged here.
 func (s State) RestoreHint() string {
 	if s.Damaged != "" && s.Damaged != noManifest {
 		return foreign.ShellPath(s.Path) + ` is damaged, and capture restore refuses it; see "When it refuses" in docs/recovery.md`
 	}
 	conflict := "skip"
-	if s.Loss != nil && (s.Loss.RowsNotCompared > 0 || s.Loss.RowsChanged > 0) {
+	if s.Loss != nil && s.Loss.MayChangeValues() {
 		conflict = "overwrite"
 	}
 	return "capture restore --on-conflict " + conflict + " " + foreign.ShellPath(s.Path)

@@ -127,8 +127,8 @@ func TestList(t *testing.T) {
 // TestRestoreHint checks which command a loss comes with: if values are lost, the rows that still exist must be overwritten.
 func TestRestoreHint(t *testing.T) {
 	for want, losses := range map[string][]manifest.Loss{
-		"skip":      {{RowsLost: 20}, {HourHighest: 20}, {Dropped: []string{"v"}}},
-		"overwrite": {{RowsChanged: 20, Column: "v"}, {RowsLost: 20, RowsChanged: 20, Column: "v"}, {RowsNotCompared: 20}},
+		"skip":      {{RowsLost: 20}, {HourHighest: 20}},
+		"overwrite": {{RowsChanged: 20, Column: "v"}, {RowsLost: 20, RowsChanged: 20, Column: "v"}, {RowsNotCompared: 20}, {Dropped: []string{"v"}}},
 	} {
 		for _, loss := range losses {
 			s := kept.State{Path: "feedback-loss.json.gz", Loss: &loss}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"slices"
+	"strings"
 
 	"capture/snapshot"
 	"capture/snapshot/rowjson"
@@ -31,9 +32,9 @@ func IsBack(l *manifest.Loss, v *snapshot.View) (bool, error) {
 	return err == nil && enough(back, len(keys)), err
 }
 
-// IsRepair reports whether the loss later, which v shows, repairs the earlier loss of values l. It does if it changes only
-// columns that l had changed, and gives at least one of them its values from before l. Each other column that l changed must have
-// its values back, too, or change once more, as a column does that a trigger sets to the time of the update.
+// IsRepair reports whether the loss later, which v shows, repairs the earlier loss of values l. It does if all columns that l had
+// changed have their values from before l, and if later changes no other column in most rows. Columns with times are an exception,
+// because a trigger may set them to the time of each update. But at least one column must have its values back.
 //
 // Neither loss ends with a repair, because nobody can distinguish it from another mistake: perhaps the first change was intended.
 func IsRepair(l, later *manifest.Loss, v *snapshot.View) (bool, error) {
@@ -48,7 +49,7 @@ func IsRepair(l, later *manifest.Loss, v *snapshot.View) (bool, error) {
 		return false, nil // later changes many rows that l had not changed
 	}
 	for _, name := range later.ChangedColumns {
-		if !slices.Contains(l.ChangedColumns, name) {
+		if !slices.Contains(l.ChangedColumns, name) && !isTime(v, name) {
 			return false, nil
 		}
 	}
@@ -57,11 +58,18 @@ func IsRepair(l, later *manifest.Loss, v *snapshot.View) (bool, error) {
 		return false, err
 	}
 	for i, name := range l.ChangedColumns {
-		if !isBack[i] && !slices.Contains(later.ChangedColumns, name) {
+		if !isBack[i] && !isTime(v, name) {
 			return false, nil
 		}
 	}
 	return slices.Contains(isBack, true), nil
+}
+
+// isTime reports whether a column of v has a date or a time.
+func isTime(v *snapshot.View, name string) bool {
+	return slices.ContainsFunc(v.Shape().Columns, func(c rowjson.Column) bool {
+		return c.Name == name && (c.TypeName == "date" || strings.HasPrefix(c.TypeName, "time"))
+	})
 }
 
 // areValuesBack reports, for each changed column of l, whether at least backShare of the changed rows have in v the values that
