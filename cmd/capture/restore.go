@@ -13,6 +13,7 @@ import (
 	"capture/internal/foreign"
 	"capture/internal/postgres"
 	"capture/internal/restore"
+	"capture/store/loss"
 )
 
 type restoreCmd struct {
@@ -163,7 +164,7 @@ func restoredText(r restore.Result, took time.Duration) string {
 	}
 	if r.DryRun {
 		b.WriteString("This was a dry run: nothing has changed.\n")
-	} else if n := r.Overwritten.Rows; n >= 10 && n > int64(r.Rows)/2 { // the same limits as in loss.Comparison
+	} else if loss.MayLoseValues(int(r.Overwritten.Rows), r.Rows) {
 		fmt.Fprintf(&b, "  %-12s a daemon of capture reports so many overwritten rows as a loss; if the table is right now: capture history --ack\n", "note")
 	}
 	return b.String()

@@ -101,7 +101,7 @@ func (c databaseConfig) runPlan(ctx context.Context, std streams, printOnly bool
 // returns any other error unchanged.
 func explainLackingRight(err error) error {
 	var p *postgres.Problem
-	if !errors.As(err, &p) || postgres.SQLState(err) != "42501" {
+	if !errors.As(err, &p) || !postgres.IsDenied(err) {
 		return err
 	}
 	explained := *p

@@ -366,7 +366,7 @@ func (t *Table) noPublicationProblem(s *Server, publications []publication, own 
 			p.Hint += fmt.Sprintf("a superuser, or a member of both %s, who owns the publication, and %s, who owns the table", owner, displayIdentifier(t.facts.Owner)) + other
 		}
 	}
-	if ddlErr != nil && SQLState(ddlErr) != insufficientPrivilege {
+	if ddlErr != nil && !IsDenied(ddlErr) {
 		p.Reason = ddlErr.Error()
 	}
 	return p

@@ -74,7 +74,7 @@ func LoadServer(ctx context.Context, conn *pgx.Conn) (Server, error) {
 	// Some managed services do not let users read the control file. In this case, SystemID and Timeline stay empty.
 	err := Pinned(conn).QueryRow(ctx, `SELECT s.system_identifier::text, c.timeline_id
 		FROM pg_catalog.pg_control_system() s, pg_catalog.pg_control_checkpoint() c`).Scan(&s.SystemID, &s.Timeline)
-	if err != nil && SQLState(err) != insufficientPrivilege {
+	if err != nil && !IsDenied(err) {
 		return Server{}, Explain(fmt.Errorf("query the system identifier: %w", err))
 	}
 	return s, nil

@@ -102,6 +102,9 @@ func SQLState(err error) string {
 // IsLockTimeout reports whether the server gave up waiting for a lock that another session holds.
 func IsLockTimeout(err error) bool { return SQLState(err) == lockNotAvailable }
 
+// IsDenied reports whether err is the server's error that the user lacks a privilege.
+func IsDenied(err error) bool { return SQLState(err) == insufficientPrivilege }
+
 // IsUndefinedTable reports whether err is the server's error that a table or its schema does not exist.
 func IsUndefinedTable(err error) bool {
 	state := SQLState(err)

@@ -28,7 +28,7 @@ func disableTriggers(ctx context.Context, tx pgx.Tx, table *postgres.Table, h *h
 		h.ForeignKeys = nil
 		note = "triggers and foreign keys did not act; check what they would have written or refused"
 		return func(context.Context) error { return nil }, note, nil
-	case postgres.SQLState(err) != insufficientPrivilege:
+	case !postgres.IsDenied(err):
 		return nil, "", postgres.ExplainRedacted("disable triggers", err)
 	}
 	enable, err = disableTableTriggers(ctx, tx, table, h)
@@ -76,7 +76,7 @@ func disableTableTriggers(ctx context.Context, tx pgx.Tx, table *postgres.Table,
 	alter := func(ctx context.Context, s switchable, verb string) error {
 		_, err := tx.Exec(ctx, fmt.Sprintf("ALTER TABLE %s %s %s", s.table, verb, s.what))
 		// An error without context comes from the ALTER itself, and not from the function of an event trigger.
-		if postgres.SQLState(err) == insufficientPrivilege && postgres.ErrorContext(err) == "" {
+		if postgres.IsDenied(err) && postgres.ErrorContext(err) == "" {
 			return &postgres.Problem{
 				Summary: fmt.Sprintf("no right to disable the triggers of table %s", foreign.Text(strings.TrimPrefix(s.table, "ONLY "))), Err: err,
 				Reason: "--disable-triggers takes a superuser, the right to set session_replication_role (15 and later), or the table's owner",

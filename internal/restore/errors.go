@@ -88,7 +88,7 @@ func explain(action string, err error) error {
 	if postgres.IsRowRefused(err) {
 		return &rowError{place: action, err: err}
 	}
-	if postgres.SQLState(err) != insufficientPrivilege {
+	if !postgres.IsDenied(err) {
 		return postgres.ExplainRedacted(action, err)
 	}
 	if known := (*postgres.Problem)(nil); errors.As(err, &known) {

@@ -168,7 +168,7 @@ func (m *stagedMerge) mergeWithoutTriggers(ctx context.Context) (w written, err 
 	if !m.mayTurnOffTriggers() {
 		return w, errDisplaced
 	}
-	if _, err := m.tx.Exec(ctx, "SET LOCAL session_replication_role = replica"); postgres.SQLState(err) == insufficientPrivilege {
+	if _, err := m.tx.Exec(ctx, "SET LOCAL session_replication_role = replica"); postgres.IsDenied(err) {
 		return w, errDisplaced
 	} else if err != nil {
 		return w, err

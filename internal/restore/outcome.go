@@ -96,8 +96,8 @@ func (m *stagedMerge) saveSkipped(ctx context.Context) error {
 const rowHash = `pg_catalog.hashtextextended(pg_catalog.row_to_json(t)::pg_catalog.text COLLATE pg_catalog."C", 0)`
 
 // countDifferences counts the rows of the file that the table lacks, the rows that have other values in the table, and the rows
-// of the table that should have been deleted. A trigger can change a skipped row: such
-// a row counts if it is not what it was before the restore.
+// of the table that should have been deleted. A trigger can change a skipped row, which counts if it is not what it was before the
+// restore.
 func (m *stagedMerge) countDifferences(ctx context.Context) (err error) {
 	r := m.result
 	from := fmt.Sprintf("%s s LEFT JOIN %s t ON %s", stagingTable, m.table.FromClause(), m.same())

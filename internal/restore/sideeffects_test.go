@@ -218,15 +218,7 @@ func TestConcurrentReference(t *testing.T) {
 			path := d.Export("t")
 			d.Exec(c.change)
 			app := &statefiletest.DB{T: t, Config: d.Config, Conn: d.Connect(d.Config)}
-			app.Exec("BEGIN; INSERT INTO c VALUES (1)")
-			restored := make(chan error, 1)
-			go func() {
-				_, err := restore.Restore(context.Background(), d.Conn, restore.Options{Path: path, OnConflict: restore.Overwrite})
-				restored <- err
-			}()
-			waitForLock(t, app, d)
-			app.Exec("COMMIT")
-			if err := <-restored; err != nil {
+			if err := restoreDuring(t, d, app, "INSERT INTO c VALUES (1)", path); err != nil {
 				t.Error(err)
 			}
 			if got := app.Query("SELECT count(*) FROM c"); got != "1" {
@@ -235,6 +227,21 @@ func TestConcurrentReference(t *testing.T) {
 			d.wantEqual(path, "t")
 		})
 	}
+}
+
+// restoreDuring runs statements in a transaction of app, and restores the file at path meanwhile. It commits the transaction once
+// the restore waits for a lock, and returns the restore's error.
+func restoreDuring(t *testing.T, d *db, app *statefiletest.DB, statements, path string) error {
+	t.Helper()
+	app.Exec("BEGIN; " + statements)
+	restored := make(chan error, 1)
+	go func() {
+		_, err := restore.Restore(context.Background(), d.Conn, restore.Options{Path: path, OnConflict: restore.Overwrite})
+		restored <- err
+	}()
+	waitForLock(t, app, d)
+	app.Exec("COMMIT")
+	return <-restored
 }
 
 // TestHooksThatAppear checks that a restore notices a trigger or a foreign key that another session creates while the restore
@@ -250,15 +257,7 @@ func TestHooksThatAppear(t *testing.T) {
 		path := d.Export("t")
 		d.Exec(exchange)
 		app := &statefiletest.DB{T: t, Config: d.Config, Conn: d.Connect(d.Config)}
-		app.Exec("BEGIN; " + create)
-		restored := make(chan error, 1)
-		go func() {
-			_, err := restore.Restore(context.Background(), d.Conn, restore.Options{Path: path, OnConflict: restore.Overwrite})
-			restored <- err
-		}()
-		waitForLock(t, app, d)
-		app.Exec("COMMIT")
-		if err := <-restored; err == nil || !strings.Contains(err.Error(), "somebody changed the") {
+		if err := restoreDuring(t, d, app, create, path); err == nil || !strings.Contains(err.Error(), "somebody changed the") {
 			t.Errorf("%s: %v", create, err)
 		}
 	}

@@ -100,7 +100,7 @@ func (m *stagedMerge) createStaging(ctx context.Context) error {
 		})
 	}
 	err := create("(" + helpers + m.table.ColumnTypes(m.columns.names) + ") ON COMMIT DROP")
-	if postgres.SQLState(err) == insufficientPrivilege || postgres.SQLState(err) == undefinedObject {
+	if postgres.IsDenied(err) || postgres.SQLState(err) == undefinedObject {
 		err = create(fmt.Sprintf("ON COMMIT DROP AS SELECT %s%s FROM %s WITH NO DATA", values, columnList("", m.columns.names), m.table.FromClause()))
 	}
 	return explain("create a temporary table", err)

@@ -57,7 +57,7 @@ func (n *typeNames) find(ctx context.Context, name string) (serverType, error) {
 	})
 	var refused *pgconn.PgError // before PostgreSQL 16, to_regtype fails for a text that is not a type name
 	switch {
-	case postgres.SQLState(err) == insufficientPrivilege: // the user lacks a privilege for the type's schema
+	case postgres.IsDenied(err): // the user lacks a privilege for the type's schema
 		return t, &deniedError{action: "find type " + foreign.Text(name), err: err}
 	case errors.Is(err, pgx.ErrNoRows), errors.As(err, &refused) && !n.tx.Conn().IsClosed():
 		return t, &typeError{name}

@@ -18,6 +18,10 @@ func MayLose(n, rows int) bool {
 	return n > 0 && (n >= rows || n >= lossLeast && n > rows/lossShare)
 }
 
+// MayLoseValues reports whether it counts as a loss if n rows of a file with the given number of rows get another value in one
+// column.
+func MayLoseValues(n, rows int) bool { return n >= lossLeast && n > rows/2 }
+
 // Loss returns the loss that would occur if v replaced the file that is compared, or nil if there is none. highest is the
 // highest row count within the last hour. replaced is the number of the file's rows that v replaces. If the comparison has
 // failed, only the row counts and the columns decide. If it has failed because the file is damaged, replaced decides, too,
@@ -33,7 +37,7 @@ func (c *Comparison) Loss(v *snapshot.View, highest, replaced int) *manifest.Los
 	if c.err == nil {
 		loss.RowsLost = max(c.removed, fell)
 		loss.LostKeys = c.lost.limited(maxLostKeyBytes, func(key []byte) int { return len(key) })
-		if name, n := c.mostChanged(); n >= lossLeast && n > before/2 {
+		if name, n := c.mostChanged(); MayLoseValues(n, before) {
 			loss.Column, loss.RowsChanged, isLoss = name, n, true
 		}
 		c.describeChanges(loss)
@@ -57,7 +61,7 @@ func (c *Comparison) Loss(v *snapshot.View, highest, replaced int) *manifest.Los
 func (c *Comparison) describeChanges(loss *manifest.Loss) {
 	var columns []int
 	for i, n := range c.columnChanges {
-		if c.columns[i] < 0 || n >= lossLeast && n > c.manifest.Rows/2 {
+		if c.columns[i] < 0 || MayLoseValues(n, c.manifest.Rows) {
 			columns = append(columns, i)
 			loss.ChangedColumns = append(loss.ChangedColumns, c.shape.Columns[i].Name)
 		}
