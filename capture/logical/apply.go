@@ -38,7 +38,7 @@ type applier struct {
 	change               pgoutput.Change
 	oldValues, newValues [][]byte
 	oldKey, newKey, line []byte
-	omitted              []int64 // sizes of the new row's values if the connection left some of them out (see omittedrows.go); otherwise nil
+	omitted              []int64 // sizes of the new row's values if the connection left some values out (see omittedrows.go); otherwise nil
 }
 
 func newApplier(dst *snapshot.Table, table *postgres.Table, encoder *rowjson.Encoder, generated *serverValues) *applier {

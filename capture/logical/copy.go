@@ -46,10 +46,10 @@ func (s *Source) copyTable(ctx context.Context, t *snapshot.Table, start slotSna
 	return encoder, nil
 }
 
-// importSnapshot begins a transaction on conn that uses the slot's snapshot. The exported snapshot ends with the next
-// command on the replication connection, so importSnapshot uses the replication connection only after the import.
+// importSnapshot begins a transaction on conn that uses the slot's snapshot. The next command on the replication connection
+// ends the exported snapshot, so importSnapshot uses this connection only after the import.
 //
-// importSnapshot then begins a transaction on the replication connection, for which slot.create has set a timeout of idle
+// importSnapshot then begins a transaction on the replication connection, for which slot.create has set a timeout for idle
 // transactions. The slotKeeper pings this connection before the timeout ends. If this process freezes during the copy, the
 // pings stop. The server then ends the connection and drops the slot.
 func (s *Source) importSnapshot(ctx context.Context, conn *pgx.Conn, start slotSnapshot) error {

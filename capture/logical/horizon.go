@@ -15,10 +15,10 @@ import (
 
 // horizons moves the horizon of the rows in memory forward while capture follows the stream.
 //
-// The regular check, each Barrier and a stop read an xmin and then a WAL position. Every transaction below this xmin had
-// already ended, so its commit record is below this WAL position. When the stream has been applied up to the position, the
-// Table contains the changes of all these transactions. The xmin and the position then become the Table's horizon. A
-// walsender sends only WAL that is flushed, so the horizon remains valid after a crash of the server.
+// capture reads an xmin and then a WAL position at each regular check, at each Barrier and when it stops. Every transaction
+// below this xmin had already ended, so its commit record is below this WAL position. When the stream has been applied up to
+// the position, the Table contains the changes of all these transactions. The xmin and the position then become the Table's
+// horizon. A walsender sends only WAL that is flushed, so the horizon remains valid after a crash of the server.
 type horizons struct {
 	place snapshot.Place // place of the horizon with which the stream began; zero if the stream began without a horizon
 
@@ -37,8 +37,8 @@ func (p *horizons) start(h *snapshot.Horizon) {
 	}
 }
 
-// propose proposes h as the next horizon, if h is not nil and newer than the earlier horizons. It ignores a horizon of another
-// server or database, because the WAL position of such a horizon means nothing for this stream.
+// propose proposes h as the next horizon, if h is not nil and newer than the last horizon and all proposed horizons. It ignores
+// a horizon of another server or database, because the WAL position of such a horizon means nothing for this stream.
 func (p *horizons) propose(h *snapshot.Horizon) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

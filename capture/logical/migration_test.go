@@ -20,8 +20,8 @@ import (
 )
 
 // TestPlainReadDuringMigration checks that a plain read waits for the end of a migration that rewrites the table, or that
-// creates a new table under the same name. A snapshot from before the end of the migration would show an empty table,
-// because the rows of the migration are not visible to this snapshot.
+// creates a new table under the same name. A snapshot from before the end of the migration would show an empty table, because
+// the rows that the migration wrote are not visible to this snapshot.
 func TestPlainReadDuringMigration(t *testing.T) {
 	t.Parallel()
 	url := pgserver.Database(t)
@@ -137,7 +137,7 @@ func TestReadBetweenPartitions(t *testing.T) {
 				return nil
 			default:
 			}
-			var waiting int // conn does not count, because it may wait for a lock of the last round's session
+			var waiting int // conn does not count, because it may wait for a lock that the previous round's session still holds
 			err := observer.QueryRow(t.Context(), `SELECT count(*) FROM pg_locks l JOIN pg_database d ON d.oid = l.database
 				WHERE NOT l.granted AND d.datname = current_database() AND l.pid <> $1`, conn.PgConn().PID()).Scan(&waiting)
 			if err == nil && waiting == 0 {
@@ -153,9 +153,9 @@ func TestReadBetweenPartitions(t *testing.T) {
 	}
 }
 
-// TestImportAfterNameSwap swaps the names of two tables after a snapshot was exported. In the catalog as of the snapshot,
-// the old table has the name votes, but a statement finds the new table under this name. The catalog lacks the new table if
-// it was created after the snapshot. In each case, the import requests a resync.
+// TestImportAfterNameSwap checks that the import requests a resync if two tables have exchanged their names since the snapshot
+// was exported. A statement then finds the new table under the name votes, but in the catalog as of the snapshot, the old table
+// has this name. If the new table was created after the snapshot, this catalog does not contain it.
 func TestImportAfterNameSwap(t *testing.T) {
 	t.Parallel()
 	url := pgserver.Database(t)
@@ -198,8 +198,8 @@ func TestImportAfterNameSwap(t *testing.T) {
 	}
 }
 
-// TestImportAfterDetach detaches a partition after a snapshot was exported, and locks the partition. The import does not wait
-// for this lock, but requests a resync.
+// TestImportAfterDetach checks that the import requests a resync if another session has detached and locked a partition since
+// the snapshot was exported. The import does not wait for the lock.
 func TestImportAfterDetach(t *testing.T) {
 	t.Parallel()
 	url := pgserver.Database(t)

@@ -10,12 +10,12 @@ import (
 )
 
 // A row that does not fit into memory is omitted (see [snapshot.Table.Omit]), and the stream continues. A row does not fit in
-// two cases. The row's line is too long, or the connection has left large values out of the row's message before it allocated
+// two cases. Its line is too long, or its message is so large that the connection has left large values out, without allocating
 // memory for them (see internal/postgres/rowlimit.go). The Table records the sizes of an omitted row. Later updates of the row
 // change this record, and the record is removed when the row is deleted or becomes small enough.
 //
-// One case needs another copy: an update that may make the row small enough but leaves some of its values unchanged. Neither
-// the stream nor the Table has these values.
+// One case needs another copy of the table: an update that may make the row small enough but leaves some of its values
+// unchanged. Neither the stream nor the Table has these values.
 
 // keptLineBytes is the size in bytes of the largest line buffer that is kept for the next row.
 const keptLineBytes = 1 << 20

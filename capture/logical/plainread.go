@@ -58,8 +58,9 @@ func (s *Source) createSlotOrPlainRead(ctx context.Context, t *snapshot.Table, o
 	}()
 	p := &plainReads{Source: s, dst: t, origin: origin, next: time.Now().Add(slotPatience + 4*s.roundTrip)}
 	if v := t.View(); v != nil && v.Horizon() != nil {
-		// The rows in memory can be resynced from the slot's snapshot, so the first plain read waits. A plain read would make this
-		// resync impossible. The whole table would then be copied twice: by the plain read, and from the slot's snapshot.
+		// The rows in memory can be resynced from the slot's snapshot, but a plain read would make this impossible. The whole
+		// table would then be copied twice: by the plain read, and from the slot's snapshot. Therefore, the first plain read
+		// begins later.
 		p.first = time.Now().Add(plainReadInterval)
 	}
 	tick := time.NewTicker(tablecopy.WatchdogInterval)
@@ -88,7 +89,8 @@ func (s *Source) createSlotOrPlainRead(ctx context.Context, t *snapshot.Table, o
 // as the slot exists. If the plain read fails, readIfDue only logs the error.
 func (p *plainReads) readIfDue(ctx, reading context.Context) error {
 	if !p.logged && time.Now().Before(p.next) {
-		// Usually, the slot soon exists. The context reading then ends, and an interrupted query breaks its connection.
+		// Usually, the slot soon exists, and the context reading ends. If this interrupted a query, the query would break its
+		// connection.
 		return nil
 	}
 	if err := p.queries.Do(reading, p.check); err != nil && reading.Err() == nil {

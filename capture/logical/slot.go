@@ -98,9 +98,9 @@ func (s *slot) check(ctx context.Context, conn *pgx.Conn) error {
 	return err
 }
 
-// checkUncreated is like check, but for a slot whose creation may not have ended, so it accepts a missing slot. A slot that
-// existed can be missing only because the replication connection was closed. checkUncreated need not detect this, because
-// the creation of the slot then fails, too.
+// checkUncreated is like check, but for a slot whose creation may not have ended, so it accepts a missing slot. If the server
+// has dropped the slot because the replication connection was closed, the creation of the slot fails, so checkUncreated need
+// not detect this.
 func (s *slot) checkUncreated(ctx context.Context, conn *pgx.Conn) error {
 	err := s.checkRetainedWAL(ctx, conn)
 	if errors.Is(err, errNoSlot) {

@@ -28,8 +28,9 @@ func TestSlotOfKilledClient(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(proxy.Close)
-	// slot.create sets the interval at which the server tests the connection, here 2.5 s. The request to create the slot must
-	// arrive before the first test, even on a busy machine, because the server does not test an idle session.
+	// slot.create makes the server test the connection every 2.5 s. If a test comes due while the session is idle, the server
+	// stops testing. The interval leaves the request for the slot enough time to arrive before the first test, even on a busy
+	// machine.
 	source := slotSource(t, proxy.URL("postgres"), 30*time.Second)
 	created := make(chan error, 1)
 	go func() {

@@ -2,8 +2,8 @@
 //
 // A [Source] goes through the following steps. If a step fails, the daemon starts over with a new Source.
 //
-//	open      connect twice, for replication and for queries; find the publication, or create it once a slot can be created
-//	slot      create a temporary slot; it exports the snapshot at which its stream begins
+//	open      connect twice, for replication and for queries; find the publication, or create it if a slot can be created
+//	slot      create a temporary slot, which exports the snapshot at which its stream begins
 //	copy      copy the table as that snapshot shows it, or transfer what has changed since an earlier attempt
 //	stream    receive the changes that follow the snapshot, apply them, and confirm them to the server
 //
@@ -144,7 +144,7 @@ func (s *Source) loadRows(ctx context.Context, t *snapshot.Table) error {
 	return ctx.Err()
 }
 
-// open connects for queries and for replication concurrently, because connecting takes most of the time over a slow line. If
+// open connects for queries and for replication concurrently. Over a slow line, it spends most of its time on connecting. If
 // both connections fail, it returns the error of the query connection, which explains more.
 func (s *Source) open(ctx context.Context) (origin snapshot.Origin, err error) {
 	connecting, stop := context.WithCancel(ctx)
@@ -207,9 +207,9 @@ func (s *Source) prepare(ctx context.Context) (missing, err error) {
 }
 
 // testSlot tests whether capture can create a slot, and drops that slot. capture creates its publication only after this test,
-// because a publication can make the application's writes fail even if nobody uses it. capture creates the slot that it follows
-// after the publication. For each change, pgoutput looks up the publication in the catalog as it was at this change, so the
-// publication must be older than the slot.
+// because a publication can make the application's writes fail even if nobody uses it. The slot of the test cannot be used,
+// because it is older than the publication: for each change, pgoutput looks up the publication in the catalog as it was at this
+// change.
 func (s *Source) testSlot(ctx context.Context) error {
 	test := newSlot(s.env)
 	created, err := test.probe(ctx, s.standby.conn)

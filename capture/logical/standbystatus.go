@@ -54,7 +54,7 @@ type standby struct {
 }
 
 func newStandby(conn *pgconn.PgConn, reads *postgres.ReadClock, timeouts source.Timeouts) *standby {
-	// The server asks for a reply after half of wal_sender_timeout. An interval of a quarter leaves time for a late message.
+	// The server asks for a reply after half of wal_sender_timeout. An interval of a quarter of it leaves time for a late message.
 	interval := min(maxStatusInterval, max(postgres.WALSenderTimeout(conn)/4, 10*time.Millisecond))
 	return &standby{conn: conn, reads: reads, timeouts: timeouts, interval: interval}
 }
@@ -99,8 +99,8 @@ func (s *standby) setAppliedLSN(lsn pglogrepl.LSN) {
 
 // sendStatus confirms the applied position. If requestReply is set, the message asks the server for an immediate keepalive. A
 // message that confirms nothing new is sent at most once per minReplyInterval, unless force is set. Without this limit, there
-// could be a busy loop. If the server has sent all WAL and not all of it is confirmed, the server answers each message with
-// another request for a reply.
+// could be a busy loop, because a server that has sent all WAL answers each message with another request for a reply until all
+// WAL is confirmed.
 func (s *standby) sendStatus(force, requestReply bool) error {
 	s.sendMu.Lock()
 	defer s.sendMu.Unlock()
@@ -111,9 +111,8 @@ func (s *standby) sendStatus(force, requestReply bool) error {
 	if !s.startWrite() {
 		return source.ErrNotFollowing
 	}
-	// pglogrepl.SendStandbyStatusUpdate would use pgx's buffer for messages. If the receiver's read fails, pgx writes its
-	// Terminate message to this buffer, in a goroutine of its own. Both goroutines would then write to the buffer at the same
-	// time.
+	// pglogrepl.SendStandbyStatusUpdate would use pgx's buffer for messages. If the receiver's read fails, a goroutine of pgx
+	// writes a Terminate message to the same buffer, possibly at the same time.
 	message, err := encodeStatus(lsn, time.Now(), requestReply)
 	if err == nil {
 		_, err = s.conn.Conn().Write(message)

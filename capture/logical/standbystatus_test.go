@@ -73,9 +73,8 @@ func sendStatusUntilError(t *testing.T, s *Source) (ended <-chan struct{}) {
 	return done
 }
 
-// TestStatusMessagesWhileReadFails sends status messages while the receiver's read fails. The failed read makes pgx close
-// the connection. If the closing and a status message used the same memory without a lock, the race detector would fail the
-// test.
+// TestStatusMessagesWhileReadFails checks that sendStatus can be called while the receiver's read fails and pgx therefore
+// closes the connection. If both used the same memory without a lock, the race detector would fail the test.
 func TestStatusMessagesWhileReadFails(t *testing.T) {
 	t.Parallel()
 	server := pgserver.Shared(t)
