@@ -114,7 +114,7 @@ func (p *pendingKeys) drain() keyBatch {
 	return b
 }
 
-// mergeInto adds to b all keys and requests that have arrived since drain. They also stay pending for the next round.
+// mergeInto adds to b all keys and requests that have arrived since the last drain. They also stay pending, for the next round.
 func (p *pendingKeys) mergeInto(b *keyBatch) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -35,8 +35,8 @@ const (
 	burstDelay   = 20 * time.Millisecond // delay of a round after its first notification, so that the round includes the rest of a burst
 	longestPause = time.Second           // longest pause after a round that reads single rows
 
-	// Pauses between full reads that notifications request. They limit the load, because any role that may connect can send
-	// such a notification.
+	// Pauses between full reads that notifications request. They limit the load that such notifications cause, because any role
+	// that may connect can send them.
 	firstFullReadPause   = time.Second
 	longestFullReadPause = 10 * time.Second
 
@@ -309,7 +309,8 @@ func (s *Source) delayFullRead(took time.Duration) {
 	s.nextFullRead = now.Add(max(took, s.fullReadPause))
 }
 
-// completeBatch adds to b the keys that have arrived since b was drained, or turns b into a full read.
+// completeBatch adds to b the keys that have arrived since runRound drained the pending keys into b, or turns b into a full
+// read.
 func (s *Source) completeBatch(ctx context.Context, tx pgx.Tx, b *keyBatch, forced bool) error {
 	lookupProblem := s.reader.KeyLookupProblem()
 	if lookupProblem != "" && len(b.keys) > 0 {
