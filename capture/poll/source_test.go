@@ -14,7 +14,7 @@ import (
 
 func TestMain(m *testing.M) { os.Exit(pgserver.Main(m.Run)) }
 
-// reads runs the reads of a Source one at a time, without the Source's loop.
+// reads is a Source whose reads the test starts one at a time, without the Source's loop.
 type reads struct {
 	*Source
 	t     *testing.T
@@ -54,8 +54,8 @@ func (r *reads) copies() uint64 {
 	return 0
 }
 
-// want reads the table once with next and checks that the last step of the read was how. For the error message, the
-// parameter after describes what happened before the read.
+// want reads the table once with next and checks that the last step of the read equals the parameter how. The parameter after
+// describes what happened before the read, for the error message.
 func (r *reads) want(after, how string) {
 	r.t.Helper()
 	if got := r.next(); got != how {
