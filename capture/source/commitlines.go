@@ -60,8 +60,8 @@ func (x *TxnStats) LogFields(s *rowjson.Shape, more ...any) []any {
 	return append(fields, more...)
 }
 
-// TxnLogger logs commits. Up to a rate limit, each commit gets its own line. Commits above the limit are summarized in one
-// line per second. Only one goroutine may use a TxnLogger, except for HasSummary.
+// TxnLogger logs commits. Up to a rate limit, each commit gets its own line. Commits above the limit are summarized in one line
+// per second. Only one goroutine may use a TxnLogger, but any goroutine may call HasSummary.
 type TxnLogger struct {
 	log   hclog.Logger
 	shape *rowjson.Shape

@@ -46,13 +46,13 @@ func (e *Env) RowLimit() int64 {
 }
 
 // SetServer reports the server's identity to Progress. It warns if the user is a superuser, and if the server belongs to
-// another database cluster than an earlier attempt found.
+// another database cluster than the server of an earlier attempt.
 func (e *Env) SetServer(systemID string, server *postgres.Server) {
 	const superuser = "the user is a superuser: functions of the table's owner, such as casts and those of generated columns, run with all rights"
 	if server.Superuser && e.Progress.SetCondition("role", superuser) && e.SystemID == "" {
 		e.Logger.Warn(superuser, "user", server.User, "hint", "capture setup --role")
 	}
-	if server.Address != postgres.Address(&e.Database.Config) { // the configuration names several hosts, so log which one it is
+	if server.Address != postgres.Address(&e.Database.Config) { // the configuration names several hosts, so log which of them has answered
 		e.Logger.Info("connected", "server", server.Address)
 	}
 	if systemID != "" && e.SystemID != "" && e.SystemID != systemID {

@@ -12,9 +12,9 @@ type Timeouts struct {
 	Idle  time.Duration // a connection counts as dead if the server has sent nothing for this time
 	Ping  time.Duration // interval at which a server that sends nothing is asked for a reply
 	Check time.Duration // time between regular checks for events that the source's changes do not show, such as a new definition of the table
-	Stop  time.Duration // when capture stops, it prepares the resync of the next run; this is the longest duration of each step
+	Stop  time.Duration // longest duration of each step with which a source prepares the resync of the next run when capture stops
 
-	// In the fields below, zero means the default. Each field's comment refers to the package that defines it.
+	// In the fields below, zero means the default. Each field's comment refers to the package that defines the default.
 	RowCount     time.Duration // interval at which the table's rows are counted; see package logical
 	FrozenClient time.Duration // time after which the server ends the sessions that create the slot or copy the table, if this process is frozen; see tablecopy.FrozenClientTimeout
 	Marker       time.Duration // longest wait for a marker, after which the whole table is read; see package notify
