@@ -92,9 +92,9 @@ func (d *copyDecoder) takeBatch() error {
 	}
 }
 
-// keepPartial stores the part of the input that has not been decoded in d.partial. For a large row, it allocates memory for
-// the whole row, but at first at most firstPartialBytes. If that is not enough, it doubles the memory later. After a large
-// row, it releases this memory.
+// keepPartial stores in d.partial the part of the input that has not been decoded. For a large row, it allocates memory for the
+// whole row, but at first at most firstPartialBytes. If that is not enough, it doubles the memory later. After a large row, it
+// releases this memory.
 func (d *copyDecoder) keepPartial(input []byte, decoded int) error {
 	rest := input[decoded:]
 	if d.need <= cap(d.partial) && (cap(d.partial) <= 4*batchBytes || len(rest) > batchBytes || d.need > batchBytes) {

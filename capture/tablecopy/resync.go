@@ -92,8 +92,8 @@ func LoadPlace(ctx context.Context, conn *pgx.Conn, table *postgres.Table, serve
 }
 
 // changesError returns a *source.ResyncError if the server has refused a statement, or if the server's answer cannot be
-// decoded. The next attempt then copies the whole table. Otherwise, changesError returns err. A FATAL error does not refuse
-// a statement. It ends the connection.
+// decoded. The next attempt then copies the whole table. Otherwise, changesError returns err, for example after a FATAL error,
+// which only ends the connection.
 func changesError(err error) error {
 	pg, decode := (*pgconn.PgError)(nil), (*decodeError)(nil)
 	if errors.As(err, &pg) && pg.SeverityUnlocalized != "FATAL" || errors.As(err, &decode) {
@@ -194,9 +194,8 @@ func (c *Copier) copyChanges(ctx context.Context, t *snapshot.Table, origin snap
 	return nil
 }
 
-// checkComplete returns an error if the server has sent the same key twice, because the Table then has fewer rows than the
-// server has sent keys. deleted is the number of rows in the Table whose keys the server has not sent. The Commit deletes
-// these rows.
+// checkComplete returns a *source.ResyncError if the server sent a key twice. The Table counts such a row once, but p.rows
+// counts it twice. deleted is the number of rows in the Table whose keys the server did not send. The Commit will delete them.
 func (p *copyPipeline) checkComplete() (deleted int, err error) {
 	seen, unseen := p.dst.Seen()
 	if int64(seen+p.dst.OmittedRows()) != p.rows {
