@@ -28,8 +28,8 @@ const (
 	firstAlertRetry    = 5 * time.Second  // first pause between attempts to post an alert; the pauses double
 	longestAlertRetry  = time.Minute      // longest pause between attempts to post an alert
 
-	// If the table has not been followed steadily for alertCopyAfter, a running copy no longer delays the alert "following".
-	// The rule CaptureNotFollowing in deploy/prometheus-rules.yml has the same limit.
+	// A running copy delays the alert "following" until alertCopyAfter has passed since the table was last followed steadily. The
+	// rule CaptureNotFollowing in deploy/prometheus-rules.yml has the same limit.
 	alertCopyAfter = 30 * time.Minute
 
 	// The condition "following" ends once the table has been followed for steadyInterval without a break. A source that
@@ -74,7 +74,7 @@ type alerter struct {
 type alertCondition struct {
 	since  time.Time     // start of the condition; zero once it is over
 	lasted time.Duration // how long the condition has lasted; see updateConditions for what counts
-	counts bool          // whether it counted at the last check; lasted grows by the time between two checks that both count
+	counts bool          // whether the condition counted at the last check; if it counts at the next one, too, lasted grows by the time between them
 	fails  bool          // whether the Check failed unexcused (see isExcused); if not, the condition is interrupted or over
 	detail string
 	posted bool // whether the firing alert has been posted
@@ -157,7 +157,7 @@ func (a *alerter) updateConditions(st *Status, now time.Time) {
 		detail, fails := failing[name]
 		interrupted := !fails && name == "following" && !steady && !c.since.IsZero()
 		// The time since the previous check is added to c.lasted only if c counted at that check and counts now. An interrupted
-		// condition counts only once the table has not been followed steadily for alertCopyAfter.
+		// condition counts only once alertCopyAfter has passed since the table was last followed steadily.
 		counts := fails || interrupted && now.Sub(a.followed) >= alertCopyAfter
 		if c.counts && counts {
 			c.lasted += elapsed
@@ -177,8 +177,8 @@ func (a *alerter) updateConditions(st *Status, now time.Time) {
 	}
 }
 
-// isExcused reports whether c fails only because the table is not copied yet. Two events end the excuse for the check
-// "following": the table has not been followed steadily for alertCopyAfter, or the alert has been posted. A posted alert must
+// isExcused reports whether c fails only because the table is not copied yet. The excuse for the check "following" ends once
+// the alert has been posted, or once alertCopyAfter has passed since the table was last followed steadily. A posted alert must
 // stay until the table is followed steadily.
 func (a *alerter) isExcused(c *Check, st *Status, now time.Time) bool {
 	switch c.Name {

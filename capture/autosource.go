@@ -23,7 +23,7 @@ const (
 	// interval is an hour. If the obstacle is temporary (for example, all slots are in use), it is a minute.
 	permanentProbeInterval = time.Hour
 	transientProbeInterval = time.Minute
-	// setupCheckInterval is the time between checks for a publication and triggers that capture setup may have created.
+	// setupCheckInterval is the time between checks for a publication and triggers that `capture setup` may have created.
 	setupCheckInterval = time.Minute
 	// A source counts as unavailable after maxUnknownFailures successive failures for an unknown reason. A failure counts only
 	// if the database accepts ordinary connections at that time.
@@ -61,7 +61,7 @@ func (a *autoSource) follow(ctx context.Context) (followingSince time.Time, err 
 		if !since.IsZero() || ctx.Err() != nil || i == len(sourceKinds)-1 {
 			return since, err
 		}
-		// If the next source follows the table, supervisor.run does not get err and cannot withdraw the publication.
+		// If the next source follows the table, supervisor.run does not get err, so withdraw the publication here.
 		if postgres.MayWithdraw(err) {
 			err = a.supervisor.withdrawPublication(ctx, err)
 		}
@@ -114,7 +114,7 @@ func (a *autoSource) logUnavailable(u unavailable, instead string) {
 	a.supervisor.log.Warn("preferred source unavailable", "source", u.kind, "reason", u.err.Error(), "instead", instead)
 }
 
-// probeLoop probes the skipped sources at regular intervals. If somebody may have run capture setup for one of them in the
+// probeLoop probes the skipped sources at regular intervals. If somebody may have run `capture setup` for one of them in the
 // meantime, probeLoop probes this source early. Once a probe succeeds, probeLoop returns a *[source.ResyncError]. The parameter
 // kind is the kind of the running source.
 func (a *autoSource) probeLoop(ctx context.Context, kind string, skipped []unavailable) error {
@@ -129,8 +129,8 @@ func (a *autoSource) probeLoop(ctx context.Context, kind string, skipped []unava
 	seen := map[string]string{} // the last setup state, by kind of source
 	for _, u := range skipped {
 		if p := (*postgres.Problem)(nil); !errors.As(u.err, &p) || !p.NeedsSetup() {
-			// A missing setup is not what keeps this source from working. So record what capture setup has created until now: only
-			// a change of this causes a probe before the interval ends.
+			// A missing setup is not the reason why this source cannot be used. So record what `capture setup` has created until
+			// now. Then only a change of this state causes a probe before the interval ends.
 			seen[u.kind], _ = a.loadSetupState(ctx, u.kind)
 		}
 	}
@@ -170,7 +170,7 @@ func (a *autoSource) probeLoop(ctx context.Context, kind string, skipped []unava
 	}
 }
 
-// loadSetupState returns the state of what capture setup creates for a kind of source; see [postgres.LoadSetupState]. If the
+// loadSetupState returns the state of what `capture setup` creates for a kind of source; see [postgres.LoadSetupState]. If the
 // state cannot be read, it returns false.
 func (a *autoSource) loadSetupState(ctx context.Context, kind string) (state string, known bool) {
 	err := a.query(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
@@ -191,9 +191,9 @@ func probeSource(ctx context.Context, kind string, env *source.Env) error {
 	return logical.Probe(ctx, env)
 }
 
-// checkUnavailable reports whether autoSource should try the next source, because this source cannot be used although the
-// database is reachable. err is the error with which the source ended before it followed the table. If the result is false,
-// this attempt ends, and the next attempt begins with the best source again.
+// checkUnavailable reports whether this source cannot be used although the database is reachable. If so, autoSource should try
+// the next source. Otherwise, this attempt ends, and the next attempt begins with the best source again. err is the error with
+// which the source ended before it followed the table.
 func (a *autoSource) checkUnavailable(ctx context.Context, kind string, err error) (unavailable, bool) {
 	u := unavailable{kind: kind, err: err}
 	switch classify(err) {

@@ -42,7 +42,7 @@ func notLogical() map[string]string {
 	return map[string]string{"wal_level": "minimal", "max_wal_senders": "0", "max_prepared_transactions": "0"}
 }
 
-// setUp runs the statements that capture setup --source runs for table votes.
+// setUp runs the statements that `capture setup --source` runs for table votes.
 func setUp(t testing.TB, conn *pgx.Conn, source string) {
 	t.Helper()
 	table, err := postgres.LoadTable(t.Context(), conn, postgres.Name{Table: "votes"})
@@ -64,9 +64,9 @@ func triggerCount(t testing.TB, conn *pgx.Conn) int {
 	return one[int](t, conn, "SELECT count(*)::int FROM pg_trigger WHERE tgrelid = 'votes'::regclass AND NOT tgisinternal")
 }
 
-// TestAutoTakesTheBest: without logical replication, capture uses the triggers that capture setup created. Once the server
-// has been restarted with logical replication, capture uses the source logical. While the server is down, capture tries no
-// other source.
+// TestAutoTakesTheBest: without logical replication, capture uses the triggers that `capture setup` has created. Once the
+// server has been restarted with logical replication, capture uses the source logical. While the server is down, capture tries
+// no other source.
 func TestAutoTakesTheBest(t *testing.T) {
 	t.Parallel()
 	s := pgserver.ForTest(t, pgserver.Options{Settings: notLogical()})
@@ -131,8 +131,8 @@ func TestAutoComesBack(t *testing.T) {
 	d.follows(conn, "votes", "vote_id")
 }
 
-// TestAutoInstallsNoTriggers: capture run never creates triggers that nobody asked for, and never repairs the triggers that capture
-// setup created. It finds new triggers at the next regular check, although the next probe is an hour away.
+// TestAutoInstallsNoTriggers: `capture run` never creates triggers that nobody asked for, and never repairs the triggers that
+// `capture setup` has created. It finds new triggers at the next regular check, although the next probe is an hour away.
 func TestAutoInstallsNoTriggers(t *testing.T) {
 	t.Parallel()
 	s := pgserver.ForTest(t, pgserver.Options{Settings: notLogical()})
@@ -184,7 +184,7 @@ func TestAutoInstallsNoTriggers(t *testing.T) {
 	}
 }
 
-// TestAutoFindsPublication: a user who may not create a publication uses the publication that capture setup creates. capture
+// TestAutoFindsPublication: a user who may not create a publication uses the publication that `capture setup` creates. capture
 // finds it soon, without waiting for the hourly probe.
 func TestAutoFindsPublication(t *testing.T) {
 	t.Parallel()
@@ -203,7 +203,7 @@ func TestAutoFindsPublication(t *testing.T) {
 	d.follows(conn, "votes", "vote_id")
 }
 
-// TestAutoProbesNoMoreAfterFailedQuery: if capture cannot query what capture setup has created, this must not count as a
+// TestAutoProbesNoMoreAfterFailedQuery: if capture cannot query what `capture setup` has created, this must not count as a
 // change of the setup. capture then makes only the hourly probes, because each probe for the source logical creates a slot.
 func TestAutoProbesNoMoreAfterFailedQuery(t *testing.T) {
 	t.Parallel()

@@ -16,10 +16,10 @@ import (
 	"capture/internal/pgserver"
 )
 
-// TestCommitHeldWhileSlotStarts uses a debugger to hold a commit of the application between its WAL record and its mark in
-// pg_xact, while capture creates its slot. The slot's snapshot already shows the held transaction. If capture read the table
-// with this snapshot now, the server would mark the transaction's rows as aborted, and the application would lose its
-// commit; see awaitCommits in capture/logical.
+// TestCommitHeldWhileSlotStarts checks that capture waits until each commit in the slot's snapshot is complete. While capture
+// creates the slot, a debugger holds a commit of the application between its WAL record and its mark in pg_xact. The slot's
+// snapshot already shows the held transaction. If capture read the table with this snapshot now, the server would mark the
+// transaction's rows as aborted, and the application would lose its commit; see awaitCommits in capture/logical.
 func TestCommitHeldWhileSlotStarts(t *testing.T) {
 	t.Parallel()
 	if _, err := osexec.LookPath("gdb"); err != nil {

@@ -169,8 +169,8 @@ func exec(t testing.TB, conn *pgx.Conn, sql string, args ...any) {
 	}
 }
 
-// oracle returns the rows that the file must contain, as Postgres prints them: compact JSON, sorted by the SQL expressions
-// in the parameter order.
+// oracle returns the rows that the file must contain, as Postgres prints them: compact JSON. The parameter order is the ORDER
+// BY list.
 func oracle(t testing.TB, conn *pgx.Conn, table, order string) []string {
 	t.Helper()
 	tx, err := conn.Begin(t.Context())

@@ -193,7 +193,7 @@ func (cfg *Config) env(kind string, progress *source.Progress) *source.Env {
 // intervals are the intervals of the daemon's parts. Only tests set them. The defaults are constants in the files of the parts.
 type intervals struct {
 	probe       time.Duration // time between probes for a better source; if zero, the time depends on why that source is unavailable
-	setupCheck  time.Duration // time between checks for a publication and triggers that capture setup may have created
+	setupCheck  time.Duration // time between checks for a publication and triggers that `capture setup` may have created
 	volumeCheck time.Duration // time between measurements of the volumes
 	keptCheck   time.Duration // time between checks whether losses are still open, and whether the file is in place
 	alertCheck  time.Duration // time between checks for conditions that are worth an alert

@@ -30,7 +30,7 @@ type CopiesStatus struct {
 	refused    string    // reason why the current state must not be uploaded; "" if it may
 	late       bool      // whether lateAt is set
 	lateAt     time.Time // time from which the pending change is late
-	unprovenAt time.Time // time from which the last read-back of a copy is too long ago; zero before the first upload
+	unprovenAt time.Time // time at which the last proof becomes too old; zero before the first upload
 }
 
 // UploadStatus describes the progress of an upload.
@@ -98,7 +98,7 @@ func (u *uploader) status() *CopiesStatus {
 		problems = append(problems, c.damage)
 	}
 	switch {
-	case c.refused != "": // only another setting ends the refusal, so report it before the copies are late
+	case c.refused != "": // a refusal ends only if a setting changes, so report it at once, and not only when the copies are late
 		problems = append(problems, c.refused)
 	case c.late && !now.Before(c.lateAt):
 		text := "no copy for " + now.Sub(*c.Pending).Round(time.Second).String() + ", while changes wait"

@@ -68,9 +68,9 @@ func available(t *testing.T, conn *pgx.Conn, extension string) (yes bool) {
 	return yes
 }
 
-// exactTable creates table t. The table has columns of each type and of types derived from it (arrays, domains, composites),
-// generated columns, and rows with each value of the types. exactTable returns the names of the columns of these types,
-// without the generated columns.
+// exactTable creates table t with columns of each type, columns of types derived from it (arrays, domains, composites) and
+// generated columns. The rows contain each value of the types. exactTable returns the names of the columns, without the
+// generated ones.
 func exactTable(t *testing.T, conn *pgx.Conn, types []exactType) (columns []string) {
 	t.Helper()
 	// exactTable uses few transactions, because each transaction that changes the catalog costs time in every server process
@@ -96,10 +96,9 @@ func exactTable(t *testing.T, conn *pgx.Conn, types []exactType) (columns []stri
 		add(fmt.Sprintf("c%d", i), fmt.Sprintf("comp%d", i), "ROW($v, NULL, E'a\n\"\\\\')::comp"+strconv.Itoa(i))
 		add(fmt.Sprintf("cs%d", i), fmt.Sprintf("comp%d[]", i), fmt.Sprintf("ARRAY[ROW($v, '{}', NULL)::comp%d, NULL]", i))
 		add(fmt.Sprintf("dc%d", i), fmt.Sprintf("dcomp%d", i), fmt.Sprintf("ROW($v, NULL, 'r')::comp%d", i))
-		// To compute a generated column, capture derives the values that an update left unchanged from the row's JSON. If
-		// the JSON of a type does not determine the value, capture resyncs instead, so such types get no generated column.
-		// The type "char" gets none either, because servers before version 16 send bytes of "char" that they do not accept
-		// as input.
+		// To compute a generated column after an update, capture derives unchanged values from the row's JSON. If the JSON of a
+		// type does not determine the value, capture resyncs instead, so such types get no generated column. The type "char" gets
+		// none either, because servers before version 16 send bytes of "char" that they do not accept as input.
 		if !slices.Contains([]string{`"char"`, "hstore", "shade", "words[]", "json[]", "deep"}, typ.name) {
 			ddl = append(ddl, fmt.Sprintf("gv%d %s GENERATED ALWAYS AS (%s) STORED", i, typ.name, v))
 		}
@@ -175,10 +174,10 @@ func TestExact(t *testing.T) {
 			cfg := proxiedConfig(t, p, url)
 			cfg.Table = postgres.Name{Table: "t"}
 			cfg.pageBytes = 300
-			cfg.timeouts.Check = patience // forced flushes check the definition, too; each check of this long definition takes much processor time
+			cfg.timeouts.Check = patience // each check of this long definition takes much processor time, and forced flushes check it anyway
 			d := start(t, cfg)
 			d.ready()
-			d.streamed() // nothing yet, so this waits for the copy only
+			d.streamed() // nothing has been streamed yet, so this waits only for the copy
 			d.compareExactly(conn, "copied")
 
 			list := strings.Join(columns, ", ")

@@ -80,9 +80,9 @@ func (a *authority) sign(name string, until time.Time) (cert, key []byte) {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: secret})
 }
 
-// TestAccess: the server requires TLS with its own authority, a client certificate and SCRAM. Then the password changes, the
-// server's certificate expires, and a client comes without a certificate. Status reports each of these causes, no secret
-// reaches a log, and capture continues as soon as the cause is gone.
+// TestAccess: the server requires TLS with a private certificate authority, a client certificate and SCRAM. Status gives the
+// reason if the password has changed, if the server's certificate has expired, or if capture has no client certificate. No
+// secret reaches a log. capture continues once it knows the new password, and once the server has a valid certificate.
 func TestAccess(t *testing.T) {
 	t.Parallel()
 	s := pgserver.ForTest(t, pgserver.Options{Settings: map[string]string{"password_encryption": "scram-sha-256"}})

@@ -443,7 +443,7 @@ func TestSynchronousStandby(t *testing.T) {
 }
 
 // TestRoleSettings: settings of capture's role, such as timeouts, formats and the transaction mode, neither end its sessions
-// nor change what it writes. The role has only the rights that capture setup grants, and these are enough.
+// nor change what it writes. The role has only the rights that `capture setup` grants, and these are enough.
 func TestRoleSettings(t *testing.T) {
 	t.Parallel()
 	s := pgserver.ForTest(t, pgserver.Options{})

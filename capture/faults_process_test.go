@@ -69,7 +69,7 @@ func killAnywhere(t *testing.T, bulk int) {
 				t.Errorf("write: %v", err)
 				return
 			}
-			time.Sleep(10 * time.Millisecond) // leaves CPU time to the child, which writes the file no more often than that
+			time.Sleep(10 * time.Millisecond) // leaves CPU time to the child, which writes the file at most every 10 ms anyway
 		}
 	})
 	path := filepath.Join(t.TempDir(), "feedback.json")

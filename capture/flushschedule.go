@@ -119,9 +119,9 @@ func (s *flushSchedule) due(now time.Time, hasWritten bool) (manifest.Reason, bo
 
 // intervalDue reports whether a regular write is due because the wall clock has entered another interval. Somebody may set the
 // wall clock, so intervalDue also measures, by the monotonic clock, how much time has passed since the current interval was
-// entered. Once a whole interval has passed, a write is due in any case. No write is due before a minimum time has passed. The
-// minimum is half an interval, or the time from the entry into the interval to its end, whichever is shorter. So setting the
-// wall clock causes at most one additional write.
+// entered. Once a whole interval has passed, a write is due in any case. Before a minimum time has passed, no write is due, so
+// setting the wall clock causes at most one additional write. The minimum is half an interval, or the time from the entry into
+// the interval to its end, whichever is shorter.
 func (s *flushSchedule) intervalDue(now time.Time) bool {
 	passed := now.Sub(s.intervalRan)
 	if passed >= s.interval {

@@ -88,7 +88,7 @@ func (d *daemon) streamed(transactions ...func()) {
 		if n := d.table.View().Version() - before; n < uint64(len(transactions)) {
 			return fmt.Errorf("%d transactions of %d have been applied", n, len(transactions))
 		}
-		if f := d.Status().File; !f.UpToDate { // after the transactions, so this is about their states
+		if f := d.Status().File; !f.UpToDate { // checked after the transactions have been applied, so UpToDate refers to their states
 			return fmt.Errorf("the file is %+v", f)
 		}
 		return nil
@@ -159,7 +159,7 @@ func load(t testing.TB, url string, writers int) (stop func() int) {
 	})
 }
 
-// content returns the rows of the file, and fails the test if it is not complete.
+// content returns the rows of the file, and fails the test if the file is not complete.
 func (d *daemon) content() []string {
 	d.t.Helper()
 	b, err := os.ReadFile(d.path)
@@ -190,7 +190,7 @@ func replace(t testing.TB, client *minio.Client, bucket, name string, data []byt
 	}
 }
 
-// watchFile reads a file until done is closed, as any program would. It calls check with the rows of each version that it sees.
+// watchFile reads a file as any program would, until done is closed. It calls check with the rows of each version that it sees.
 // It returns an error if a version is not complete, if check returns an error, or if the file disappears.
 func watchFile(path string, done <-chan struct{}, check func(rows []string) error) error {
 	var last os.FileInfo

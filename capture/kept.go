@@ -88,8 +88,8 @@ func (k *keeper) run(ctx context.Context) error {
 	}
 }
 
-// watchFile makes the flusher write the file if readers no longer find it in place, until ctx ends. If the file can't be
-// written, the flusher reports why. Without this check, nobody would notice before the next write.
+// Until ctx ends, watchFile makes the flusher write the file whenever readers no longer find it in place. If the file can't be
+// written, the flusher reports why. Without watchFile, nobody would notice a missing file before the next write.
 func (k *keeper) watchFile(ctx context.Context) error {
 	tick := time.NewTicker(k.interval)
 	defer tick.Stop()

@@ -40,8 +40,8 @@ func (d *daemon) kept(n int) (states []kept.State) {
 	return states
 }
 
-// readKept reads the rows of the kept state s as capture restore does, and returns their number. It checks that the rows match
-// the state's manifest.
+// readKept reads the rows of the kept state s as `capture restore` does, and returns their number. It checks that the rows
+// match the state's manifest.
 func readKept(t testing.TB, s kept.State) (rows int) {
 	t.Helper()
 	f, err := statefile.Open(t.Context(), s.Path, strings.NewReader(""))
@@ -76,7 +76,8 @@ func (d *daemon) lossCheck() *Check {
 	return nil
 }
 
-// checkLoss checks that a loss of all 200 rows is kept and shown, and does not affect readiness.
+// checkLoss checks that the state before a loss of all 200 rows is kept, and that the loss is shown and does not affect
+// readiness.
 func (d *daemon) checkLoss() kept.State {
 	d.t.Helper()
 	s := d.kept(1)[0]
@@ -235,10 +236,10 @@ func TestLossWithSpilledRows(t *testing.T) {
 	}
 }
 
-// TestLossAfterKilledWrite: capture has kept the state before a loss, and was killed before it replaced the file. The file
-// still has the lost rows. An open transaction first keeps the next run from reading the table, so this run loads the file's
-// rows. The test damages the file, so the run also writes these rows again. The rows are not back in the table, so the loss
-// must not end.
+// TestLossAfterKilledWrite: a loss must not end while only the file, but not the table, still has the lost rows. capture has
+// kept the state before the loss, and was killed before it replaced the file. An open transaction keeps the next run from
+// reading the table, so this run loads the rows of the file. The test then damages the file, so the run also writes these rows
+// again.
 func TestLossAfterKilledWrite(t *testing.T) {
 	t.Parallel()
 	url := pgserver.Database(t)

@@ -14,8 +14,8 @@ import (
 	"capture/snapshot/rowjson"
 )
 
-// TestOldRowsInMemoryAreReported: large transactions cannot move old rows to the spill file. The log has one line when this
-// begins and one line when this ends, the status has a check meanwhile, and neither the log nor the check has the text of a row.
+// TestOldRowsInMemoryAreReported: while large transactions cannot move old rows to the spill file, a check in the status fails.
+// The log gets one line when this begins and one line when it ends. Neither the log nor the check contains the text of a row.
 func TestOldRowsInMemoryAreReported(t *testing.T) {
 	t.Parallel()
 	folder := filepath.Join(t.TempDir(), "missing") // no file can be written here

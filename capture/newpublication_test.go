@@ -20,7 +20,7 @@ import (
 )
 
 // TestAutoPublishesOnlyWhatItFollows: capture runs as the table's owner, who may create the publication. While the owner may
-// not replicate, and while all slots are in use, capture polls and creates no publication, because it would not use it. As
+// not replicate, and while all slots are in use, capture polls and creates no publication, because it could not use one. As
 // soon as capture can create a slot, it creates the publication, logs that, and follows.
 func TestAutoPublishesOnlyWhatItFollows(t *testing.T) {
 	t.Parallel()

@@ -8,8 +8,8 @@ import (
 	"capture/internal/pgserver"
 )
 
-// TestOwnersFunctionsCannotWrite: a cast to json and a generated column of the table's owner try to write, and to change the
-// search path of the session, whenever capture calls them as a superuser. These attempts change nothing.
+// TestOwnersFunctionsCannotWrite: a cast to json and a generated column call functions of the table's owner, which try to write
+// and to change the session's search path. These attempts change nothing, even if capture runs as a superuser.
 func TestOwnersFunctionsCannotWrite(t *testing.T) {
 	for _, source := range []string{"logical", "notify", "poll"} {
 		t.Run(source, func(t *testing.T) {

@@ -187,8 +187,8 @@ func TestHiddenChanges(t *testing.T) {
 	})
 }
 
-// TestDefinitionsRace changes the table's definition while another goroutine forces snapshots. A snapshot that is requested
-// after a change has the new definition and the current rows.
+// TestDefinitionsRace changes the table's definition while another goroutine forces snapshots. A snapshot after a change must
+// contain the new definition and the current rows.
 func TestDefinitionsRace(t *testing.T) {
 	if testing.Short() {
 		t.Skip("changes definitions for seconds")

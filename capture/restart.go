@@ -14,7 +14,7 @@ import (
 	"capture/store/manifest"
 )
 
-// storedRows loads the rows that an earlier run left in the file into the Table, at the first connection to the database. The
+// At the first connection to the database, storedRows loads into the Table the rows that an earlier run left in the file. The
 // source then reads only what has changed since the state in the file. Only one source runs at a time, so load is never called
 // concurrently.
 type storedRows struct {
@@ -86,7 +86,8 @@ func newLoading(m *manifest.Manifest, shape *rowjson.Shape, place *snapshot.Plac
 }
 
 // positionOf returns the WAL position of the state in the file. It returns an error if this position is below the position of
-// the horizon, because a horizon is never valid for an older state. Only the source logical requires a position.
+// the horizon, because a horizon is valid only for states at or after its position. Only the source logical requires a
+// position.
 func positionOf(m *manifest.Manifest) (snapshot.Position, error) {
 	p := snapshot.Position{CommitTime: m.CommitTime}
 	if m.LSN == "" {

@@ -145,8 +145,8 @@ func attack(t *testing.T, s *pgserver.Server, url string, conn *pgx.Conn, change
 }
 
 // TestResyncAttacksOnPartitions runs attacks on the partitions of a table while capture is disconnected. The rows of an
-// attached partition are new in the table, but their row versions are older than the horizon, so a resync would take them
-// for unchanged. Therefore, capture must copy the whole table.
+// attached partition are new in the table, but their row versions are older than the horizon, so a resync would treat them as
+// unchanged. Therefore, capture must copy the whole table.
 func TestResyncAttacksOnPartitions(t *testing.T) {
 	if testing.Short() {
 		t.Skip("connects for each of several attacks")

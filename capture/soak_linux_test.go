@@ -96,7 +96,7 @@ type soak struct {
 	folder string // folder of the file
 	logs   string // folder of the logs
 
-	pause   sync.RWMutex // held for reading by each write
+	pause   sync.RWMutex // read lock during each write; the write lock pauses the writers
 	written atomic.Int64
 
 	child   *child
@@ -249,8 +249,8 @@ func (s *soak) write(ctx context.Context, r *rand.Rand) {
 	}
 }
 
-// change returns the statements of a random transaction. These transactions keep the number of rows between some hundred and
-// some thousand.
+// change returns the statements of a random transaction. These transactions keep the number of rows between a few hundred and a
+// few thousand.
 func change(r *rand.Rand) string {
 	id, n := r.IntN(3000), 1+r.IntN(20)
 	long := fmt.Sprintf("(SELECT string_agg(md5(i::text || '%d'), '') FROM generate_series(1, %d) i)", id, 1+r.IntN(300))

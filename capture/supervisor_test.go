@@ -96,8 +96,8 @@ func TestRetainedWALEndsWithItsSource(t *testing.T) {
 	}
 }
 
-// TestReportsEndWithTheirSource checks that the end of a source removes its conditions, its retained WAL and its block from
-// the report. The number of copies includes the copies of earlier sources.
+// TestReportsEndWithTheirSource checks that the end of a source removes from the report its conditions, its retained WAL and
+// the reason why its copy could not begin. The number of copies includes the copies of earlier sources.
 func TestReportsEndWithTheirSource(t *testing.T) {
 	t.Parallel()
 	cfg := DefaultConfig()

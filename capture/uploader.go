@@ -25,8 +25,8 @@ import (
 // acknowledged. It also reads states back, and removes the states that the retention policy no longer keeps.
 //
 // All of this runs on one goroutine, at the lowest priority and for at most a tenth of the time. The uploader takes the rows
-// from a View. It never opens feedback.json. While somebody has the file open, capture cannot patch it, and each Write takes
-// longer.
+// from a View. It never opens feedback.json, because capture cannot patch the file while somebody has it open, and each Write
+// would take longer.
 type uploader struct {
 	location *remote.Location
 	copies   *copyFinder
@@ -228,7 +228,8 @@ func (e *otherTableError) Error() string {
 }
 
 // checkOwner returns an [*otherTableError] if the states in the folder belong to another table. States before losses do not
-// count: after a change of the prefix, capture copies such states to the new prefix even if the table had another name then.
+// count: after a change of the prefix, capture copies such states to the new prefix, even if the table had another name at the
+// time of the loss.
 func (u *uploader) checkOwner(ctx context.Context, states []remote.State, table manifest.TableName, database string) error {
 	states = slices.DeleteFunc(slices.Clone(states), func(s remote.State) bool { return s.Loss })
 	_, m, err := u.copies.newest(ctx, []remote.Cluster{{States: states}})

@@ -56,7 +56,7 @@ func (d *daemon) copies(what string, until func(*CopiesStatus) bool) *CopiesStat
 	return s
 }
 
-// newestRows downloads the newest state, checks it as capture restore does, and returns its rows.
+// newestRows downloads the newest state, checks it as `capture restore` does, and returns its rows.
 func newestRows(t testing.TB, l *remote.Location) []string {
 	t.Helper()
 	clusters, err := l.Clusters(t.Context())
@@ -285,7 +285,8 @@ func TestPrefixOfAnotherTable(t *testing.T) {
 }
 
 // TestCopiesOfRenamedDatabase: the database is renamed while capture is stopped. Nothing is copied to the old prefix, and the
-// status says so at once. Everything is copied to a new prefix, also the state before a loss in the database of the old name.
+// status says so at once. With a new prefix, everything is copied, including the state before a loss that happened under the
+// old name.
 func TestCopiesOfRenamedDatabase(t *testing.T) {
 	t.Parallel()
 	s := pgserver.ForTest(t, pgserver.Options{})

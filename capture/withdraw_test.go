@@ -27,7 +27,7 @@ func roleSetUp(t *testing.T, role string) (conn *pgx.Conn, roleURL string) {
 	return conn, setUpRole(t, conn, db, role)
 }
 
-// setUpRole runs the statements of capture setup --source logical --role for table votes, and returns the URL for that role.
+// setUpRole runs the statements of `capture setup --source logical --role` for table votes, and returns the URL for that role.
 func setUpRole(t *testing.T, conn *pgx.Conn, db, role string) (roleURL string) {
 	t.Helper()
 	table, err := postgres.LoadTable(t.Context(), conn, postgres.Name{Table: "votes"})
@@ -89,7 +89,7 @@ func TestDroppedKeyWithdrawsPublication(t *testing.T) {
 	updateFails(t, conn, "votes", true)
 	updateWorks(t, conn, "votes")
 	exec(t, conn, "ALTER TABLE votes ADD PRIMARY KEY (vote_id)")
-	exec(t, conn, "CREATE PUBLICATION capture_votes FOR TABLE votes WITH (publish_via_partition_root = true)") // as capture setup would
+	exec(t, conn, "CREATE PUBLICATION capture_votes FOR TABLE votes WITH (publish_via_partition_root = true)") // as `capture setup` would
 	exec(t, conn, "ALTER PUBLICATION capture_votes OWNER TO withdraw_key")
 	d.equal(conn, "votes", "vote_id")
 	if err := d.stop(); err != nil {

@@ -273,7 +273,8 @@ func (s *Source) runRound(ctx context.Context, t *snapshot.Table, forced bool) e
 		if !forced {
 			took := time.Since(start)
 			s.delayFullRead(took)
-			// Nobody requested this full read. Its reason lies in the table or the server, so the next round may need one, too.
+			// Nobody requested this full read: its reason lies in the table or the server. The next round may need a full read,
+			// too, so it begins after a pause.
 			if !requested {
 				s.nextRound = time.Now().Add(took)
 			}

@@ -10,8 +10,8 @@
 // [Copier.Update] transfers only what has changed since the horizon of the rows in memory (see [snapshot.Horizon]), through the
 // same pipeline. If that is not possible, it copies the whole table.
 //
-// A [Reader] serves the sources that have no stream: it reads the table in its own transactions, either the whole table or
-// the rows with given keys. A [Watchdog] observes each long read over its own connection, and ends the read if it blocks the
+// A [Reader] serves the sources that have no stream: it reads the table in its own transactions, either the whole table or the
+// rows with given keys. A [Watchdog] uses its own connection to observe each long read, and ends the read if it blocks the
 // application or if the server is silent.
 //
 // # Files

@@ -33,7 +33,7 @@ func FrozenClientTimeout(env *source.Env) time.Duration {
 // ignored, because the connection of the check may recover.
 type CheckFunc func(context.Context, *pgx.Conn) error
 
-// Watchdog observes a long read of the table over its own connection. It ends the read if another session waits for a lock
+// Watchdog uses its own connection to observe a long read of the table. It ends the read if another session waits for a lock
 // that the read holds, or if the server is silent for Timeouts.Idle. A Watchdog serves one read.
 type Watchdog struct {
 	env   *source.Env
