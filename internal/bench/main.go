@@ -45,7 +45,7 @@ func runBenchmarks(runs int, only, doc string) error {
 	}
 	e.addResults(found, runs)
 	text := e.String() + "\n" + resultTable(found)
-	fmt.Print(text) // even after an error, because the other benchmarks may have taken an hour
+	fmt.Print(text) // even after an error, because the benchmarks that succeeded may have taken an hour
 	if err != nil {
 		return err
 	}

@@ -150,7 +150,7 @@ func execSQL(b *testing.B, conn *pgx.Conn, statement string, args ...any) {
 	}
 }
 
-// daemon is a running "capture run".
+// daemon is a running `capture run`.
 type daemon struct {
 	b       *testing.B
 	cmd     *exec.Cmd

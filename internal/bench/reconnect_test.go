@@ -75,10 +75,10 @@ func BenchmarkReconnect(b *testing.B) {
 	execSQL(b, conn, "CHECKPOINT")
 }
 
-// waitHorizon waits until the horizon of the rows in the daemon's memory is higher than the IDs of all transactions that
-// have ended so far. The daemon reads a new horizon every two seconds and for each capture snapshot, but uses it only after
-// the stream has passed the horizon's WAL position. capture snapshot waits until the stream has passed the current position.
-// So waitHorizon runs it before and after each of two pauses, which are longer than two seconds.
+// waitHorizon waits until the horizon of the rows in the daemon's memory is higher than the IDs of all transactions that have
+// ended so far. The daemon reads a new horizon every two seconds and for each `capture snapshot`, but uses it only after the
+// stream has passed the horizon's WAL position. `capture snapshot` waits until the stream has passed the current position. So
+// waitHorizon runs `capture snapshot` before and after each of two pauses, which are longer than two seconds.
 func waitHorizon(b *testing.B, d *daemon) {
 	b.Helper()
 	for range 2 {

@@ -36,7 +36,8 @@ func BenchmarkWholeWrite(b *testing.B) {
 		return time.Since(begun)
 	}
 	plain := func() time.Duration { return plainWrite(b, bare, view.Bytes()) }
-	write() // creates the older files
+	// Create both files first, so that each measured write replaces a file.
+	write()
 	plain()
 	var whole, floor, sum time.Duration
 	for b.Loop() {
@@ -50,9 +51,9 @@ func BenchmarkWholeWrite(b *testing.B) {
 	b.ReportMetric(float64(view.Bytes()), "file-bytes")
 }
 
-// BenchmarkOneChange measures the Write after a change of one row, in a small and a large table. The daemon logs the
-// duration of the Write. The benchmark reports three kinds of changes separately: the first change after the start, which
-// affects a random row, changes of the newest row, which is at the end of the file, and later changes of random rows.
+// BenchmarkOneChange measures the Write after a change of one row, in a small and a large table. The daemon logs the duration
+// of the Write. The benchmark reports three kinds of changes separately: the first change after the start (of a random row),
+// changes of the newest row (at the end of the file), and later changes of random rows.
 func BenchmarkOneChange(b *testing.B) {
 	for name, n := range map[string]int{"small": 1000, "large": tableRows(b)} {
 		b.Run(name, func(b *testing.B) {
