@@ -113,8 +113,8 @@ func (s *Server) StartAgain(ctx context.Context) error {
 func (s *Server) waitReady(ctx context.Context, p *process) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	// If another process holds the port and never answers, checkIdentity would wait for a long time. But in this case, the
-	// new server cannot use the port and exits. Then the goroutine cancels running, the context of checkIdentity.
+	// If another process holds the port and never answers, checkIdentity would wait for a long time. But in this case, the new
+	// server cannot use the port and exits. The goroutine then cancels the context running, which checkIdentity uses.
 	running, stop := context.WithCancel(ctx)
 	defer stop()
 	go func() {
