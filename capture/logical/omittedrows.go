@@ -9,10 +9,10 @@ import (
 	"capture/snapshot/rowjson"
 )
 
-// A row that does not fit into memory is omitted (see [snapshot.Table.Omit]), and the stream continues. A row does not fit in
-// two cases. Its line is too long, or its message is so large that the connection has left large values out, without allocating
-// memory for them (see internal/postgres/rowlimit.go). The Table records the sizes of an omitted row. Later updates of the row
-// change this record, and the record is removed when the row is deleted or becomes small enough.
+// A row that does not fit into memory is omitted (see [snapshot.Table.Omit]), and the stream continues. Either the row's line
+// is too long, or its message is so large that the connection has left large values out, without allocating memory for them
+// (see internal/postgres/rowlimit.go). The Table records the sizes of an omitted row. Later updates of the row change this
+// record, and the record is removed when the row is deleted or becomes small enough.
 //
 // One case needs another copy of the table: an update that may make the row small enough but leaves some of its values
 // unchanged. Neither the stream nor the Table has these values.

@@ -112,9 +112,9 @@ func (v *serverValues) textOf(encoder *rowjson.Encoder, line []byte, column int)
 	return text, err == nil
 }
 
-// determinesValue reports whether the JSON of a value of type t determines the value. The JSON does not determine the value in
-// three cases. A type that only the server encodes may have any JSON. A null of type json may be SQL's NULL or JSON's null. In
-// an array whose elements may be JSON arrays, such as json[], an inner JSON array may be an element or another dimension.
+// determinesValue reports whether the JSON of a value of type t determines the value. There are three cases in which it does
+// not. A type that only the server encodes may have any JSON. A null of type json may be SQL's NULL or JSON's null. In an array
+// whose elements may be JSON arrays, such as json[], an inner JSON array may be an element or another dimension.
 func determinesValue(t *rowjson.Type, value json.RawMessage) bool {
 	switch {
 	case string(value) == "null":

@@ -94,8 +94,8 @@ func TestStatusMessagesWhileReadFails(t *testing.T) {
 	}
 }
 
-// relay forwards one connection to a server, and returns the URL of the server's database postgres. endStream ends the stream
-// from the server. The client can still write.
+// relay forwards one connection to a server. It returns the URL of the server's database postgres through the relay. endStream
+// ends the stream from the server to the client, but the client can still write.
 func relay(t *testing.T, addr string) (url string, endStream func()) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
