@@ -165,9 +165,9 @@ func TestPreparedTransactionAtStart(t *testing.T) {
 	d.equal(conn, "votes", "vote_id")
 }
 
-// TestSlotBehindPlainRead: a plain read shows a commit that is later than the start of the slot, so the slot's snapshot
-// lacks this commit. The file must not lose the commit. To cause this, the test suspends the walsender while the transaction
-// that the slot waits for ends.
+// TestSlotBehindPlainRead: a plain read shows a commit that is later than the start of the slot, so the slot's snapshot lacks
+// this commit. The test causes this by suspending the walsender while the transaction that the slot waits for ends. The file
+// must not lose the commit.
 func TestSlotBehindPlainRead(t *testing.T) {
 	t.Parallel()
 	s := pgserver.ForTest(t, pgserver.Options{})
@@ -179,7 +179,7 @@ func TestSlotBehindPlainRead(t *testing.T) {
 		open := connect(t, url)
 		exec(t, open, "BEGIN; SELECT txid_current()")
 		cfg := config(t, url)
-		cfg.FlushDelay = time.Hour // the stream does not change the file, so it keeps the state that the copy shows
+		cfg.FlushDelay = time.Hour // no change of the stream is written, so the file keeps the state that the copy shows
 		d := start(t, cfg)
 		walsender := 0
 		eventually(t, "the slot waits", func() error {

@@ -96,7 +96,7 @@ func TestServerRestarts(t *testing.T) {
 }
 
 // countUp increments the number in vote 0, with a commit each time, until the server stops or crashes. The returned function
-// waits for this end, and returns the highest number whose commit the server has confirmed.
+// waits until then, and returns the highest number whose commit the server has confirmed.
 func countUp(t testing.TB, url string) (last func() int) {
 	conn := connect(t, url)
 	result := make(chan int, 1)

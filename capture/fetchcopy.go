@@ -16,8 +16,8 @@ import (
 	"capture/store/remote"
 )
 
-// fetcher writes feedback.json from the newest copy that is kept off the machine. It is used if capture starts on an empty
-// machine while the database is unreachable.
+// fetcher writes feedback.json from the newest copy that is kept off the machine. It is used if capture starts with an empty
+// folder while the database is unreachable.
 type fetcher struct {
 	copies     *copyFinder
 	table      postgres.Name

@@ -41,7 +41,7 @@ type keeper struct {
 	conditions *conditions
 	metrics    *metrics
 	log        hclog.Logger
-	interval   time.Duration // time between checks of the losses, and of the file's place
+	interval   time.Duration // time between checks whether losses are still open, and whether the file is in place
 	readEvery  time.Duration // time between comparisons of the file on disk with its manifest; zero turns them off
 
 	regular chan struct{} // receives a value after a regular write

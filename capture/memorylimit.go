@@ -9,7 +9,7 @@ import (
 
 const (
 	processMemory = 40 << 20 // bytes for the program, its connections and its buffers
-	rowsShare     = 0.6      // share of the remaining memory for rows; the rest is for readers and for garbage that is not collected yet
+	rowsShare     = 0.6      // share of the remaining memory that rows may use; the rest is for readers and for garbage that is not collected yet
 	leastRows     = 4 << 20  // minimum memory for rows in bytes, however low the limit is
 
 	// A row may take 1/rowDivisor of the remaining memory. A row may exist several times at once: in the server's message, as a

@@ -29,7 +29,7 @@ func notifying(t *testing.T) (d *daemon, conn *pgx.Conn, url string) {
 }
 
 // TestNotifyFindsBypassedTriggers: capture notices triggers that are disabled or dropped, restores them, and gets the changes
-// that they missed. session_replication_role does not bypass them.
+// that the triggers missed. session_replication_role does not bypass the triggers.
 func TestNotifyFindsBypassedTriggers(t *testing.T) {
 	if testing.Short() {
 		t.Skip("waits for regular checks")

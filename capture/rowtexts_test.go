@@ -9,8 +9,8 @@ import (
 	"capture/internal/pgserver"
 )
 
-// functionsThatQuote lists bodies of SQL functions from text to json, and the SQLSTATEs with which they fail. The server's message
-// contains the argument in each case, in quotation marks or not.
+// functionsThatQuote lists bodies of functions that take a text and return json, each with the SQLSTATE with which it fails.
+// The server's error message contains the argument, with or without quotation marks.
 var functionsThatQuote = []struct{ language, body, state string }{
 	{"sql", "SELECT to_json($1::numeric)", "22P02"},
 	{"sql", "SELECT to_json(to_tsquery('simple', $1)::text)", "42601"},
@@ -21,8 +21,8 @@ var functionsThatQuote = []struct{ language, body, state string }{
 	{"plpgsql", "DECLARE j json; BEGIN EXECUTE format('SELECT to_json(v) FROM %I', E'x\\nPL/pgSQL function ' || $1) INTO j; RETURN j; END", "42P01"},
 }
 
-// TestErrorsHideTextsOfRows checks that neither the log nor the status shows a row's text that the server puts into the message
-// of an error.
+// TestErrorsHideTextsOfRows checks that neither the log nor the status shows the text of a row, even if the server puts this
+// text into an error message.
 func TestErrorsHideTextsOfRows(t *testing.T) {
 	if testing.Short() {
 		t.Skip("waits for retries")

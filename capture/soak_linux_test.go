@@ -370,7 +370,7 @@ func (s *soak) manifest(u *usage) {
 	}
 }
 
-// During the first warmUp checkpoints of a process, its resource usage may still grow.
+// warmUp is the number of checkpoints during which the resource usage of a new process may still grow.
 const warmUp = 10
 
 // measure compares the resource usage of the process with its usage during the warm-up.

@@ -147,9 +147,9 @@ func (s *supervisor) run(ctx context.Context) error {
 }
 
 // dropDoubtfulHorizon drops the horizon if the rows in memory may be wrong, so that the next source or the next run copies the
-// whole table. The source logical drops the horizon itself if it finds a mistake. Rows of logical without a horizon can
-// therefore be wrong, too. Rows of notify and poll have no horizon for a short time after each read. For them, a missing
-// horizon means nothing.
+// whole table. If the source logical finds a mistake, it drops the horizon itself, so rows of logical that have no horizon may
+// be wrong, too. Rows of notify and poll have no horizon for a short time after each read, so a missing horizon says nothing
+// about them.
 func (s *supervisor) dropDoubtfulHorizon() {
 	s.mu.Lock()
 	doubt := s.doubt

@@ -210,8 +210,8 @@ func stateOf(t testing.TB, l *remote.Location, url string) remote.State {
 	return remote.State{}
 }
 
-// TestCopiesWithoutTheRightToDelete: without the right to delete, capture uploads only one copy an hour and the states that were
-// kept before losses. The status reports that the copies are hourly.
+// TestCopiesWithoutTheRightToDelete: without the right to delete, capture uploads only one copy an hour, and the states that
+// were kept before losses. The status reports that the copies are hourly.
 func TestCopiesWithoutTheRightToDelete(t *testing.T) {
 	t.Parallel()
 	for _, kind := range objectserver.Kinds {
