@@ -84,8 +84,8 @@ func benchmarkKeptAlone(b *testing.B) {
 	b.ReportMetric(float64(view.Bytes()), "file-bytes")
 }
 
-// benchmarkKeptBeside changes rows while a daemon follows the table, with two daemons in turn. One daemon keeps no states.
-// The other writes the file each second, so it keeps, compresses and reads back states all the time. CAPTURE_BENCH_UPDATES
+// benchmarkKeptBeside changes rows while a daemon follows the table, with two daemons in turn. One daemon keeps no states. The
+// other daemon writes the file each second, so it keeps, compresses and reads back states all the time. CAPTURE_BENCH_UPDATES
 // is the time for which rows change with each daemon.
 func benchmarkKeptBeside(b *testing.B) {
 	span, err := time.ParseDuration(cmp.Or(os.Getenv("CAPTURE_BENCH_UPDATES"), "10s"))
