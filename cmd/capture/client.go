@@ -26,10 +26,10 @@ const maxResponse = 1 << 20
 // findDaemon returns the address of the daemon that writes the file at path, or "" if the daemon has not published one yet.
 // running is false if no daemon runs.
 //
-// Requests to the address may carry the token, which another user's server must not get. Therefore findDaemon uses the
-// address in the lock file only if no other user can have written that file, and if the address belongs to this machine or
-// equals that of --listen. If this user cannot read the lock file, or if another user can have written it, findDaemon tries
-// the address of --listen, which the parameter listen holds.
+// Requests to the address may carry the token, which a server of another user must not get. Therefore, findDaemon uses the
+// address in the lock file only if no other user can have written that file. The address must also belong to this machine, or
+// equal the address of --listen. If this user cannot read the lock file, or if another user can have written it, findDaemon
+// tries the address of --listen, which the parameter listen holds.
 func findDaemon(ctx context.Context, path, listen string) (address string, running bool, err error) {
 	asked := dialAddress(listen, "")
 	owner, held, err := store.ReadOwner(path)
@@ -85,8 +85,8 @@ func isThisMachine(address string) bool {
 }
 
 // dialAddress returns the address at which a client reaches a server. The parameter listen is the address that the server
-// listens on. If listen has no host, or an unspecified IP address such as 0.0.0.0, the result has the parameter host in its
-// place, or 127.0.0.1 if host is "".
+// listens on. If listen has no host, or an unspecified IP address such as 0.0.0.0, the result has the parameter host instead,
+// or 127.0.0.1 if host is "".
 func dialAddress(listen, host string) string {
 	name, port, err := net.SplitHostPort(listen)
 	if err != nil {
@@ -150,8 +150,8 @@ func explainRequestError(ctx context.Context, address string, timeout time.Durat
 // otherProgram says that the address belongs to a program that is not capture, and what to do.
 const otherProgram = "another program than capture answers there; give the daemon's address with --listen"
 
-// refusalReason returns the error in the daemon's response. If there is none, it returns the status code, and that another program
-// than capture may have sent the response.
+// refusalReason returns the error in the daemon's response. If the response contains no error, refusalReason returns the status
+// code, and says that the response may come from a program other than capture.
 func refusalReason(code int, body []byte) string {
 	var response struct {
 		Error string `json:"error"`

@@ -185,8 +185,8 @@ func copiesText(n int) string {
 	return countText(n) + " copies"
 }
 
-// listCopies returns all states at the location, with their manifests as far as these can be read. The states of all clusters
-// together are in order from the newest to the oldest.
+// listCopies returns the states of all clusters at the location, in one list from the newest to the oldest. If a manifest
+// cannot be read, the field err of its state has the reason.
 func listCopies(ctx context.Context, l *remote.Location) ([]copiedState, error) {
 	clusters, err := l.Clusters(ctx)
 	if err != nil {

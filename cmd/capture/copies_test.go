@@ -327,7 +327,7 @@ func TestSeveralClusters(t *testing.T) {
 	}
 }
 
-// TestCopyWithoutTemporaryFolder checks that the error of a command that can't download a copy names the variable TMPDIR.
+// TestCopyWithoutTemporaryFolder checks that a command that can't download a copy names the variable TMPDIR in its error.
 func TestCopyWithoutTemporaryFolder(t *testing.T) {
 	t.Parallel()
 	root := t.TempDir()

@@ -10,9 +10,9 @@ import (
 	"testing"
 )
 
-// TestUnitRestartsAfterCrash checks that systemd starts capture again after an unrecovered panic, which makes Go's runtime
-// end the process with an exit code of its own. The test gets this code by SIGQUIT, after which the runtime exits with the
-// same code. No unit file may exclude this code from restarts.
+// TestUnitRestartsAfterCrash checks that systemd starts capture again after an unrecovered panic. After a panic, Go's runtime
+// exits with a code of its own, which no unit file may exclude from restarts. The test learns this code by SIGQUIT, after which
+// the runtime exits with the same code.
 func TestUnitRestartsAfterCrash(t *testing.T) {
 	t.Parallel()
 	d := start(t, "postgres://capture@127.0.0.1:1/app")

@@ -32,7 +32,7 @@ import (
 	"capture/store/disk"
 )
 
-// service is a daemon and what it needs to run: the locked file, logs, metrics and HTTP.
+// service is a daemon and what it needs to run: the HTTP servers, the locked file and the logs.
 type service struct {
 	daemon      *capture.Daemon
 	web         *web.Server

@@ -218,7 +218,7 @@ func compareDemo(ctx context.Context, out io.Writer, s *service, d *demo.Demo, p
 type changePrinter struct {
 	out     io.Writer
 	name    string // name of the file
-	second  int64  // second whose changes printed and hidden count, as Unix time
+	second  int64  // current second as Unix time; printed and hidden count its changes
 	printed int
 	hidden  int
 }

@@ -128,9 +128,9 @@ func diagnosisText(d postgres.Diagnosis, works bool, p palette) string {
 	return b.String()
 }
 
-// folderFinding checks that this user can write to the folder of the file at path, and that other users cannot. If the
-// folder does not exist, folderFinding checks the nearest parent that exists. If this user cannot write there, the parameter
-// otherwise is the level of the finding, and why is its reason.
+// folderFinding checks that this user can write to the folder of the file at path, and that other users cannot. If the folder
+// does not exist, folderFinding checks the nearest parent that exists. The parameters otherwise and why are the level and the
+// reason of the finding if this user cannot write there.
 func folderFinding(name, path string, otherwise postgres.Level, why string) postgres.Finding {
 	folder := existingFolder(path)
 	err := unix.Access(folder, unix.W_OK|unix.X_OK)

@@ -48,10 +48,10 @@ type fileConfig struct {
 	fetchedFrom string // URL from which File was downloaded; "" if File was not downloaded
 }
 
-// chooseState sets File to the state that a URL, --at or the path of a kept state selects. If File changes, chooseState
-// prints which state was selected. Unless --at or a state's URL selects the state, it also prints notes about the newest
-// losses that happened before the file or the newest copy was written, and that nobody has acknowledged. The returned
-// function deletes a downloaded file.
+// chooseState sets File to the state that a URL, --at or the path of a kept state selects. If File changes, chooseState prints
+// which state was selected. Unless --at or a state's URL selects the state, it also prints notes about the newest losses that
+// nobody has acknowledged and that happened before the file or the newest copy was written. The returned function deletes a
+// downloaded file.
 func (c *fileConfig) chooseState(ctx context.Context, std streams, command string) (remove func(), err error) {
 	if remote.IsURL(c.File) {
 		return c.fetchState(ctx, std, command)

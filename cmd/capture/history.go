@@ -305,7 +305,7 @@ func stateNotes(s kept.State) []string {
 }
 
 // lossAdvice returns two notes about the open loss after s: how to restore what was lost, and how to end the alert. If the loss
-// is probably a repair, the note that comes first is the one that ends the alert.
+// is probably a repair, the note about the alert comes first.
 func lossAdvice(s kept.State, acknowledge string) []string {
 	if s.Loss.IsRepair() {
 		return []string{"end the alert, if it was a repair: " + acknowledge, "or undo it: " + s.RestoreHint()}

@@ -89,7 +89,7 @@ func (r *lossRound) check(d *daemon) {
 	}
 }
 
-// ownFile matches the names of the files that belong to feedback.json while nothing is being written.
+// ownFile matches the names of the files that capture may have in the folder of feedback.json while it writes nothing.
 var ownFile = regexp.MustCompile(`^feedback(\.json|\.manifest\.json|\.json\.lock|-\d{8}T\d{6}Z(-loss)?\.(json\.gz|manifest\.json))$`)
 
 // checkHistory checks that `capture history` lists the state before the loss.

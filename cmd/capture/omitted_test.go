@@ -11,8 +11,8 @@ import (
 	"capture/store/manifest"
 )
 
-// TestSnapshotNamesRowsThatDoNotFit checks that the commands name a vote that does not fit into memory. It writes the file
-// with and without a daemon, to the disk and to standard output, and restores it.
+// TestSnapshotNamesRowsThatDoNotFit checks that the commands name a vote that does not fit into memory. The test writes the
+// file with and without a daemon, to the disk and to standard output, and restores it.
 func TestSnapshotNamesRowsThatDoNotFit(t *testing.T) {
 	t.Parallel()
 	url := votesDatabase(t, 20)

@@ -31,7 +31,7 @@ func TestRecoveryPage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// The roles rag and capture are on the page, so the page has its own servers.
+	// All databases of a server share the roles, and the page uses the roles rag and capture. So the page has its own servers.
 	first, dir := pgserver.ForTest(t, pgserver.Options{}), t.TempDir()
 	second := pgserver.ForTest(t, pgserver.Options{})
 	roleOn := func(s *pgserver.Server, role string) string { return asRole(s.URL("app"), role) }
@@ -202,8 +202,9 @@ var (
 	versionPattern = regexp.MustCompile(`IS 'capture [^:]+: `)
 )
 
-// showOthers removes the number and the time of an attempt to connect, which are missing while an attempt runs. It replaces
-// capture's version in a comment with the version that the page shows. Only the first attempt adds that the file keeps its state.
+// showOthers removes two texts about attempts to connect that are not always there: the number and the time of an attempt are
+// missing while an attempt runs, and only the first attempt says that the file keeps its state. showOthers also replaces
+// capture's version in a comment with the version that the page shows.
 func showOthers(said string) string {
 	said = strings.ReplaceAll(said, "; feedback.json keeps the last state it had", "")
 	said = attemptPattern.ReplaceAllString(said, "")

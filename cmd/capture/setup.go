@@ -33,7 +33,7 @@ func (setupCmd) Examples() string {
 }
 
 func (c setupCmd) Run(ctx context.Context, std streams) error {
-	var notes []string // notes about the statements, which are printed after the statements have run
+	var notes []string // notes to print after the statements
 	err := c.runPlan(ctx, std, c.Print, func(conn *pgx.Conn) ([]string, error) {
 		table, err := postgres.LoadTable(ctx, conn, c.Table.Name)
 		if err != nil {
@@ -97,8 +97,8 @@ func (c databaseConfig) runPlan(ctx context.Context, std streams, printOnly bool
 	return printStatements(std.out, statements)
 }
 
-// explainLackingRight adds to the server's error for a privilege that the user lacks who can run the statements instead. It
-// returns any other error unchanged.
+// explainLackingRight gives the server's error about a missing privilege a hint that says who can run the statements instead.
+// It returns any other error unchanged.
 func explainLackingRight(err error) error {
 	var p *postgres.Problem
 	if !errors.As(err, &p) || !postgres.IsDenied(err) {

@@ -71,8 +71,8 @@ func TestSetupAndTeardown(t *testing.T) {
 	})
 }
 
-// TestFailedSetupTalksOfNoRole checks that a user who may not create or drop roles gets only the error, with who can run the
-// command, and no advice about the role.
+// TestFailedSetupTalksOfNoRole checks the messages of setup and teardown if the user may not create or drop roles: the error
+// says who can run the command, and there is no advice about the role.
 func TestFailedSetupTalksOfNoRole(t *testing.T) {
 	t.Parallel()
 	url := votesDatabase(t, 0)

@@ -84,8 +84,8 @@ func TestStatusWithoutDaemon(t *testing.T) {
 	}
 }
 
-// TestOtherProgramAnswers checks that status and snapshot say so if another program answers at the daemon's address, whatever it
-// answers, and that they do not show its answer.
+// TestOtherProgramAnswers checks that status and snapshot report if another program answers at the daemon's address. They must
+// not show its answer, whatever it is.
 func TestOtherProgramAnswers(t *testing.T) {
 	t.Parallel()
 	for name, answer := range map[string]string{
