@@ -30,9 +30,9 @@ func FindBlockedSession(ctx context.Context, q Querier, pids []int32) (blocked s
 // LimitFrozenSession makes the server end the session of q's open transaction if this process is frozen for the given time. A
 // frozen process neither reads nor sends anything. LimitFrozenSession returns the process ID of the session.
 //
-// idle_in_transaction_session_timeout ends a session between statements. tcp_user_timeout ends a session that sends data
-// which nobody reads. Its time starts when the receiver has no room for more data. (statement_timeout would end a slow read,
-// but not a session that waits to send. Over a Unix socket, nothing ends a session that waits to send.)
+// idle_in_transaction_session_timeout ends a session that waits for its next statement. tcp_user_timeout ends a session that
+// sends data which nobody reads; this timeout starts when the receiver has no room for more data. (statement_timeout would end
+// a slow read, but not a session that waits to send. Over a Unix socket, nothing ends a session that waits to send.)
 func LimitFrozenSession(ctx context.Context, q Querier, frozen time.Duration) (pid int32, err error) {
 	// The query asks for the process ID, because the process ID in the protocol may come from a pooler.
 	err = q.QueryRow(ctx, `

@@ -95,7 +95,7 @@ func LimitAbandonedWALSender(ctx context.Context, pg *pgconn.PgConn, frozenTimeo
 	supported := majorVersion(pg.ParameterStatus("server_version")) >= 14
 	var err error
 	if supported {
-		// Replication commands do not start the timer of these tests, so SELECT 1 starts it.
+		// Replication commands do not start the timer of client_connection_check_interval, so SELECT 1 starts it.
 		err = exec(fmt.Sprintf("%s; SET client_connection_check_interval = %d; SELECT 1", limit, checkInterval.Milliseconds()))
 		// If the server's operating system cannot test connections, the server accepts only the interval 0. A fork of Postgres
 		// may not know the setting. In both cases, the server refuses the statement, so set only

@@ -59,8 +59,8 @@ func Explain(err error) error {
 // serverError returns the server's error in err as pg, or nil if err contains no error of a server. err may contain several
 // errors: with sslmode allow and prefer, pgx tries to connect with and without TLS. pg_hba.conf often admits only one of the
 // two, so a refusal by pg_hba.conf explains less than another error. Therefore, pg is the last error that is not such a
-// refusal. If all errors are refusals, pg is the first refusal. If pg is not a refusal, beside contains the refusals by the
-// server that sent pg.
+// refusal. If all errors are refusals, pg is the first refusal. If pg is not a refusal, the result beside contains the refusals
+// by the server that sent pg.
 func serverError(err error) (pg *pgconn.PgError, beside []error) {
 	server := func(attempt error) string {
 		address, _, _ := strings.Cut(attempt.Error(), ": ")
@@ -87,8 +87,8 @@ func serverError(err error) (pg *pgconn.PgError, beside []error) {
 	return pg, slices.DeleteFunc(refusals, func(r error) bool { return server(r) != chosen })
 }
 
-// connectAttempts returns the errors of pgx's attempts to connect, or err if it is another error. The text of each attempt
-// begins with the server's address and ": "; see perDialConnectError in pgx.
+// If err comes from attempts of pgx to connect, connectAttempts returns the error of each attempt. Otherwise, it returns err
+// alone. The text of each attempt begins with the server's address and ": "; see perDialConnectError in pgx.
 func connectAttempts(err error) []error {
 	var connect *pgconn.ConnectError
 	if !errors.As(err, &connect) {
@@ -106,11 +106,11 @@ func isRefusedByHBA(e *pgconn.PgError) bool {
 	return e.Code == invalidAuthorization && strings.Contains(e.Message, "pg_hba.conf")
 }
 
-// withoutAttempts returns the text of err. If err comes from several attempts to connect, only one of these attempts counts:
-// the attempt that the server answered with pg, or the last attempt if pg is nil. Usually, all attempts went to one server,
-// with and without TLS. The text then contains only the error of the attempt that counts. It lacks the server's address,
-// because the caller has named the server already. In two cases the text contains all errors, because another error may be the
-// important one: another attempt went to another server, or failed for a different reason that has nothing to do with TLS.
+// withoutAttempts returns the text of err. If err comes from several attempts to connect, one of them counts: the attempt that
+// the server answered with pg, or the last attempt if pg is nil. The text contains only the error of this attempt, without the
+// server's address, which the caller has already named. If another attempt went to another server, or failed for a different
+// reason that has nothing to do with TLS, its error may be the important one. The text then contains the errors of all
+// attempts.
 func withoutAttempts(err error, pg *pgconn.PgError) string {
 	var connect *pgconn.ConnectError
 	if !errors.As(err, &connect) {

@@ -119,7 +119,7 @@ func BeginLocked(ctx context.Context, conn *pgx.Conn, name Name, known *Table, l
 		if err != nil && !IsUndefinedTable(err) {
 			return nil, nil, err
 		}
-		known = now // nil if the table is gone: another table may have the name by now
+		known = now // nil if the table is gone; the next attempt then loads the table that has the name
 	}
 	return nil, nil, fmt.Errorf("read table %s: %w", name, ErrRedefined)
 }

@@ -172,9 +172,9 @@ func TestWithdrawalNeedsOwnership(t *testing.T) {
 	}
 }
 
-// TestAdviceWithoutSuperuser checks the doctor's advice about a publication that neither capture's role nor, if the table is
-// not in it, the table's owner may change. As on a managed service, nobody is a superuser: each statement is run as the role
-// that its comment names. Afterwards, capture follows the table by logical replication.
+// TestAdviceWithoutSuperuser checks the doctor's advice about a publication that capture's role may not change. If the
+// publication lacks the table, the table's owner may not add it either. Nobody is a superuser, as on a managed service, so the
+// test runs each statement as the role that its comment names. Afterwards, capture follows the table by logical replication.
 func TestAdviceWithoutSuperuser(t *testing.T) {
 	t.Parallel()
 	const publish = "CREATE PUBLICATION capture_votes FOR TABLE votes WITH (publish_via_partition_root = true)"

@@ -313,9 +313,9 @@ func (t *Table) alterPublicationSQL(version int) []string {
 
 // completePublicationSQL returns the statements that complete capture's own publication p. They are for somebody who owns both
 // the table and p, or for a superuser. If p contains neither the table nor a partitioned table that contains the table, the
-// statements add the table and keep the other tables in p. This differs from alterPublicationSQL. Otherwise, if needsList is
-// true, the statements remove all other tables. One of these can be a partitioned table that contains the table, and the stream
-// might then use the name of the partitioned table.
+// statements add the table and, unlike those of alterPublicationSQL, keep the other tables in p. Otherwise, if needsList is
+// true, the statements remove all other tables, because one of these may be a partitioned table that contains the table. The
+// stream might then use the name of the partitioned table.
 func (t *Table) completePublicationSQL(p *publication, version int) (statements []string) {
 	own := QuoteIdentifier(objectName(t.Name()))
 	switch {
@@ -332,9 +332,9 @@ func (t *Table) completePublicationSQL(p *publication, version int) (statements 
 
 // noPublicationProblem explains why there is no publication to follow. Its hint is the SQL that removes the cause: it creates,
 // repairs or drops capture's own publication, or grants CREATE on the database. Each statement has a comment that names the role
-// that may run it. On a managed service, nobody is a superuser. So if one role owns the table and another one the publication,
-// the hint also has the statements that create a publication with another name, for which the table's owner suffices. ddlErr is
-// the error of an attempt to create or repair the publication, or nil if there was no attempt.
+// that may run it. On a managed service, nobody is a superuser. So if different roles own the table and the publication, the
+// hint also has the statements with which the table's owner alone can create a publication with another name. ddlErr is the
+// error of an attempt to create or repair the publication, or nil if there was no attempt.
 func (t *Table) noPublicationProblem(s *Server, publications []publication, own string, ddlErr error) *Problem {
 	p := &Problem{
 		Summary: fmt.Sprintf("no publication has all changes of table %s", t.Name()),

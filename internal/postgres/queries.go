@@ -7,9 +7,9 @@ import (
 )
 
 // SelectList returns the table's columns as an SQL select list, for a query that gives the table no alias. Each expression
-// returns the value as the text that the type's output function prints. The expression's own type, such as text or cstring,
-// has this text as its binary form, too. If [rowjson.Type.NeedsServer] is true for the column's type, the expression returns
-// the JSON value instead.
+// returns the value as the text that the type's output function prints. The expression has a type such as text or cstring,
+// whose binary form is the same text. If [rowjson.Type.NeedsServer] is true for the column's type, the expression returns the
+// JSON value instead.
 func (t *Table) SelectList() string { return strings.Join(t.selectExprs, ", ") }
 
 // FromClause returns the table as it appears after FROM.

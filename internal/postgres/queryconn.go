@@ -85,7 +85,7 @@ func (q *QueryConn) Return(ctx context.Context, conn *pgx.Conn) {
 // Reads returns the clock that records when bytes arrive from the server, also on a connection that Take returned.
 func (q *QueryConn) Reads() *ReadClock { return &q.clock }
 
-// LastRead returns when the last call of Do began or received data, whichever is later.
+// LastRead returns when data last arrived, or when the last call of Do, Take or Return began, whichever is later.
 func (q *QueryConn) LastRead() time.Time { return q.clock.LastRead() }
 
 // Close closes the connection for good. If a call of Do is running, Close waits until the call has returned. Close then

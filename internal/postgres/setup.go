@@ -124,9 +124,10 @@ func LoadSetupState(ctx context.Context, conn *pgx.Conn, name Name, source strin
 }
 
 // setupPublicationSQL returns the statements that create or repair capture's own publication, even if another publication
-// already has all changes of the table. It returns none if the user may not repair it, or if its owner is not trusted, but a
-// publication has all changes. Unless o.Role is empty, they also make this role the owner of the publication. So
-// capture can drop the publication if the publication makes the application's writes fail.
+// already has all changes of the table. Unless o.Role is empty, the statements also make this role the owner of the
+// publication, so that capture can drop the publication if it makes the application's writes fail. If the publication's owner
+// is not trusted, or if the user may not make a necessary repair and o.Complete is false, setupPublicationSQL returns no
+// statements, or an error if no publication has all changes.
 func (t *Table) setupPublicationSQL(ctx context.Context, conn *pgx.Conn, s *Server, user setupUser, o SetupOptions) ([]string, error) {
 	own := objectName(t.Name())
 	publications, err := findPublications(ctx, conn, t, own)
@@ -182,11 +183,11 @@ func asMemberSQL(role string, statements []string) []string {
 // and that the role has CREATE on the database. The statements grant what is missing and revoke it at the end. The parameter
 // alterable is true if the user may alter the publication, or create it.
 //
-// The user may be unable to run all these statements. Or the role lacks the right to replicate, and the user may not grant it.
-// In both cases, the result depends on o.Complete. If o.Complete is false, the owner does not change, and capture doctor
-// reports the consequences. If o.Complete is true, the result contains the statements for an administrator. On a managed
-// service, the administrator is no superuser. The administrator is usually not a member of the role, even if the user is one.
-// On a managed service, the statements therefore always grant the membership.
+// If the user may not run all these statements, or if the role lacks the right to replicate and the user may not grant it, the
+// result depends on o.Complete. If o.Complete is false, the owner does not change, and capture doctor reports the consequences.
+// If o.Complete is true, the result contains the statements for an administrator. On a managed service, the administrator is no
+// superuser. The administrator is usually not a member of the role, even if the user is one. On a managed service, the
+// statements therefore always grant the membership.
 func changeOwnerSQL(ctx context.Context, conn *pgx.Conn, s *Server, user setupUser, publication string, statements []string, alterable bool, o SetupOptions) ([]string, error) {
 	role := o.Role
 	change := "ALTER PUBLICATION " + QuoteIdentifier(publication) + " OWNER TO " + QuoteIdentifier(role)

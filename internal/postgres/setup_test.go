@@ -141,8 +141,8 @@ func TestCompleteSetupNeedsNoMoreRights(t *testing.T) {
 		t.Errorf("the publication belongs to %s; the role may replicate: %t; %v", publicationOwner, replicates, err)
 	}
 
-	// If the publication and the role exist, but the publication has another owner and the role may not replicate, the owner
-	// prints only the two statements that correct this.
+	// If the publication and the role exist, but the publication has another owner and the role may not replicate, the table's
+	// owner prints only the two statements that correct this.
 	run(t, conn, "ALTER PUBLICATION capture_votes OWNER TO CURRENT_USER", "ALTER ROLE "+role+" NOREPLICATION")
 	if rest := setupSQL(user); len(rest) != 2 || !slices.Equal(rest, setupSQL(conn)) {
 		t.Errorf("with an incomplete role, the owner prints %q", rest)
@@ -246,7 +246,7 @@ func TestPartitionIsPublishedUnderAnotherName(t *testing.T) {
 		setup(t, conn, table, SetupOptions{Source: "logical", Role: role})
 	}
 	user := connectAs(t, url, role)
-	run(t, conn, "ALTER PUBLICATION capture_p SET (publish_via_partition_root = false)") // the role may repair this
+	run(t, conn, "ALTER PUBLICATION capture_p SET (publish_via_partition_root = false)") // the role may repair this, as it owns the publication
 	wantPublication(t, user, "p", "capture_p")
 
 	run(t, conn, "DROP PUBLICATION capture_p", "CREATE TABLE p2 PARTITION OF p FOR VALUES IN (2) PARTITION BY LIST (id)")
@@ -296,8 +296,8 @@ func TestPartitionIsPublishedUnderAnotherName(t *testing.T) {
 }
 
 // TestSetupAfterTableWasRestored checks setup after the table was dropped and created again. capture's role owns the
-// publication, and cannot read the table yet. With the role, setup lets it read the table and adds the table to the
-// publication. Without the role, the error names the command with the role.
+// publication, and cannot read the table yet. With --role, setup lets the role read the table and adds the table to the
+// publication. Without --role, the error names the command with --role.
 func TestSetupAfterTableWasRestored(t *testing.T) {
 	t.Parallel()
 	const role = "capture_test_restored"

@@ -55,8 +55,8 @@ func (c *catalogRow) newTarget(ctx context.Context, q Querier, name Name, key []
 // has taken from its parameter does not count.
 func (t *Table) HasKey() bool { return len(t.Key) > 0 && !t.assumedKey }
 
-// assumeKey makes the named columns the key of a table that has no key. capture compares the values of these columns as
-// text: it takes the operators for other keys from their indexes, and this key has no index.
+// assumeKey makes the named columns the key of a table that has no key. capture compares the values of these columns as text,
+// because it takes a key's operators from the key's index, and this key has no index.
 func (t *Table) assumeKey(names []string) {
 	for _, name := range names {
 		i := slices.IndexFunc(t.columns, func(c columnEntry) bool { return c.Name == name })

@@ -53,10 +53,10 @@ type harmfulPublication struct {
 }
 
 // findHarmful returns the publications of capture that make UPDATE and DELETE fail, because they publish a table without a
-// usable replica identity; see CheckCmdReplicaIdentity in Postgres' execReplication.c. A publication is capture's if it has
-// the name own, or if the user owns it and it has capture's comment. The name alone does not find all of them, because a
-// table may have been renamed, moved or replaced after its publication was created. The query needs no privilege on the
-// table.
+// usable replica identity; see CheckCmdReplicaIdentity in Postgres' execReplication.c. A publication is capture's if the
+// parameter own is its name, or if the user owns it and it has capture's comment. The name alone does not find all of them,
+// because a table may have been renamed, moved or replaced after its publication was created. The query needs no privilege on
+// the table.
 func findHarmful(ctx context.Context, q Querier, own string) ([]harmfulPublication, error) {
 	rows, err := Pinned(q).Query(ctx, `
 		SELECT DISTINCT ON (p.pubname) p.pubname::text, pg_catalog.pg_get_userbyid(p.pubowner)::text,
