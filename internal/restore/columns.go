@@ -227,9 +227,9 @@ func (m *columnMap) appendText(dst []byte, i int, value []byte) (text []byte, ok
 	return dst, true, err
 }
 
-// checkEpoch returns an error if value is a time in another unit than earlier numbers of the column, such as milliseconds
-// since 1970 after seconds. ParseEpoch guesses the unit from the size of each number. If two guesses differ, one of them may
-// be wrong, so checkEpoch trusts neither.
+// checkEpoch returns an error if value is a time in another unit than earlier numbers of the column, for example in
+// milliseconds since 1970 after earlier numbers in seconds. ParseEpoch guesses the unit from the size of each number. If two
+// guesses differ, one of them may be wrong, so checkEpoch trusts neither.
 func (t *target) checkEpoch(value []byte) error {
 	if value[0] == '"' || string(value) == "0" {
 		return nil

@@ -125,8 +125,8 @@ func TestCreateMakesEverything(t *testing.T) {
 	d.wantEqual(path, "keyed")
 }
 
-// TestEditedFileAndLostTable checks the restore of an edited file whose table is lost. Each error must name the option that
-// leads on, and not one that the next error forbids.
+// TestEditedFileAndLostTable checks the restore of an edited file whose table is lost. Each error must name an option that
+// helps, and no option that the next error refuses.
 func TestEditedFileAndLostTable(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)

@@ -15,11 +15,11 @@ import (
 	"capture/internal/postgres"
 )
 
-// deniedError is the server's error that a role lacks a privilege. To find out which privilege takes queries, which fail until
-// the transaction has ended. Then [restoration.explainDenied] finds it out.
+// deniedError is the server's error that a role lacks a privilege. [restoration.explainDenied] finds out which privilege, but
+// only after the transaction has ended: until then, the server refuses the necessary queries.
 type deniedError struct {
 	action string // what failed
-	schema string // schema in which the statement was to create a table; "" if it was not
+	schema string // schema in which the statement was to create a table; "" for any other statement
 	err    error  // error of the server
 }
 
@@ -63,13 +63,13 @@ func (r *restoration) explainDenied(ctx context.Context, err error) error {
 
 // missingPrivilege is a privilege that a role lacks.
 type missingPrivilege struct {
-	Rank      int    // how likely the server has checked the privilege for this role: 1 is the most likely
+	Rank      int    // lower if it is more likely that the server has checked the privilege for this role
 	Reason    string // the role, and what it lacks
 	Statement string // statement that gives the role what it lacks
 }
 
-// findMissing looks for the privilege whose lack the server reports. It may find several, because the server names neither the
-// object's schema nor the role.
+// findMissing looks for the privilege that is missing according to the server. It may find several, because the server names
+// neither the object's schema nor the role.
 func (r *restoration) findMissing(ctx context.Context, denied *deniedError, refused *pgconn.PgError) ([]missingPrivilege, error) {
 	tx, err := postgres.Begin(ctx, r.conn, "READ ONLY")
 	if err != nil {
@@ -133,10 +133,10 @@ func cutDenied(message string) (word, name string) {
 }
 
 // findInnermostRole returns the OID of the role as which the server ran the innermost function or foreign key in the context of
-// an error, or 0. A function with SECURITY DEFINER runs as its owner. The check or the action of a foreign key runs as the owner
-// of the table that this reads or changes.
+// an error, or 0. A function with SECURITY DEFINER runs as its owner. The check or the action of a foreign key runs as the
+// owner of the table that it reads or changes.
 func findInnermostRole(ctx context.Context, tx pgx.Tx, where string) (role int64, err error) {
-	var path []string // schemas of which the context does not name the functions with their schema
+	var path []string // schemas on the search path; the context names their functions without the schema
 	err = withOwnPath(ctx, tx, func() error {
 		return tx.QueryRow(ctx, "SELECT pg_catalog.current_schemas(false)::pg_catalog.text[]").Scan(&path)
 	})
@@ -153,8 +153,8 @@ func findInnermostRole(ctx context.Context, tx pgx.Tx, where string) (role int64
 // innermostRoleSQL selects a role for findInnermostRole. $1 is the context of the error, $2 are the schemas on the search path.
 // PL/pgSQL shows a function's name with its arguments, an SQL function only its name in quotation marks.
 //
-// A row's text in the context may lead to the wrong role. This does little harm: findMissing uses the role only if it lacks a
-// privilege for the object, too.
+// A row's text in the context may lead to the wrong role. This does little harm: findMissing names this role only if it also
+// lacks a privilege for the object.
 const innermostRoleSQL = `
 	SELECT o.owner::bigint
 	FROM (
@@ -222,9 +222,8 @@ const actingRolesSQL = `
 	SELECT 3, oid FROM pg_catalog.pg_roles WHERE rolname = current_user`
 
 // missingSQL returns a query for the fields of [missingPrivilege]. Objects that the context names with their schema come before
-// others. $1 is the object's name if $5 is true. Otherwise, $1 is the
-// server's message, which ends with the name in many languages. $2 to $4 are those of actingRolesSQL. $6 is the schema in which
-// a table was to be created, or "".
+// others. If $5 is true, $1 is the object's name. Otherwise, $1 is the server's message, which ends with the name in many
+// languages. $2 to $4 are those of actingRolesSQL. $6 is the schema in which a table was to be created, or "".
 func (c *privilegeClass) missingSQL() string {
 	return fmt.Sprintf(`
 		SELECT r.rank * 2 + (pg_catalog.strpos($4::text, o.sql) = 0)::int, pg_catalog.format('role %%s lacks %%s for %[1]s %%s', a.rolname, p.list, o.sql), pg_catalog.format('GRANT %%s ON %[2]s %%s TO %%I;%%s', p.list, o.sql, a.rolname,
@@ -243,8 +242,9 @@ func (c *privilegeClass) missingSQL() string {
 		strings.ToLower(c.name), c.name, c.objects, c.privileges, c.function, actingRolesSQL, c.rare)
 }
 
-// hiddenRowsSQL selects the same fields as missingSQL, with the parameters $1 to $4. It lists the tables of which row-level security would hide rows. capture's sessions
-// refuse to read or write such a table, instead of missing rows: see "row_security" in Postgres' documentation.
+// hiddenRowsSQL selects the same fields as missingSQL, with the parameters $1 to $4, for tables with row-level security that
+// would hide rows from a role. In capture's sessions, the server refuses to read or write such a table instead of leaving rows
+// out: see "row_security" in Postgres' documentation.
 const hiddenRowsSQL = `
 	SELECT r.rank, pg_catalog.format('row-level security of table %I.%I applies to role %s', o.nspname, o.relname, a.rolname), pg_catalog.format('ALTER ROLE %I BYPASSRLS;', a.rolname)
 	FROM (SELECT c.*, n.nspname, 'TABLE' AS class FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace) o

@@ -10,13 +10,13 @@ import (
 	"capture/internal/restore"
 )
 
-// deniedCases lists causes for which the server denies a restore a privilege. $user is the role that restores, $owner another
-// role. The restored table is t; its rows are those of the file plus some that differ.
+// deniedCases lists restores that fail because a role lacks a privilege. $user is the role that restores, $owner another role.
+// The restored table is t; its rows are those of the file plus some that differ.
 var deniedCases = map[string]struct {
 	tables string          // creates and fills t and other tables
 	change string          // changes t after the file was written, and takes the privilege away
 	o      restore.Options // options other than Path
-	want   []string        // statements in the errors; each follows after the ones before it were run
+	want   []string        // statements in the errors of repeated restores; the test runs each statement before the next restore
 }{
 	"type of a new table": {
 		"CREATE TYPE e AS ENUM ('a'); CREATE TABLE t (id int PRIMARY KEY, v e); INSERT INTO t VALUES (1, 'a')",
@@ -122,7 +122,7 @@ var deniedCases = map[string]struct {
 		CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN INSERT INTO audit VALUES (new.id); RETURN new; END$$; CREATE TRIGGER writes BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION note()`,
 		restore.Options{}, []string{"hint: GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE public.audit2 TO $owner; (only those that it needs)"},
 	},
-	"trigger of a table with a rule": { // the rule does not act, so its owner is not the role
+	"trigger of a table with a rule": { // the rule does not act, so the role that lacks the privilege is not its owner
 		"CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1)",
 		`DELETE FROM t; CREATE TABLE audit (id int); CREATE RULE r AS ON DELETE TO t DO ALSO NOTIFY gone; ALTER TABLE t OWNER TO $owner;
 		CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN INSERT INTO audit VALUES (new.id); RETURN new; END$$; CREATE TRIGGER writes BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION note()`,

@@ -118,9 +118,11 @@ func (m *stagedMerge) explainForeignKey(ctx context.Context, err error) error {
 		if k.To {
 			missing += fmt.Sprintf(" AND NOT EXISTS (SELECT FROM %s parent WHERE %s)", stagingTable, k.refersTo("s", "parent"))
 		}
-		// An older row may violate the foreign key, too. The server does not check it if its referring columns stay the same.
+		// A row that the table already had may violate the foreign key, too. But the server checks such a row only if its
+		// referring columns change.
 		checked := fmt.Sprintf(" AND (p.new OR p.moved OR EXISTS (SELECT FROM %s t WHERE %s AND %s))", m.table.FromClause(), m.same(), m.differ(k.Columns))
-		// When a deferred check fails, the table has the file's values already, so the condition checked may no longer hold.
+		// If a deferred check has failed, the table already has the file's values, so the condition in checked may no longer
+		// find the row. The second search therefore omits this condition.
 		for _, condition := range []string{missing + checked, missing} {
 			if place := m.findPlace(ctx, m.staged(condition)); place != "" {
 				return &rowError{place: place, err: err}
@@ -248,7 +250,7 @@ func (m *stagedMerge) superuserHint() string {
 	return strings.TrimSuffix(hint+or+m.hooks.AllowReplica, or)
 }
 
-// describeFixed says that columns which UPDATE can't set differ.
+// describeFixed returns a text with the columns that UPDATE can't set. The text says that their values differ.
 func (m *stagedMerge) describeFixed() string {
 	if len(m.fixed) == 1 {
 		return "column " + columnList("", m.fixed) + " is GENERATED ALWAYS AS IDENTITY and differs"
@@ -257,7 +259,7 @@ func (m *stagedMerge) describeFixed() string {
 }
 
 // explainUnreadableChild returns a [*postgres.Problem] if the user may not read all rows of a table whose foreign key has an
-// action on the restored table. The merge deletes no row to which such a row may refer; see protected. Otherwise
+// action on the restored table. The merge deletes no row to which a row of such a table may refer; see protected. Otherwise
 // explainUnreadableChild returns nil.
 func (m *stagedMerge) explainUnreadableChild() error {
 	for i := range m.hooks.ForeignKeys {
@@ -282,8 +284,8 @@ func (m *stagedMerge) explainUnreadable(k *foreignKey, reason string) error {
 	}
 }
 
-// checkFollowers returns a [*postgres.Problem] if rows of another table would have to change with rows that the merge can only
-// delete and insert again: see followed.
+// checkFollowers returns a [*postgres.Problem] if the merge can only delete rows and insert them again, although rows of
+// another table would have to change with them: see followed.
 func (m *stagedMerge) checkFollowers(ctx context.Context) error {
 	for i := range m.hooks.ForeignKeys {
 		k := &m.hooks.ForeignKeys[i]
@@ -321,8 +323,8 @@ const uniqueColumnsSQL = `
 	WHERE i.indrelid = $1::bigint::oid AND c.relname = $2::text::name AND i.indisunique AND i.indexprs IS NULL AND i.indpred IS NULL
 	ORDER BY k`
 
-// findTaken searches for a row of the file whose value of a unique constraint is taken by a row of the table that the file
-// lacks and that the merge does not delete. It returns the place of the file's row, or "" if it finds no such row.
+// findTaken searches for a row of the file whose value of a unique constraint is taken: a row of the table has this value, the
+// file lacks that row, and the merge does not delete it. findTaken returns the place of the file's row, or "" if it finds none.
 func (m *stagedMerge) findTaken(ctx context.Context, constraint string) string {
 	if m.options.DeleteExtra || len(m.key) == 0 {
 		return ""

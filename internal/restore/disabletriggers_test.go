@@ -66,9 +66,9 @@ func TestDisableTriggersWithAndWithoutPrivileges(t *testing.T) {
 	}
 }
 
-// TestTriggersStayAsTheyWere checks that --disable-triggers leaves each trigger of a table and of its partitions enabled as it
-// was, and that only those act that --disable-triggers does not turn off. The owner of the table has no other way to turn off
-// triggers than to disable each of them.
+// TestTriggersStayAsTheyWere checks that no trigger acts during a restore with --disable-triggers, and that each trigger of the
+// table and of its partitions is enabled afterwards as it was before. The test restores as the owner of the table, for whom
+// --disable-triggers must disable each trigger.
 func TestTriggersStayAsTheyWere(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)

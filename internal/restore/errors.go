@@ -31,7 +31,7 @@ func isForeignKeyViolation(err error) bool {
 	return state == foreignKeyViolation || state == restrictViolation
 }
 
-// explainMismatch adds to an error for a file that does not match its manifest what to do. It returns any other error unchanged.
+// explainMismatch adds a hint to the error for a file that does not match its manifest. It returns any other error unchanged.
 func explainMismatch(err error) error {
 	if !errors.As(err, new(*statefile.MismatchError)) {
 		return err
@@ -81,9 +81,9 @@ func (e *rowError) Error() string {
 
 func (e *rowError) Unwrap() error { return e.err }
 
-// explain adds the action that failed to err, as [postgres.ExplainRedacted] does, but an error about a row keeps the server's
-// error for explainViolation. If a role lacks a privilege, explain returns a [*deniedError], because the hint of ExplainRedacted
-// is about following a table.
+// explain adds the action that failed to err, as [postgres.ExplainRedacted] does. But an error about a row still wraps the
+// server's error, which explainViolation needs. If a role lacks a privilege, explain returns a [*deniedError], because the hint
+// of ExplainRedacted is about following a table.
 func explain(action string, err error) error {
 	if postgres.IsRowRefused(err) {
 		return &rowError{place: action, err: err}

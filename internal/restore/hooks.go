@@ -25,8 +25,8 @@ type hooks struct {
 	AllowReplica string `json:"allow_replica"`
 }
 
-// trigger is an enabled trigger on the table or on one of its partitions. It is neither a trigger of capture nor a trigger that
-// Postgres creates for a constraint. A row trigger of a partitioned table has a clone on each partition. Each clone is enabled or
+// trigger is a trigger on the table or on one of its partitions. It is neither a trigger of capture nor a trigger that Postgres
+// creates for a constraint. A row trigger of a partitioned table has a clone on each partition. Each clone is enabled or
 // disabled on its own.
 type trigger struct {
 	OID      int64  `json:"oid"`
@@ -71,7 +71,7 @@ type foreignKey struct {
 	Deferrable bool     `json:"deferrable"`
 	Grants     string   `json:"grants"` // statements after which the user may read all rows of the other table; "" if no statement is necessary
 	MatchFull  bool     `json:"match_full"`
-	Period     bool     `json:"period"` // whether the last column is a PERIOD, about which refersTo does not tell all
+	Period     bool     `json:"period"` // whether the last column is a PERIOD, for which the condition of refersTo is incomplete
 }
 
 // hooksSQL returns the hooks as JSON. $1 is the table's OID, $2 the SQL name of the function that capture's own triggers
@@ -126,7 +126,8 @@ var hooksSQL = `
 				AND (x.from_tree AND p.conrelid IN (SELECT oid FROM tree) OR x.to_tree AND p.confrelid IN (SELECT oid FROM tree)))
 	))::text`
 
-// loadHooks reads the hooks of the table. The result document, which contains them as JSON, shows whether they have changed.
+// loadHooks reads the hooks of the table. The result document contains the hooks as JSON. If it differs from an earlier
+// document, the hooks have changed.
 func loadHooks(ctx context.Context, tx pgx.Tx, table *postgres.Table) (h *hooks, document string, err error) {
 	h = &hooks{}
 	err = tx.QueryRow(ctx, hooksSQL, int64(table.OID), table.TriggerFunction()).Scan(&document)
@@ -184,7 +185,7 @@ func (h *hooks) actsOnOthers() bool {
 // reports the same about rules, too.
 func (h *hooks) mayChange(rules bool) bool { return len(h.Triggers) > 0 || rules && len(h.Rules) > 0 }
 
-// originals returns the triggers without the clones of triggers in the list, for messages.
+// originals returns the triggers for a message. It leaves out a clone if h also has the trigger of which it is a clone.
 func (h *hooks) originals() (list []*trigger) {
 	listed := map[int64]bool{}
 	for i := range h.Triggers {
@@ -214,7 +215,8 @@ func (h *hooks) suspects() string {
 		before = append(before, "rule "+postgres.QuoteIdentifier(r.Name))
 	}
 	for i := range h.ForeignKeys {
-		// It acts on the table if rows of Parent are deleted or changed: those of the table itself, or by another foreign key.
+		// The foreign key acts on the table if rows of Parent are deleted or changed. Parent is the table itself, or another
+		// foreign key deletes or changes its rows.
 		if k := &h.ForeignKeys[i]; k.From && k.acts() && h.actsOnOthers() {
 			before = append(before, "foreign key "+postgres.QuoteIdentifier(k.Name)+" of table "+k.Child)
 		}
@@ -282,8 +284,8 @@ func (k *foreignKey) refersTo(child, parent string) string {
 	return strings.Join(conditions, " AND ")
 }
 
-// refers returns an SQL condition that is true if the foreign key wants the row of the given alias to refer to a row: if no
-// referencing column is NULL or, with MATCH FULL, if not all are NULL.
+// refers returns an SQL condition that is true if the foreign key requires that the row of the given alias refers to a row: if
+// no referencing column is NULL or, with MATCH FULL, if not all are NULL.
 func (k *foreignKey) refers(alias string) string {
 	conditions := make([]string, len(k.Columns))
 	for i, c := range k.Columns {

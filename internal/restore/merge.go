@@ -221,8 +221,8 @@ func (m *stagedMerge) mergeWithoutTriggers(ctx context.Context) (w written, err 
 	return w, err
 }
 
-// mayTurnOffTriggers reports whether mergeWithoutTriggers can work. Rules would still act, and checkForeignKeys can't check foreign
-// keys with a PERIOD.
+// mayTurnOffTriggers reports whether mergeWithoutTriggers can work. It can't work if the table has rules, which would still
+// act, or a foreign key with a PERIOD, which checkForeignKeys can't check.
 func (m *stagedMerge) mayTurnOffTriggers() bool {
 	return len(m.hooks.Rules) == 0 && !slices.ContainsFunc(m.hooks.ForeignKeys, func(k foreignKey) bool { return k.Period })
 }
@@ -246,7 +246,7 @@ func (m *stagedMerge) countMoved(ctx context.Context) (n int64, err error) {
 
 // areMovedProtected reports whether any of the rows that are to be deleted and inserted again is protected: see protected. It
 // first locks these rows. Another session may have inserted a row that refers to one of them, but not committed yet. The lock
-// waits for this session's end, after which a new statement sees the row.
+// waits until that transaction has ended, so the next statement sees the row.
 func (m *stagedMerge) areMovedProtected(ctx context.Context) (found bool, err error) {
 	protected := m.protected()
 	if protected == "" {
@@ -288,8 +288,8 @@ func (m *stagedMerge) protected() string {
 
 // followed returns an SQL condition for the row with the alias t and its row of the file, with the alias s. It is true if the
 // columns to which the foreign key refers differ, and another row would change with them by ON UPDATE CASCADE, SET NULL or SET
-// DEFAULT. If the row t were deleted and inserted again, that row would keep its value, and might then refer to a different
-// row. followed returns "" if it can't be true.
+// DEFAULT. If the row t were deleted and inserted again, the other row would keep its value, and might then refer to a
+// different row. followed returns "" if it can't be true.
 func (m *stagedMerge) followed(k *foreignKey) string {
 	lacks := func(name string) bool { return !slices.Contains(m.columns.names, name) }
 	columns := slices.DeleteFunc(slices.Clone(k.Referenced), lacks)

@@ -19,9 +19,9 @@ const (
 )
 
 // notValidSQL looks for the constraint of a server's error. It selects the statements that drop the constraint and that add it
-// again, if the constraint is NOT VALID, which means that older rows may violate it. The table or domain of the error must
-// belong to the restored table. $1 is the restored table's OID. $2 to $6 are the error's schema, table, domain, constraint and
-// column. The constraint of a partition can only be dropped in the table that it comes from.
+// again, if the constraint is NOT VALID, which means that rows older than the constraint may violate it. The table or domain of
+// the error must belong to the restored table. $1 is the restored table's OID. $2 to $6 are the error's schema, table, domain,
+// constraint and column. The constraint of a partition can only be dropped in the table that it comes from.
 var notValidSQL = `
 	WITH RECURSIVE up(oid) AS (
 		SELECT c.oid FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace

@@ -72,7 +72,7 @@ func TestRowsOlderThanConstraints(t *testing.T) {
 	}
 }
 
-// TestNotNullThatIsNotValid is like TestRowsOlderThanConstraints.
+// TestNotNullThatIsNotValid is like TestRowsOlderThanConstraints, but for a NOT NULL constraint.
 func TestNotNullThatIsNotValid(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)

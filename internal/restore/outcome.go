@@ -47,13 +47,13 @@ func (m *stagedMerge) finish(ctx context.Context, done written) (err error) {
 }
 
 // compare counts what changed in other tables. If something in the database may have changed the restored rows, compare also
-// compares the table with the file. The caller has made all deferred triggers fire before. If m.exact is set, a difference
-// is an error. Otherwise, compare only counts the differences.
+// compares the table with the file. The caller must have made all deferred triggers fire. If m.exact is set, a difference is an
+// error. Otherwise, compare only counts the differences.
 func (m *stagedMerge) compare(ctx context.Context) (err error) {
 	if m.result.Others, err = countOthers(ctx, m.tx, m.table, m.baseline); err != nil {
 		return err
 	}
-	// What changed in other tables may have changed the restored rows in turn.
+	// Foreign keys and triggers of the other tables may have changed the restored rows in turn.
 	if !m.hooks.mayChange(true) && !m.generatedDiffer && !m.hooks.actsOnItself() && len(m.result.Others) == 0 {
 		return nil
 	}
@@ -96,8 +96,8 @@ func (m *stagedMerge) saveSkipped(ctx context.Context) error {
 const rowHash = `pg_catalog.hashtextextended(pg_catalog.row_to_json(t)::pg_catalog.text COLLATE pg_catalog."C", 0)`
 
 // countDifferences counts the rows of the file that the table lacks, the rows that have other values in the table, and the rows
-// of the table that should have been deleted. A trigger can change a skipped row, which counts if it is not what it was before the
-// restore.
+// of the table that should have been deleted. A skipped row counts as changed if it differs from what it was before the
+// restore, for example because of a trigger.
 func (m *stagedMerge) countDifferences(ctx context.Context) (err error) {
 	r := m.result
 	from := fmt.Sprintf("%s s LEFT JOIN %s t ON %s", stagingTable, m.table.FromClause(), m.same())

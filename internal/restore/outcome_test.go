@@ -253,9 +253,9 @@ func TestRulesAndDifferingIdentity(t *testing.T) {
 	d.wantEqual(path, "t")
 }
 
-// TestExchangedValuesThatAreFollowed checks restores of rows that exchange unique values to which rows of another table refer
-// with ON UPDATE. The restore must not change these rows in another way than an UPDATE would: no way to exchange the values is
-// left, so it is refused.
+// TestExchangedValuesThatAreFollowed checks restores of rows that exchange unique values, if rows of another table refer to
+// these values with ON UPDATE. The restore must not change the referring rows in another way than an UPDATE would. This leaves
+// no way to exchange the values, so the restore is refused.
 func TestExchangedValuesThatAreFollowed(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)

@@ -11,9 +11,9 @@ import (
 	"capture/internal/postgres"
 )
 
-// parentSQL selects the table to which a foreign key refers, as SQL, and whether the restored table has the foreign key and
-// whether the foreign key refers to it. $1 to $3 are the foreign key's name and the schema and name of its table. $4 is the OID
-// of the restored table.
+// parentSQL selects the table to which a foreign key refers, as SQL. It also selects whether the restored table has the foreign
+// key, and whether the foreign key refers to the restored table. $1 to $3 are the foreign key's name and the schema and name of
+// its table. $4 is the OID of the restored table.
 var parentSQL = `
 	WITH tree(oid) AS ` + postgres.TreeSQL("$4::bigint") + `
 	SELECT pg_catalog.format('%I.%I', pn.nspname, p.relname), c.oid IN (SELECT oid FROM tree), p.oid IN (SELECT oid FROM tree)
@@ -24,9 +24,9 @@ var parentSQL = `
 	JOIN pg_catalog.pg_namespace pn ON pn.oid = p.relnamespace
 	WHERE k.contype = 'f' AND k.conname = $1::text::name AND n.nspname = $2::text::name AND c.relname = $3::text::name`
 
-// explainViolation adds to an error about a violated constraint what to do: which table to restore first for a foreign key, and
-// how to restore a row that violates a constraint which is NOT VALID. It returns any other error unchanged. The transaction of
-// the restore must have ended.
+// explainViolation adds a hint to an error about a violated constraint: which table to restore first for a foreign key, or how
+// to restore a row that violates a constraint which is NOT VALID. It returns any other error unchanged. The transaction of the
+// restore must have ended.
 func (r *restoration) explainViolation(ctx context.Context, err error) error {
 	var refused *pgconn.PgError
 	if r.table == nil || ctx.Err() != nil || !postgres.IsRowRefused(err) || !errors.As(err, &refused) {

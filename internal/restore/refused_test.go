@@ -185,8 +185,8 @@ func TestErrorsInFunctionsAreHidden(t *testing.T) {
 	}
 }
 
-// TestRefusedValuesAreHidden checks that no error shows a value that the server shows in places where it quotes nothing, or where
-// it names a function.
+// TestRefusedValuesAreHidden checks that no error shows a refused value, even if the server's error contains the value without
+// quotation marks, or in a place where it usually names a function.
 func TestRefusedValuesAreHidden(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)
@@ -223,8 +223,8 @@ func TestRefusedValuesAreHidden(t *testing.T) {
 	}
 }
 
-// TestReferenceToLostTable checks that the error for a row that refers to a lost row of another table names this table, whatever
-// way the rows are written and whenever the foreign key is checked.
+// TestReferenceToLostTable checks that the error for a row that refers to a lost row of another table names this table, however
+// the rows are written and whenever the foreign key is checked.
 func TestReferenceToLostTable(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)

@@ -180,10 +180,12 @@ func (r *restoration) writeRows(ctx context.Context) error {
 	return enable(ctx)
 }
 
-// setConstraints sets when deferrable constraints are checked: immediately (IMMEDIATE) or at the commit (DEFERRED). It uses
-// the session's own settings, because IMMEDIATE runs the deferred triggers of the application. These triggers may rely on other
-// tables' constraints being immediate or deferred. So setConstraints defers only the table's own constraints, and first runs the
-// table's own deferred triggers and only then what they and others have deferred.
+// setConstraints sets when deferrable constraints are checked: at the commit (DEFERRED) or immediately (IMMEDIATE).
+//
+// DEFERRED affects only the table's constraints and the foreign keys to it, because triggers of the application may rely on
+// when other constraints are checked. For the same reason, IMMEDIATE first runs only the deferred checks and triggers of the
+// table. It then runs everything else that is deferred. These triggers belong to the application, so they run with the
+// session's own settings: see withOwnSettings.
 func (r *restoration) setConstraints(ctx context.Context, when string) error {
 	var statements []string
 	if own := strings.Join(r.hooks.Deferrable, ", "); own != "" {

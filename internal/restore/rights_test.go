@@ -226,7 +226,7 @@ func TestForeignKeysThatAreInTheWay(t *testing.T) {
 	o.DeleteExtra = false
 	d.restore(o)
 
-	// A restore is refused with the same error if its rows exchange unique values, too. With "id % 3 + 1", another row
+	// A restore is refused with the same error even if its rows also exchange unique values. With "id % 3 + 1", another row
 	// refers to each of these rows, so only the merge without triggers could exchange the values.
 	for _, up := range []string{"1", "id % 3 + 1"} {
 		for _, deferrable := range []string{"", "DEFERRABLE"} {
@@ -249,8 +249,8 @@ func TestForeignKeysThatAreInTheWay(t *testing.T) {
 	d.wantRefused(restore.Options{Path: d.WriteFile("[\n" + strings.Join(rows, ",\n") + "\n]"), Table: d.Name("t")}, "line 2002 (id 2010)", `foreign key "t_up_fkey"`)
 }
 
-// TestExchangeThatNeedsDisableTriggers checks that the errors of rows that exchange unique values name --disable-triggers if a
-// superuser can't restore the rows without it, and that --disable-triggers then helps.
+// TestExchangeThatNeedsDisableTriggers checks that the errors about rows that exchange unique values name --disable-triggers if
+// even a superuser needs it to restore the rows, and that it then helps.
 func TestExchangeThatNeedsDisableTriggers(t *testing.T) {
 	t.Parallel()
 	const tables = "CREATE TABLE t (id int PRIMARY KEY, pos int NOT NULL UNIQUE); INSERT INTO t VALUES (1, 1), (2, 2); CREATE TABLE c (t int REFERENCES t ON DELETE CASCADE); INSERT INTO c VALUES (1), (2);"

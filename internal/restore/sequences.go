@@ -58,7 +58,7 @@ func setSequences(ctx context.Context, tx pgx.Tx, table *postgres.Table, dryRun 
 		return nil, nil, explain("list the table's sequences", err)
 	}
 	for _, u := range uses {
-		if !u.IsNumber { // such as a text that begins with a prefix
+		if !u.IsNumber { // for example, a text that consists of a prefix and the sequence's number
 			var hasValue bool
 			sql := fmt.Sprintf("SELECT EXISTS (SELECT FROM %s WHERE %s IS NOT NULL)", table.FromClause(), postgres.QuoteIdentifier(u.Column))
 			if err := tx.QueryRow(ctx, sql).Scan(&hasValue); err != nil {

@@ -8,7 +8,7 @@ import (
 )
 
 // TestSettingsOfTheDatabase checks that triggers, defaults and CHECK constraints run with the settings of the database, as they
-// do for an application, and that the file's values are read with capture's own settings all the same.
+// do for an application. The file's values must still be read with capture's own settings.
 func TestSettingsOfTheDatabase(t *testing.T) {
 	t.Parallel()
 	const settings = "concat_ws(' ', current_setting('TimeZone'), current_setting('DateStyle'), current_setting('IntervalStyle'), current_setting('bytea_output'), current_setting('extra_float_digits'), current_setting('xmloption'), current_setting('search_path'))"

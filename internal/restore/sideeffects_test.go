@@ -90,8 +90,8 @@ var sideEffects = map[string]struct {
 	},
 }
 
-// TestRestoreChangesNothingElse checks that a restore changes no rows of other tables and no columns that the file lacks, except
-// as the error or the options say, and that a restore that reports success made the table equal to the file.
+// TestRestoreChangesNothingElse checks that rows of other tables, and columns that the file lacks, have the wanted values after
+// each of these restores. A restore that succeeds must also make the table equal to the file.
 func TestRestoreChangesNothingElse(t *testing.T) {
 	t.Parallel()
 	for name, c := range sideEffects {
@@ -141,8 +141,8 @@ func TestDeferredTriggerAfterDeletion(t *testing.T) {
 	}
 }
 
-// TestOwnConstraintsAreDeferred checks that rows may refer to later rows by deferrable foreign keys, also of a partition, if the
-// rows are copied in several batches.
+// TestOwnConstraintsAreDeferred checks that rows may refer to later rows by deferrable foreign keys of the table or of a
+// partition, even if the rows are copied in several batches.
 func TestOwnConstraintsAreDeferred(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)
@@ -154,8 +154,8 @@ func TestOwnConstraintsAreDeferred(t *testing.T) {
 	d.wantEqual(path, "t")
 }
 
-// TestConstraintsOfOtherTables checks that a restore leaves constraints of other tables as immediate or deferred as they are for
-// the application, because triggers may rely on that.
+// TestConstraintsOfOtherTables checks that a restore does not change whether constraints of other tables are immediate or
+// deferred, because triggers may rely on that.
 func TestConstraintsOfOtherTables(t *testing.T) {
 	t.Parallel()
 	const function = "CREATE FUNCTION act() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
@@ -187,8 +187,8 @@ func TestConstraintsOfOtherTables(t *testing.T) {
 	}
 }
 
-// TestRuleInDryRun checks that a dry run and a real run agree if the table has a rule: COPY, by which rows are inserted, does not
-// use it.
+// TestRuleInDryRun checks that a dry run and a real run agree if the table has a rule. The rows are inserted by COPY, which
+// ignores rules.
 func TestRuleInDryRun(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)
@@ -206,8 +206,8 @@ func TestRuleInDryRun(t *testing.T) {
 	}
 }
 
-// TestConcurrentReference checks that a restore does not delete a row of another table that refers to a row which the restore
-// deletes and inserts again, even if that row is committed while the restore runs.
+// TestConcurrentReference checks that a restore does not delete a row of another table that is committed while the restore
+// runs. The row refers to a row that the restore must delete and insert again, with ON DELETE CASCADE.
 func TestConcurrentReference(t *testing.T) {
 	t.Parallel()
 	for name, c := range rowsToMove {

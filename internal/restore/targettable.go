@@ -141,7 +141,8 @@ func (r *restoration) chooseWay(ctx context.Context) error {
 	if err := checkRights(ctx, r.tx, r.table, r.columns, o, staged); err != nil {
 		return err
 	}
-	// In a dry run, count all conflicts instead of only finding the first. With rules, the rows would not be inserted as by COPY.
+	// In a dry run, count all conflicts instead of only finding the first. A table with rules is an exception: rules change the
+	// INSERT of a merge, but not a COPY.
 	if !staged && r.columns != nil && o.DryRun && !r.empty && len(r.hooks.Rules) == 0 {
 		staged = checkTemporary(ctx, r.tx, "capture counts conflicts in a temporary table") == nil
 	}
