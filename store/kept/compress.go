@@ -21,8 +21,8 @@ import (
 // stays plain. Compress returns all these states. If ctx ends or a volume fails, the remaining states stay plain, and the
 // next call continues with them.
 //
-// In three cases, a state stays plain and gets no mark. Its manifest cannot be read. Its data cannot be opened. Or it has no
-// manifest, and its data cannot be read to the end. Compress then compresses the other states, and returns the last such error.
+// In three cases, a state stays plain and gets no mark: its manifest cannot be read, its data cannot be opened, or it has no
+// manifest and its data cannot be read to the end. Compress then compresses the other states, and returns the last such error.
 //
 // Other methods may run at the same time. Compress runs at the lowest priority and, if the file system supports it, reads
 // past the page cache.

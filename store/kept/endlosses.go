@@ -36,8 +36,9 @@ func (k *States) EndLosses(newest func() *snapshot.View) (ended []State, err err
 	return ended, nil
 }
 
-// RepairedBy returns the time of the state whose loss the loss l repairs, or zero if l is no repair. v shows the table after l.
-// Only the earliest open loss of values counts: as long as it is not repaired, the alert must not suggest to acknowledge losses.
+// RepairedBy returns the time of the kept state whose loss l repairs, or zero if l is no repair. v shows the table after l.
+// RepairedBy considers only the earliest open loss of values. Until this loss is repaired, the alert must not suggest to
+// acknowledge losses.
 func (k *States) RepairedBy(l *manifest.Loss, v *snapshot.View) time.Time {
 	for _, s := range slices.Backward(k.List()) {
 		if !s.HasOpenLoss() || !s.Loss.RuinsValues() {

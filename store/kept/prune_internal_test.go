@@ -8,8 +8,9 @@ import (
 	"capture/store/retention"
 )
 
-// TestTimeOfNext checks that a state that is kept later has a later time in its name. This must be true even if capture kept
-// the earlier states so quickly that their names are ahead of the clock, and even if it has dropped some of them.
+// TestTimeOfNext checks that each kept state has a later time in its name than the states that were kept before it. This must
+// be true even if capture kept those states so quickly that their names are ahead of the clock, and even if it has dropped some
+// of them.
 func TestTimeOfNext(t *testing.T) {
 	second := time.Date(2026, 11, 23, 16, 0, 0, 0, time.UTC)
 	written := second.Add(700 * time.Millisecond)

@@ -100,8 +100,8 @@ func (s State) LossText(place, acknowledge string) string {
 }
 
 // RestoreHint returns the command that restores what was lost after s: the lost rows, and the old values if values changed, a
-// column was dropped, or rows could not be compared. If s is damaged, RestoreHint refers to the documentation instead, because `capture
-// restore` refuses s. A state whose manifest is missing does not count as damaged here.
+// column was dropped, or rows could not be compared. If s is damaged, RestoreHint refers to the documentation instead, because
+// `capture restore` refuses s. A state whose manifest is missing does not count as damaged here.
 func (s State) RestoreHint() string {
 	if s.Damaged != "" && s.Damaged != noManifest {
 		return foreign.ShellPath(s.Path) + ` is damaged, and capture restore refuses it; see "When it refuses" in docs/recovery.md`
