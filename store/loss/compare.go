@@ -13,8 +13,8 @@ import (
 	"capture/store/manifest"
 )
 
-// These constants limit what a manifest says about lost rows and values. A manifest must stay within manifest.MaxBytes, and keys
-// may be long. Each command and each check of open losses reads it.
+// These constants limit what a manifest says about lost rows and values. Keys may be long, but a manifest must not exceed
+// manifest.MaxBytes. It should also be short, because whoever lists the kept states reads their manifests.
 const (
 	maxLostKeys         = 1000
 	maxLostKeyBytes     = 2 << 20

@@ -32,11 +32,13 @@ func IsBack(l *manifest.Loss, v *snapshot.View) (bool, error) {
 	return err == nil && enough(back, len(keys)), err
 }
 
-// IsRepair reports whether the loss later, which v shows, repairs the earlier loss of values l. It does if all columns that l had
-// changed have their values from before l, and if later changes no other column in most rows. Columns with times are an exception,
-// because a trigger may set them to the time of each update. But at least one column must have its values back.
+// IsRepair reports whether the loss later repairs the earlier loss of values l. v shows the table after the loss later. A
+// repair gives all columns that l changed their values from before l, and changes no other column in most rows. Columns with
+// times are an exception, because a trigger may set them to the time of each update. But at least one column must have its
+// values back.
 //
-// Neither loss ends with a repair, because nobody can distinguish it from another mistake: perhaps the first change was intended.
+// A repair ends neither of the two losses, because nobody can distinguish it from another mistake: perhaps the first change was
+// intended.
 func IsRepair(l, later *manifest.Loss, v *snapshot.View) (bool, error) {
 	if MayLose(later.RowsLost, later.RowsBefore) || later.HourHighest > 0 || later.RowsNotCompared > 0 || len(later.Dropped) > 0 {
 		return false, nil
@@ -46,7 +48,7 @@ func IsRepair(l, later *manifest.Loss, v *snapshot.View) (bool, error) {
 		changed = l.RowsBefore
 	}
 	if backShare*float64(later.RowsChanged) > float64(changed) {
-		return false, nil // later changes many rows that l had not changed
+		return false, nil // the loss later changes many rows that l had not changed
 	}
 	for _, name := range later.ChangedColumns {
 		if !slices.Contains(l.ChangedColumns, name) && !isTime(v, name) {
@@ -73,7 +75,8 @@ func isTime(v *snapshot.View, name string) bool {
 }
 
 // areValuesBack reports, for each changed column of l, whether at least backShare of the changed rows have in v the values that
-// they had before l. Rows that v lacks do not count, but if v lacks more than half of them, no column is back.
+// they had before l. Changed rows that v lacks do not count. But if v lacks more than half of the changed rows, no column is
+// back.
 func areValuesBack(l *manifest.Loss, v *snapshot.View) ([]bool, error) {
 	isBack := make([]bool, len(l.ChangedColumns))
 	columns := make([]int, len(l.ChangedColumns))

@@ -23,9 +23,9 @@ func MayLose(n, rows int) bool {
 func MayLoseValues(n, rows int) bool { return n >= lossLeast && n > rows/2 }
 
 // Loss returns the loss that would occur if v replaced the file that is compared, or nil if there is none. highest is the
-// highest row count within the last hour. replaced is the number of the file's rows that v replaces. If the comparison has
-// failed, only the row counts and the columns decide. If it has failed because the file is damaged, replaced decides, too,
-// because each of the replaced rows may be lost or have other values.
+// highest row count within the last hour. replaced is the number of the file's rows that v replaces. After a failed comparison,
+// Loss decides by the row counts and the columns. If the comparison has failed because the file is damaged, Loss also uses
+// replaced, because each of the replaced rows may be lost or have other values.
 func (c *Comparison) Loss(v *snapshot.View, highest, replaced int) *manifest.Loss {
 	before := c.manifest.Rows
 	fell := max(before-v.Rows(), 0)
