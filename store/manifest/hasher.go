@@ -10,7 +10,7 @@ import (
 	"capture/store/disk"
 )
 
-// Hasher computes the digests of a file that manifests have, so that the file can be compared with its manifest.
+// Hasher computes the digests of a file, so that the file can be compared with manifests.
 type Hasher struct {
 	n      int64 // number of hashed bytes
 	whole  hash.Hash
