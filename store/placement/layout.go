@@ -53,8 +53,8 @@ const (
 	rowEnd    = "},\n" // the file's last row has no comma
 )
 
-// FillFactor selects the share of a new region that its rows fill. Postgres has a fill factor for its pages for the same
-// reason: rows can grow without moving other rows.
+// FillFactor selects the share of a new region that its rows fill. The rest is padding, so that rows can grow without moving
+// other rows. The fill factor of Postgres' pages has the same purpose.
 type FillFactor int
 
 const (
