@@ -98,18 +98,18 @@ func classify(states []State, policy Policy, now time.Time) []class {
 // If several states have the most rows, a state whose loss is unacknowledged is preferred. If there is still a choice, the
 // earliest state is kept.
 //
-// A state with more rows may have ruined values. So of the states whose Values loss is unacknowledged, the earliest and the
-// latest of the day are kept, too. The earliest is the one before all of them. The latest has the newest good values if the losses
-// before were intended.
+// A state with more rows may have ruined values. So among the states before unacknowledged losses of values, the earliest and
+// the latest of each day are kept, too. The earliest precedes all of these losses. The latest has the newest good values if the
+// losses before it were intended.
 const lossDays = 30
 
 // classifyLosses calls keep for each state that stays because it precedes a loss.
 func classifyLosses(states []State, now time.Time, keep func(int, class)) {
 	largest, largestOfDay, earliestOfDay, latestOfDay := -1, map[int64]int{}, map[int64]int{}, map[int64]int{}
-	// outranks reports whether i has more rows than j. Of two states with the same number of rows, a state whose loss is
-	// unacknowledged outranks one whose loss is acknowledged. Otherwise the earlier state outranks the later state. For
-	// example, an UPDATE ruins values, and a TRUNCATE follows. The states before both statements have the same number of rows,
-	// but only the earlier state has the good values.
+	// outranks reports whether state i is kept rather than state j. A state with more rows outranks one with fewer rows. Of two
+	// states with the same number of rows, a state whose loss is unacknowledged outranks one whose loss is acknowledged.
+	// Otherwise the earlier state outranks the later state. For example, an UPDATE ruins values, and a TRUNCATE follows. The
+	// states before both statements have the same number of rows, but only the earlier state has the good values.
 	outranks := func(i, j int) bool {
 		a, b := states[i], states[j]
 		switch {

@@ -9,9 +9,9 @@
 //	has the most rows of all states before unacknowledged losses  somebody acknowledges the loss, or it has ended
 //
 // [Plan] applies the policy. Together with [Budget.Excess] it also applies the limit on space. If space is short, it first
-// drops the states that are kept only for their hour. Then it drops the states that are kept for their day, their week, an
-// acknowledged loss and an unacknowledged loss, in this order. Of the states in one of these groups, it drops the oldest
-// first. It never drops the state in the last row of the table.
+// drops the states that are kept only as the newest of an hour, then the newest of a day, then the newest of a week, then
+// states before acknowledged losses, and then states before unacknowledged losses. Within each of these groups, it drops the
+// oldest first. It never drops the state in the last row of the table.
 //
 // The time comes from a [Clock], which does not immediately follow a wall clock that was set forward. If the wall clock is a
 // year ahead by mistake, the states of the last month must stay.

@@ -115,9 +115,9 @@ func TestClockJumps(t *testing.T) {
 				t.Fatalf("jump of %s: %d states", jump, len(states))
 			}
 			for _, want := range steady {
-				// Each state of steady from before the jump must be left. Later states are checked only after a long jump, once
-				// the clock is right again: after a jump of three hours, two states can belong to the same hour, and Plan keeps
-				// only one of them.
+				// Each state in steady that is older than the jump must be left. Later states are checked only after a long
+				// jump, once the clock is right again: after a jump of three hours, two states can belong to the same hour, and
+				// Plan keeps only one of them.
 				isJudged := want.Rows < 24*40 || wrong == 0 && jump.Abs() > 24*time.Hour
 				if isJudged && !slices.Contains(states, want) {
 					t.Fatalf("jump of %s, hour %d: the state of %s is gone", jump, hour, want.Time)
@@ -198,9 +198,9 @@ func TestLosses(t *testing.T) {
 	check(retention.Policy{}, day.Add(30*24*time.Hour), 5)
 }
 
-// TestSpace checks the order in which Plan drops states if space is short. It first drops the states that stay only for
-// their hour, then those for days, for weeks and for acknowledged losses. In each group it drops the oldest first. Plan
-// never drops the state before the largest unacknowledged loss.
+// TestSpace checks the order in which Plan drops states if space is short: first those kept only as the newest of an hour, then
+// the newest of a day, then the newest of a week, then states before acknowledged losses, then states before unacknowledged
+// ones. Within each group, it drops the oldest first. Plan never drops the state before the largest unacknowledged loss.
 func TestSpace(t *testing.T) {
 	now := at("2026-03-11T12:30:00Z") // a Wednesday
 	const mb = 1 << 20
@@ -250,7 +250,7 @@ func TestManyLosses(t *testing.T) {
 	const day = "2006-01-02"
 	count := 10_000
 	if race.Enabled {
-		count = 3000 // in two months
+		count = 3000 // about two months of states
 	}
 	for _, c := range []struct{ rowBytes, free int64 }{
 		{1_000, 1 << 39},  // all states that the policy covers have space
