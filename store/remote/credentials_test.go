@@ -56,7 +56,7 @@ func TestWrongClock(t *testing.T) {
 	}
 }
 
-// TestExpiredToken checks that the error says when the SAS token has expired, and does not contain the token.
+// TestExpiredToken checks that the error names the time at which the SAS token expired, and does not contain the token.
 func TestExpiredToken(t *testing.T) {
 	t.Parallel()
 	b := objectserver.NewBucket(t, "azblob")

@@ -199,16 +199,16 @@ func (l *Location) HasClock() bool {
 // String returns the URL without secrets.
 func (l *Location) String() string { return l.url }
 
-// Waited returns the total waiting time so far: the pauses after failed requests, and, for each failed request, the time
-// since its last byte was sent or received. The whole duration of a failed operation on a local folder counts as waiting.
-// Waiting uses no resources of this machine or of the service.
+// Waited returns the total waiting time so far. It consists of the pauses after failed requests, and of the time in each failed
+// request after the last byte was sent or received. The whole duration of a failed operation on a local folder counts as
+// waiting. Waiting uses no resources of this machine or of the service.
 func (l *Location) Waited() time.Duration { return time.Duration(l.waited.Load()) }
 
 // Checksum returns the name of the checksum that is sent along with the data.
 func (l *Location) Checksum() string { return l.service.checksum() }
 
-// retry calls f until f succeeds or fails for a permanent reason. It gives up if f has failed for the time l.Patience. The
-// error contains neither URLs nor secrets.
+// retry calls f until f succeeds or fails for a permanent reason. It gives up once f has failed for l.Patience. The error
+// contains neither URLs nor secrets.
 func (l *Location) retry(ctx context.Context, f func() error) error {
 	pauses := backoff.NewExponentialBackOff()
 	pauses.InitialInterval, pauses.MaxInterval = 500*time.Millisecond, 15*time.Second

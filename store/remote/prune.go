@@ -59,8 +59,9 @@ func (f *Folder) Prune(ctx context.Context, policy retention.Policy, now time.Ti
 	return removed, f.removeLeftovers(ctx, objects, states)
 }
 
-// ruinsValues reports whether an unacknowledged loss after s may have ruined values. Only the state's manifest shows this. A state
-// without a usable manifest does not count, but a state whose manifest cannot be read now does, so that it stays.
+// ruinsValues reports whether an unacknowledged loss after s may have ruined values. Only the state's manifest shows this. If
+// the manifest is missing or damaged, ruinsValues reports false. If the manifest cannot be read at the moment, it reports true,
+// so that the state stays.
 func (f *Folder) ruinsValues(ctx context.Context, s State) bool {
 	if !s.Loss || s.Acknowledged {
 		return false

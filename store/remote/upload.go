@@ -84,9 +84,9 @@ func newState(m manifest.Manifest, t time.Time) State {
 	return s
 }
 
-// FindUpload returns the state that [Folder.Upload] has made from a source with this manifest and time, or nil if states
-// does not contain it. Upload may have given it a later time because names were taken. FindUpload compares only names: if
-// several of states have such names, it returns the earliest of them.
+// FindUpload returns the state that [Folder.Upload] has made from a source with this manifest and time, or nil if states does
+// not contain it. Upload may have given it a later time because names were taken. FindUpload compares only names. If several of
+// the states have a name that fits, it returns the earliest of them.
 func FindUpload(states []State, m manifest.Manifest, t time.Time) *State {
 	want := newState(m, t)
 	var found *State
