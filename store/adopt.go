@@ -54,7 +54,7 @@ func (f *File) adopt(m manifest.Manifest, data io.Reader) (bool, error) {
 	if lacksFile, err := f.lacksFile(); err != nil || !lacksFile {
 		return false, err
 	}
-	m.Kept, m.Horizon = nil, nil // with a horizon, the next run would trust rows of the file that differ from the table's
+	m.Kept, m.Horizon = nil, nil // a horizon would make the next run trust rows that may differ from the table's
 	f.existing.checked = false   // if one of the next steps fails, the next Write inspects the folder
 	if err := f.renameBoth(tmp, m); err != nil {
 		return false, err

@@ -30,7 +30,7 @@ func detachVolume(args []string) error {
 	if err := mountSmall(volume); err != nil {
 		return err
 	}
-	// The second mount keeps the file system, so that it can be mounted again.
+	// The second mount preserves the content of the volume, so that the volume can be mounted again.
 	if err := unix.Mount(volume, elsewhere, "", unix.MS_BIND, ""); err != nil {
 		return err
 	}

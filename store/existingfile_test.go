@@ -144,10 +144,10 @@ func TestLeftOverTemporaryFiles(t *testing.T) {
 	}
 }
 
-// TestQuarantineAfterClockWasSetBack checks that a damaged file is kept when it is found, and that older damaged files are
-// dropped for it, even if the time in its name is earlier than theirs. This happens if the clock was years ahead when the
-// older files were kept, or is years behind now. The clock of a machine without a battery is years behind until it reaches a
-// time server.
+// TestQuarantineAfterClockWasSetBack checks that a newly found damaged file is kept instead of one that was found earlier, even
+// if the time in the name of the new file is the earliest of all. This happens if the clock was years ahead when the earlier
+// files were kept, or is years behind now. The clock of a machine without a battery is years behind until it reaches a time
+// server.
 func TestQuarantineAfterClockWasSetBack(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "feedback.json")
 	for i := range 6 {

@@ -85,7 +85,7 @@ func (f *File) open(o Owner) error {
 	if info, err := os.Lstat(f.dataPath); err == nil && f.existing.intact {
 		f.published.add(info)
 	}
-	accepted := f.existing.manifest.AcceptedAt // rather than WrittenAt, at which the clock may have been wrong
+	accepted := f.existing.manifest.AcceptedAt // not WrittenAt, because the clock may have been wrong then
 	if accepted.IsZero() {
 		accepted = f.existing.manifest.WrittenAt
 	}

@@ -18,9 +18,9 @@ func (f *File) horizonOf(v *snapshot.View) *manifest.Horizon {
 	return manifest.NewHorizon(v)
 }
 
-// UpdateHorizon writes the horizon of v into the manifest, if the file has the rows of v, and if the manifest's horizon is
-// missing or earlier. A Write stores the horizon that is known at that time, which may be older than the last transaction in
-// the file. With such a horizon, the next run reads the rows of this transaction again. UpdateHorizon prevents that.
+// UpdateHorizon writes the horizon of v into the manifest, if the file has the rows of v, and if the manifest has no horizon or
+// an earlier one. A Write stores the horizon that is known at that time, which may be older than the last transaction in the
+// file. With such a horizon, the next run reads the rows of this transaction again. UpdateHorizon prevents that.
 func (f *File) UpdateHorizon(v *snapshot.View) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()

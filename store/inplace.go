@@ -7,9 +7,9 @@ import (
 )
 
 // CheckInPlace returns why readers no longer find what the last Write left on disk, or "" if they do. For example, somebody has
-// removed the folder or unmounted its volume. A Write puts the file in place again, or returns the reason why it can't.
-// CheckInPlace returns "" without a check while a Write runs, because the Write itself makes these checks, and if the last Write
-// failed.
+// removed the folder or unmounted its volume. A Write puts the file in place again, or returns the reason why it can't. In two
+// cases, CheckInPlace returns "" without a check: while a Write runs, because the Write itself makes these checks, and if the
+// last Write failed.
 func (f *File) CheckInPlace() string {
 	if !f.mu.TryLock() {
 		return ""

@@ -17,9 +17,9 @@ import (
 	"capture/store/retention"
 )
 
-// TestSpacesAfterJSONAreNoLoss writes the same rows in two runs, and checks that the second run finds no difference. The
-// last column has values of type json that end with a newline. If the line had a space for this newline, a reader of the
-// file would take the space before the brace for padding and remove it, and the rows would differ.
+// TestSpacesAfterJSONAreNoLoss writes the same rows in two runs, and checks that the second run finds no difference. The last
+// column has values of type json that end with a newline. If the encoder left a space in place of this newline, a reader of the
+// file would take the space for padding and remove it. The rows would then differ.
 func TestSpacesAfterJSONAreNoLoss(t *testing.T) {
 	t.Parallel()
 	shape := &rowjson.Shape{Schema: "public", Table: "votes", Key: []int{0}, Columns: []rowjson.Column{

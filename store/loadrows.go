@@ -195,9 +195,9 @@ const (
 	freePaddedPages = 64
 )
 
-// addPadding records padding after the current row and ends its page, since padding ends a region. A Write puts no padding
-// after the last row, and makes only few small regions. If the padding in the file is different, the next Write writes the
-// whole file.
+// addPadding records padding after the current row. Padding ends a region, so addPadding also ends the page of the row. A Write
+// puts no padding after the last row, and makes only few small regions. If the padding in the file is different, the next Write
+// writes the whole file.
 func (r *fileRows) addPadding(padding int, more bool) {
 	if !more || int64(len(r.padded)-freePaddedPages)*paddedPageBytes > r.bytes {
 		r.placed, r.padded = false, nil

@@ -99,8 +99,8 @@ func (l *lock) lockFile() (*os.File, error) {
 			f.Close()
 			return nil, fmt.Errorf("lock %s: %w", lockPath(l.path), err)
 		case flock(f, unix.LOCK_SH) != nil:
-			// Not even a shared lock is possible, so an owner has the lock. ReadOwner alone takes only a shared lock, which permits
-			// others.
+			// Not even a shared lock is possible, so an owner has an exclusive lock. If only a ReadOwner had locked the file,
+			// its shared lock would permit this one.
 			err = l.lockedError(f)
 			f.Close()
 			return nil, err

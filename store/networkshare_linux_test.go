@@ -63,12 +63,12 @@ func writeAsRival(args []string) error {
 			fmt.Println("lost:", err)
 			return nil
 		} else if err != nil {
-			fmt.Println("failed:", err) // the other process has removed the temporary file or was faster: the next attempt shows which
+			fmt.Println("failed:", err) // for example, the other process has removed the temporary file
 		}
 	}
 }
 
-// replaceLockFile writes versions, and replaces the lock file before each of them. It prints the hosts that the warnings name.
+// replaceLockFile replaces the lock file and then writes a version, several times. It prints the hosts that the warnings name.
 func replaceLockFile(args []string) error {
 	store.PretendShare()
 	var f *store.File

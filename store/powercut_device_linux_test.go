@@ -50,8 +50,8 @@ type inode struct {
 	dirty map[int64]int
 	lost  map[int64]bool
 	sized int // time of the last change of the size, as a line number of the trace
-	// contents caches the results of left. The index is the pageLeft that describes what a power cut leaves of each page.
-	// The cache is cleared when the file changes.
+	// contents caches the results of the method left. The index is the pageLeft that describes what a power cut leaves of each
+	// page. The cache is cleared when the file changes.
 	contents [pageModeCount]*leftFile
 }
 
@@ -106,8 +106,7 @@ func (n *inode) truncate(size int64, when int) {
 	n.sized = when
 }
 
-// sync applies a successful fsync that began at the time began: what was written before this time becomes durable, the data
-// and the size.
+// sync applies a successful fsync that began at the time began: the data and the size from before this time become durable.
 func (n *inode) sync(began int) {
 	n.forgetContents()
 	if n.sized < began {

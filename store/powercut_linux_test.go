@@ -48,7 +48,7 @@ func newSeen() *seen {
 	return &seen{sums: map[uint64]string{}, complete: map[uint64]bool{}, valid: map[uint64]bool{}}
 }
 
-// sum returns the SHA-256 of a version without padding, since the child prints the SHA-256 of the View.
+// sum returns the SHA-256 of a version without padding. The child prints the SHA-256 of the View, which has no padding.
 func (s *seen) sum(c *leftFile) string {
 	if s.sums[c.hash] == "" {
 		s.sums[c.hash] = digest(unpadded(bytes.Clone(c.data)))
@@ -64,8 +64,8 @@ func (s *seen) isValid(c *leftFile) bool {
 	return s.valid[c.hash]
 }
 
-// readLine adds a line to the transcript if c is the call with which the child printed it, and returns the first word of the
-// line. It returns "" for any other call.
+// readLine adds a line to the transcript and returns its first word, if c is the call that printed this line. For any other
+// call it returns "".
 func (s *transcript) readLine(c *call) (word string) {
 	if c.name != "write" || c.arg(0) != 1 {
 		return ""
@@ -415,8 +415,9 @@ func TestEachSyncIsNeeded(t *testing.T) {
 	}
 }
 
-// TestFailedSyncIsFinal: pages that were dirty at a failed fsync are not durable after a later fsync that succeeds, because the
-// kernel may have dropped them. The replay must find this in a writer that trusts the later fsync.
+// TestFailedSyncIsFinal checks that the replay finds the mistake of a writer that repeats a failed fsync and trusts the second
+// one. The kernel may have dropped the pages that were dirty at the failed fsync, so they are not durable even after a later
+// fsync succeeds.
 func TestFailedSyncIsFinal(t *testing.T) {
 	needStrace(t)
 	for _, refused := range []bool{false, true} {

@@ -19,8 +19,8 @@ import (
 
 func init() { children["refused"] = writeWhileRefused }
 
-// refusals has the system calls of a Write that a device or volume can refuse, by name. The list errors has the errors with
-// which the call can fail. If the call fails, the Write's error must contain the string word.
+// refusals has the system calls of a Write that a device or volume can refuse, by name. errors lists the errors with which the
+// call can fail. If the call fails, the Write's error must contain word.
 var refusals = map[string]struct {
 	word   string
 	errors []string

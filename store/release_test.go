@@ -10,8 +10,8 @@ import (
 	"capture/store"
 )
 
-// TestWriteReleasesRows checks that Write frees rows that the Table no longer has while it writes the file, not only at its
-// end.
+// TestWriteReleasesRows writes a View after the Table has replaced all its rows. It checks that Write frees the rows of the
+// View while it writes the file, not only at the end.
 func TestWriteReleasesRows(t *testing.T) {
 	f := open(t, filepath.Join(t.TempDir(), "feedback.json"))
 	const rows, length = 1000, 4000

@@ -60,9 +60,9 @@ func (r *rowsTable) load(t *testing.T, tab *snapshot.Table) *snapshot.View {
 	})
 }
 
-// TestRepairOfLostValues ruins values and changes the table again. If the last change repairs the loss, its text says so, and
-// begins with the command that acknowledges losses. Otherwise, the text must begin with the command that restores values: after
-// an acknowledgement, the only good values may be dropped.
+// TestRepairOfLostValues ruins values and changes the table again. If the last change repairs the loss, the text about it must
+// say so, and must name the command that acknowledges losses before the command that restores values. Otherwise, the command
+// that restores values must come first: after an acknowledgement, capture may drop the only good values.
 func TestRepairOfLostValues(t *testing.T) {
 	t.Parallel()
 	const n = 300 // more rows than a manifest describes
@@ -150,8 +150,8 @@ func TestRepairOfLostValues(t *testing.T) {
 	}
 }
 
-// TestStateBeforeRuinStays ruins all values after a vote has arrived, and prunes. The state with the good values must stay,
-// although a later state has more rows.
+// TestStateBeforeRuinStays checks that Prune keeps the only state with good values, although later states of the same day, with
+// ruined values, have more rows.
 func TestStateBeforeRuinStays(t *testing.T) {
 	t.Parallel()
 	f, tab := open(t, filepath.Join(t.TempDir(), "feedback.json")), votes(100, "good")

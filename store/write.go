@@ -25,9 +25,9 @@ type Result struct {
 	// Damage, the next Write replaces the damaged file.
 	Damage string
 
-	// Kept is the state that Write kept before it replaced the file, or nil. Write keeps the file in three cases. There is a
-	// loss. The new version is of another table, database or cluster. Or an earlier run wrote the file, its rows differ, and
-	// the policy keeps ordinary states. Kept may be set even if Write returns an error.
+	// Kept is the state that Write kept before it replaced the file, or nil. Write keeps the file in three cases: if there is a
+	// loss, if the new version is of another table, database or cluster, or if an earlier run wrote the file, its rows differ,
+	// and the policy keeps ordinary states. Kept may be set even if Write returns an error.
 	Kept *kept.State
 
 	// Warning is a message for the log. For example, it says that a damaged file was kept, that a Write interrupted by a crash
