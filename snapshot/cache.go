@@ -19,8 +19,8 @@ type Usage struct {
 }
 
 // cache keeps the pages of a tree within a memory limit. It evicts pages over the limit: it writes them to the spill file,
-// unless they are there already, and drops them from memory. A nil cache has no limit. Only the writer uses the fields, except
-// for usage.
+// unless they are there already, and drops them from memory. A nil cache has no limit. Only the writer uses the fields. The
+// exception is the field usage, which any goroutine may load.
 //
 // The cache counts two kinds of pages. Resident pages belong to leaves of the tree; evictUntil evicts resident pages that have
 // not been used recently. Retired pages belong to leaves that have left the tree, so only Views can still show them; see
@@ -64,7 +64,7 @@ func (c *cache) residentBytes(l *leaf) int64 {
 	return 0
 }
 
-// addResident counts the page of l as resident. It is called when l is new in the tree, after its page has been loaded into
+// addResident counts the page of l as resident. It is called when l is new in the tree, when the page of l has been loaded into
 // memory, and by reset.
 func (c *cache) addResident(l *leaf) { c.adjustResident(c.residentBytes(l)) }
 

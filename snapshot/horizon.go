@@ -35,8 +35,8 @@ func (p *Place) IsComplete() bool {
 	return p.SystemID != "" && p.Timeline != 0 && p.Started != 0 && p.DatabaseOID != 0 && p.TableOID != 0 && p.Files != "" && p.Fingerprint != ""
 }
 
-// Difference describes, for the operator, the first difference between the place p and the present place now. It returns ""
-// if both are complete and equal.
+// Difference describes, for the operator, the first difference between p and the present place, which is in the parameter now.
+// It returns "" if both are complete and equal.
 func (p *Place) Difference(now *Place) string {
 	switch {
 	case !p.IsComplete() || !now.IsComplete():

@@ -54,8 +54,8 @@ type page struct {
 }
 
 // MaxRowBytes is the maximum number of bytes of a row, key and line together, that a Table can hold. With this maximum, every
-// offset fits into the 32 bits of an entry. At most one row of the maximum size comes before a line in its buffer, and less
-// than 1 MiB of smaller rows and unused space. Two rows of the maximum size never come before a line, because the tree splits a
+// offset fits into the 32 bits of an entry: in front of a line, its buffer has at most one row of the maximum size, and less
+// than 1 MiB of smaller rows and unused space. It never has two such large rows in front of a line, because the tree splits a
 // leaf that is larger than a page. TestLongRows checks that bound.
 const MaxRowBytes = math.MaxUint32 - 1<<20
 

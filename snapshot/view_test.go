@@ -62,7 +62,7 @@ func TestViewTakesWhatChanged(t *testing.T) {
 }
 
 // TestLargeTransactionTakesWhatChanged changes half of the rows in one transaction, in key order, while a View is held. It
-// checks that only the changed rows take additional memory, because the View and the newest state share the other half. It
+// checks that only the changed rows take additional memory. The View and the newest state must share the other half. The test
 // also checks that each page is rebuilt only a few times, not once for each row.
 func TestLargeTransactionTakesWhatChanged(t *testing.T) {
 	tab := NewTable()

@@ -127,9 +127,8 @@ func (e *Encoder) appendRow(dst []byte, values [][]byte, old []byte, copied bool
 	return append(bytes.TrimRight(dst, " "), '}'), nil
 }
 
-// appendColumn appends the value of the column at index i. text is the value's text form, with one exception: in a copied row, a
-// value of a type that only the server encodes comes as JSON already (see AppendCopiedRow). copied reports whether it is such a
-// row.
+// appendColumn appends the value of the column at index i. text is the value's text form, with one exception: in a copied row,
+// a value of a type that only the server encodes comes as JSON already (see AppendCopiedRow). copied is set for a copied row.
 func (e *Encoder) appendColumn(dst []byte, i int, text []byte, copied bool) ([]byte, error) {
 	c := &e.columns[i]
 	n := &c.node

@@ -199,9 +199,9 @@ func appendFloatPrefix(dst, text []byte) []byte {
 	return binary.BigEndian.AppendUint64(dst, b)
 }
 
-// parseYear returns the year of a date or timestamp. A year BC is negative. For -infinity and infinity, it returns the
-// lowest and the highest int32. A key needs only the year in front of the text form, because within one year, also a year
-// BC, the text forms sort by time.
+// parseYear returns the year of a date or timestamp. A year BC is negative. For -infinity and infinity, it returns the lowest
+// and the highest int32. A key needs only the year in front of the text form, because the text forms within one year sort by
+// time, even BC.
 func parseYear(text []byte) int32 {
 	switch {
 	case bytes.HasPrefix(text, []byte("-")):

@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// This file reads numbers and times in the forms of programs that do not know Postgres' types. row_to_json never writes these
-// forms.
+// This file reads numbers and times in forms that other programs write if they do not know Postgres' types. row_to_json never
+// writes these forms.
 
 // OIDs of types (pg_type.dat).
 const (
