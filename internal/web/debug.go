@@ -17,7 +17,7 @@ func RunDebug(ctx context.Context, l net.Listener) error {
 	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
 	mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
 	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
-	local, _ := newLocalCallers() // if the system does not report users, the other rules still apply
+	local, _ := newLocalCallers() // if the system does not report the users of sockets, the other rules still apply
 	srv := &http.Server{
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("X-Content-Type-Options", "nosniff")

@@ -128,10 +128,10 @@ func (s *statusWatcher) nextEvent(st capture.Status, now time.Time) []byte {
 	return statusEvent(st)
 }
 
-// votesWatcher creates an event whenever the table has changed since the previous check. The event contains the new rows:
-// the rows that are newer than every row of the previous state. If other rows were inserted, changed or deleted, the event
-// does not contain them, and the client requests them again. votesWatcher keeps no View, since a View would keep its rows in
-// memory.
+// votesWatcher creates an event whenever the table has changed since the previous check. The event contains the new rows: the
+// rows that are newer than every row of the previous state. It does not contain other inserted rows, changed rows or deleted
+// rows. To show these changes, the client requests its votes again. votesWatcher keeps no View, since a View would keep its
+// rows in memory.
 type votesWatcher struct {
 	tables *tables
 

@@ -62,8 +62,8 @@ func (h *harness) readSummary(t *testing.T) summary {
 	}
 }
 
-// TestSummaryEndsWithTheNewestVote checks that the last day of the summary is today, unless all earlier votes are older than
-// the summary's period. In that case, it is the day of the newest of these votes. Votes in the future do not count.
+// TestSummaryEndsWithTheNewestVote checks that the last day of the summary is today. If all votes until today are older than
+// the summary's period, the last day must be the day of the newest of them. Votes in the future do not count.
 func TestSummaryEndsWithTheNewestVote(t *testing.T) {
 	r := fiveVotes(t)
 	r.vote(6, "a", "b", `{Incorrect}`, "", "2027-06-02 00:00:00") // later than every day on which the test counts

@@ -37,8 +37,8 @@ type dayCount struct {
 	Negative int    `json:"negative"` // votes with other tags only
 }
 
-// isOf reports whether the counts belong to the state t, and were counted on the same day as today. The shapes must be
-// equal, too, because versions are comparable only between states of the same shape.
+// isOf reports whether the counts belong to the state t, and were counted today. The shapes must be equal, too, because
+// versions are comparable only between states of the same shape.
 func (c *voteCounts) isOf(t tableView, today time.Time) bool {
 	return c.version == t.Version() && c.shape == t.Shape().Fingerprint && c.today == today.Format(time.DateOnly)
 }
