@@ -30,8 +30,8 @@ func Rows(file []byte) ([]string, error) {
 	return rows, nil
 }
 
-// Lines returns the lines of a file that contain its rows, without the commas. It returns an error if the file is incomplete
-// or invalid.
+// Lines returns the lines with the rows of a file, without the commas. It returns an error if the file is incomplete or
+// invalid.
 func Lines(file []byte) ([][]byte, error) {
 	lines, err := split(file)
 	for i, line := range lines {
@@ -42,7 +42,7 @@ func Lines(file []byte) ([][]byte, error) {
 	return lines, err
 }
 
-// split returns the lines of a file that contain its rows, or an error if the file is incomplete.
+// split returns the lines with the rows of a file, or an error if the file is incomplete.
 func split(file []byte) ([][]byte, error) {
 	if string(file) == "[]\n" {
 		return nil, nil

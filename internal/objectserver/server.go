@@ -54,7 +54,7 @@ var shared struct {
 	servers map[string]*Server
 }
 
-// Main calls the function run, which runs the tests of a package, and then stops the servers that the tests shared. It returns
+// Main runs the tests of a package by calling the function run. Then it stops the servers that the tests shared, and returns
 // the result of run.
 func Main(run func() int) int {
 	defer func() {
