@@ -92,8 +92,8 @@ func TestMakeExecutesNoTagName(t *testing.T) {
 	}
 }
 
-// TestUnreachableVulnerabilityDatabaseFailsOnGitHubOnly checks what happens if the vulnerability database is unreachable, so
-// nothing can be checked. GitHub's runners can reach the database, so the check must fail there. Elsewhere, the check only
+// TestUnreachableVulnerabilityDatabaseFailsOnGitHubOnly checks what happens if nothing can be checked because the vulnerability
+// database is unreachable. GitHub's runners can reach the database, so the check must fail there. Elsewhere, the check only
 // prints that nothing has been checked.
 func TestUnreachableVulnerabilityDatabaseFailsOnGitHubOnly(t *testing.T) {
 	if testing.Short() {
