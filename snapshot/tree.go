@@ -61,8 +61,8 @@ func (t *tree) commit() {
 	t.lastKeys.leaf, t.lastKeys.page = nil, nil
 }
 
-// rollback restores the savepoint. The groups and leaves of the savepoint stay frozen: their epochs are lower than the
-// tree's epoch, which begin has incremented.
+// rollback restores the savepoint. The groups and leaves of the savepoint stay frozen: begin has incremented the tree's epoch,
+// so their epochs are lower.
 //
 // The dropped transaction may have appended lines to the buffers of the savepoint's pages. The next clone of such a page
 // overwrites these lines. That is safe, because nobody can reach the pages of the dropped transaction: a View shows only
