@@ -28,9 +28,9 @@ func TestTimeOfNext(t *testing.T) {
 	}
 }
 
-// TestLossOfAnotherTableIsNotAcknowledged checks two states that were kept when another table replaced them. Without a loss,
-// such a state counts like one before an acknowledged loss, and is dropped when space is short. But the state with a loss
-// must stay, because this loss is not acknowledged.
+// TestLossOfAnotherTableIsNotAcknowledged checks two states that were kept because another table had replaced theirs. The state
+// without a loss counts like one before an acknowledged loss, and is dropped when space is short. The state with a loss must
+// stay, because this loss is not acknowledged.
 func TestLossOfAnotherTableIsNotAcknowledged(t *testing.T) {
 	now := time.Now()
 	lost := State{Rows: 200, DiskBytes: 1000, Other: true, Time: now}

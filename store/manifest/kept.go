@@ -60,8 +60,8 @@ type ChangedRow struct {
 	Hashes []byte `json:"hashes"` // for each of Loss.ChangedColumns, HashBytes bytes of the SHA-256 of its value in JSON
 }
 
-// checkChanges removes the changed rows if they cannot be valid, because somebody has edited the manifest. A restore does not
-// need them.
+// checkChanges removes the changed rows if they cannot be valid: then somebody has edited the manifest. A restore does not need
+// them.
 func (l *Loss) checkChanges() {
 	isWrong := func(row ChangedRow) bool { return len(row.Hashes) != HashBytes*len(l.ChangedColumns) }
 	if len(l.ChangedRows) > MaxChangedRows || len(l.ChangedColumns) > maxColumns || slices.ContainsFunc(l.ChangedRows, isWrong) {
