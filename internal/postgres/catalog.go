@@ -3,7 +3,6 @@ package postgres
 import (
 	"context"
 	"crypto/sha256"
-	_ "embed"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -12,100 +11,11 @@ import (
 	"strconv"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 
 	"capture/snapshot/rowjson"
 )
 
-var (
-	// resolveSQL finds the table by its name.
-	//
-	//go:embed resolve.sql
-	resolveSQL string
-	// ownNamesSQL returns the column types and default expressions as the session's own search path shows them; see
-	// [ownName].
-	//
-	//go:embed own_names.sql
-	ownNamesSQL string
-	// catalogSQL returns one row with two JSON documents about the table; see [catalogEntry] and [facts].
-	//
-	//go:embed catalog.sql
-	catalogSQL string
-)
-
-const (
-	ownPathSQL   = "SELECT pg_catalog.set_config('search_path', NULL, true)" // NULL restores the default, like SET … TO DEFAULT
-	emptyPathSQL = "SELECT pg_catalog.set_config('search_path', '', true)"
-)
-
-// queueCatalog adds to b the statements that read a table's catalog into c. The caller sends b over q. If own is true, the
-// statements also read the names that the session's own search path shows. The statements change the search path until the
-// end of the transaction. If q is not in a transaction block, Postgres runs the batch as a transaction of its own, so the
-// change ends with the batch's Sync message.
-func (c *catalogRow) queueCatalog(b *pgx.Batch, q Querier, name Name, own bool) {
-	low := name.foldCase()
-	b.Queue(ownPathSQL)
-	b.Queue(resolveSQL, name.Schema, name.Table, low.Schema, low.Table)
-	if own {
-		b.Queue(ownNamesSQL).QueryRow(func(r pgx.Row) error { return r.Scan(&c.ownNames) })
-	}
-	b.Queue(emptyPathSQL)
-	b.Queue(queuePrepare(b, q)).QueryRow(func(r pgx.Row) error {
-		c.err = r.Scan(&c.entry, &c.facts)
-		c.read = true
-		return c.err
-	})
-}
-
-// queuePrepare returns a statement that runs catalogSQL. A session reads the catalog several times, and planning takes most
-// of the query's time. So queuePrepare adds a PREPARE statement to b, unless the session of q has prepared catalogSQL
-// already. A Parse message of the protocol would take another round trip. Through a pooler, catalogSQL is not prepared,
-// because the next batch may run in another server session.
-func queuePrepare(b *pgx.Batch, q Querier) (sql string) {
-	conn := connOf(q)
-	if conn == nil || Pooled(conn) {
-		return catalogSQL
-	}
-	const key = "capture.catalog" // key in a connection's custom data
-	data := conn.PgConn().CustomData()
-	p, _ := data[key].(*preparedCatalog)
-	if p == nil {
-		p = &preparedCatalog{}
-		data[key] = p
-	}
-	if !p.done {
-		p.attempts++
-		b.Queue("PREPARE " + p.name() + " AS " + catalogSQL).Exec(func(pgconn.CommandTag) error {
-			p.done = true
-			return nil
-		})
-	}
-	return "EXECUTE " + p.name()
-}
-
-// preparedCatalog is the state of a session's prepared statement for catalogSQL.
-type preparedCatalog struct {
-	attempts int
-	done     bool
-}
-
-// name returns the statement's name. Each attempt to prepare the statement uses another name, because a failed attempt may
-// have prepared it: if capture cannot read the batch's results, it does not learn whether the statement exists. A rollback
-// does not remove prepared statements.
-func (p *preparedCatalog) name() string { return "capture_catalog_" + strconv.Itoa(p.attempts) }
-
-// connOf returns the connection of q, or nil if it is not known.
-func connOf(q Querier) *pgx.Conn {
-	switch q := q.(type) {
-	case *pgx.Conn:
-		return q
-	case pgx.Tx:
-		return q.Conn()
-	}
-	return nil
-}
-
-// catalogEntry is the first document of catalogSQL. It contains everything that decides which rows the table has and how
+// catalogEntry is the first document of a catalogQuery. It contains everything that decides which rows the table has and how
 // they become JSON. The document's hash is the fingerprint of the table's shape.
 type catalogEntry struct {
 	OID              uint32           `json:"oid"`
@@ -170,7 +80,7 @@ type columnEntry struct {
 	Sources    []int16                  `json:"sources"`    // numbers of the columns that a generated column's expression refers to
 }
 
-// facts is the second document of catalogSQL. It contains properties of the table that may change without changing the JSON
+// facts is the second document of a catalogQuery. It contains properties of the table that may change without changing the JSON
 // of any row.
 type facts struct {
 	User    string `json:"user"`
@@ -221,14 +131,6 @@ type leafEntry struct {
 	IdentityIndex   []string `json:"identity_index"`
 }
 
-// catalogRow holds the results of the statements that queueCatalog adds to a batch.
-type catalogRow struct {
-	entry, facts string // documents of catalogSQL; see [catalogEntry] and [facts]
-	ownNames     string // JSON result of ownNamesSQL; empty if ownNamesSQL was not sent
-	read         bool   // whether the result of catalogSQL was read
-	err          error  // error from reading the result of catalogSQL
-}
-
 // newTable returns the table that c describes. batchErr is the error that the batch returned.
 func (c *catalogRow) newTable(ctx context.Context, q Querier, name Name, batchErr error) (*Table, error) {
 	t, e, err := c.result(ctx, q, name, batchErr)
@@ -255,7 +157,7 @@ func (c *catalogRow) result(ctx context.Context, q Querier, name Name, batchErr 
 		return nil, nil, explainMissingTable(ctx, q, name)
 	case c.err != nil:
 		batchErr = c.err
-	case c.read:
+	case c.done:
 		batchErr = nil // the catalog was read, so batchErr is the error of a later statement
 	}
 	if batchErr != nil {

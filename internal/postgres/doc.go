@@ -33,7 +33,8 @@
 //   - server.go: the server's version, settings and limits, and whether it can publish
 //   - table.go, table_checks.go: a table, and which tables are refused
 //   - target.go: a table that is written or compared, and not followed
-//   - resolve.sql, own_names.sql, catalog.sql, catalog.go: find a table, read its catalog, and make a Table of the result
+//   - resolve.sql, own_names.sql, catalog.sql.tmpl, catalog_query.go: find a table and read its catalog
+//   - catalog.go: make a Table of the catalog's documents
 //   - types.go: how the values of a type become JSON, and which types are unstable
 //   - queries.go: the select list, COPY, rows by key, generated columns
 //   - lock.go: locks a table's definition, and begins a transaction that reads the table

@@ -7,13 +7,11 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// TableFingerprint returns the current fingerprint of the table's shape; see [rowjson.Shape]. It takes one round trip. The
+// TableFingerprint returns the current fingerprint of the table's shape; see [rowjson.Shape]. It usually takes one round trip. The
 // error is a [*Problem] if the table no longer exists or can no longer be followed.
 func TableFingerprint(ctx context.Context, conn *pgx.Conn, name Name) (string, error) {
 	var row catalogRow
-	b := &pgx.Batch{}
-	row.queueCatalog(b, conn, name, false)
-	t, err := row.newTable(ctx, conn, name, Pinned(conn).SendBatch(ctx, b).Close())
+	t, err := row.newTable(ctx, conn, name, row.read(ctx, conn, name, false, nil, nil))
 	if err != nil {
 		return "", err
 	}
@@ -21,7 +19,7 @@ func TableFingerprint(ctx context.Context, conn *pgx.Conn, name Name) (string, e
 }
 
 // CompareCatalog reports whether the table's shape has changed since the table was loaded, and whether its publication has
-// changed since [FindPublication] returned fingerprint. It takes one round trip. The error is a [*Problem] if the table no
+// changed since [FindPublication] returned fingerprint. It usually takes one round trip. The error is a [*Problem] if the table no
 // longer exists or can no longer be followed.
 //
 // If m is not nil, CompareCatalog reads a Moment into *m before it compares. So if it reports no change, shape and
@@ -29,22 +27,24 @@ func TableFingerprint(ctx context.Context, conn *pgx.Conn, name Name) (string, e
 func CompareCatalog(ctx context.Context, conn *pgx.Conn, name Name, table *Table, publication, fingerprint string, m *Moment) (shapeChanged, publicationChanged bool, err error) {
 	var now string
 	var row catalogRow
-	b := &pgx.Batch{}
 	var momentErr error
-	if m != nil {
-		b.Queue(momentSQL, table.OID).QueryRow(func(r pgx.Row) error {
-			momentErr = m.scan(r)
-			return momentErr
-		})
+	queryMoment := func(b *pgx.Batch) {
+		if m != nil {
+			b.Queue(momentSQL, table.OID).QueryRow(func(r pgx.Row) error {
+				momentErr = m.scan(r)
+				return momentErr
+			})
+		}
 	}
-	row.queueCatalog(b, conn, name, false)
-	b.Queue(publicationFingerprintSQL(conn), publication, table.OID).QueryRow(func(r pgx.Row) error { return r.Scan(&now) })
-	err = Pinned(conn).SendBatch(ctx, b).Close()
+	queryPublication := func(b *pgx.Batch) {
+		b.Queue(publicationFingerprintSQL(conn), publication, table.OID).QueryRow(func(r pgx.Row) error { return r.Scan(&now) })
+	}
+	err = row.read(ctx, conn, name, false, queryMoment, queryPublication)
 	if momentErr != nil && !conn.IsClosed() && ctx.Err() == nil {
 		*m = Moment{}
 		return CompareCatalog(ctx, conn, name, table, publication, fingerprint, nil)
 	}
-	if row.read && row.err == nil && err != nil {
+	if row.done && row.err == nil && err != nil {
 		return false, false, Explain(fmt.Errorf("read publication %s: %w", publication, err))
 	}
 	t, err := row.newTable(ctx, conn, name, err)

@@ -6,7 +6,7 @@ package postgres
 // The function pg_partition_tree would be shorter, but it locks the partitions, and not the table, until the transaction ends
 // (find_all_inheritors in Postgres' pg_inherits.c). A statement of the application, such as ALTER TABLE, locks the table first
 // and then waits for these locks. If the transaction with the locks then needs the table, one of the two transactions fails
-// with a deadlock. Reading pg_inherits locks no partition. catalog.sql has the same query.
+// with a deadlock. Reading pg_inherits locks no partition. catalog.sql.tmpl has the same query.
 //
 // Like Postgres, the query omits a partition whose DETACH CONCURRENTLY is not finished. It uses to_jsonb because version 13 has
 // no column inhdetachpending.

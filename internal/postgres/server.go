@@ -80,22 +80,22 @@ func LoadServer(ctx context.Context, conn *pgx.Conn) (Server, error) {
 	return s, nil
 }
 
-// LoadServerAndTable does the work of [LoadServer] and [LoadTable] in one round trip, but does not load SystemID and
+// LoadServerAndTable does the work of [LoadServer] and [LoadTable], usually in one round trip, but does not load SystemID and
 // Timeline. If the error is a [*Problem] with the table, the Server is still valid.
 func LoadServerAndTable(ctx context.Context, conn *pgx.Conn, name Name) (s Server, t *Table, err error) {
 	s.Pooled, s.Address = Pooled(conn), answeringAddress(ctx, conn)
 	var serverErr error
 	var row catalogRow
-	b := &pgx.Batch{}
-	b.Queue(serverSQL).QueryRow(func(r pgx.Row) error { serverErr = s.scanRow(r); return serverErr })
-	row.queueCatalog(b, conn, name, true)
-	err = Pinned(conn).SendBatch(ctx, b).Close()
+	queryServer := func(b *pgx.Batch) {
+		b.Queue(serverSQL).QueryRow(func(r pgx.Row) error { serverErr = s.scanRow(r); return serverErr })
+	}
+	err = row.read(ctx, conn, name, true, queryServer, nil)
 	switch {
 	case serverErr != nil:
 		return Server{}, nil, serverErr
 	case s.VersionNum > 0 && s.VersionNum < MinVersion:
 		return s, nil, s.checkLogicalReplication()
-	case err != nil && !row.read: // the connection failed
+	case err != nil && !row.done: // the connection failed
 		return Server{}, nil, Explain(fmt.Errorf("query the server's settings: %w", err))
 	}
 	if t, err = row.newTable(ctx, conn, name, err); err == nil {

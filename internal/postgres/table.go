@@ -3,8 +3,6 @@ package postgres
 import (
 	"context"
 
-	"github.com/jackc/pgx/v5"
-
 	"capture/snapshot/rowjson"
 )
 
@@ -37,7 +35,7 @@ func (t *Table) Rewritten() bool { return t.facts.Rewritten }
 // statement that names the table then fails, or reads another table.
 func (t *Table) Renamed() bool { return t.facts.Renamed }
 
-// LoadTable reads the table's catalog in one round trip. The error is a [*Problem] if the table does not exist, is of a kind
+// LoadTable reads the table's catalog, usually in one round trip. The error is a [*Problem] if the table does not exist, is of a kind
 // that no source can follow, or is not entirely readable by the user. LoadTable marks a column as published if pgoutput
 // sends it by default. [FindPublication] replaces these marks with those of the publication that it returns.
 func LoadTable(ctx context.Context, q Querier, name Name) (*Table, error) {
@@ -54,7 +52,5 @@ func LoadTable(ctx context.Context, q Querier, name Name) (*Table, error) {
 // loadTableUnchecked is like LoadTable, but does not check whether the user may read the table.
 func loadTableUnchecked(ctx context.Context, q Querier, name Name) (*Table, error) {
 	var row catalogRow
-	b := &pgx.Batch{}
-	row.queueCatalog(b, q, name, true)
-	return row.newTable(ctx, q, name, Pinned(q).SendBatch(ctx, b).Close())
+	return row.newTable(ctx, q, name, row.read(ctx, q, name, true, nil, nil))
 }

@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-
-	"github.com/jackc/pgx/v5"
 )
 
 // LoadTarget is like LoadTable, but for a table that capture writes to or compares, and does not follow. It also accepts tables
@@ -16,9 +14,7 @@ import (
 // whether the table itself has a key.
 func LoadTarget(ctx context.Context, q Querier, name Name, key []string) (*Table, error) {
 	var row catalogRow
-	b := &pgx.Batch{}
-	row.queueCatalog(b, q, name, true)
-	t, err := row.newTarget(ctx, q, name, key, Pinned(q).SendBatch(ctx, b).Close())
+	t, err := row.newTarget(ctx, q, name, key, row.read(ctx, q, name, true, nil, nil))
 	if err != nil {
 		return nil, err
 	}

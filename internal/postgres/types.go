@@ -10,7 +10,7 @@ import (
 	"capture/snapshot/rowjson"
 )
 
-// typeEntry is a type in the first document that catalog.sql returns.
+// typeEntry is a type in the first document of a catalogQuery.
 type typeEntry struct {
 	OID    uint32 `json:"oid"`
 	Type   string `json:"type"` // pg_type.typtype

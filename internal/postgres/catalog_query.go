@@ -1,0 +1,183 @@
+package postgres
+
+import (
+	"context"
+	_ "embed"
+	"errors"
+	"strconv"
+	"strings"
+	"text/template"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+var (
+	// resolveSQL finds the table by its name.
+	//
+	//go:embed resolve.sql
+	resolveSQL string
+	// ownNamesSQL returns the column types and default expressions as the session's own search path shows them; see
+	// [ownName].
+	//
+	//go:embed own_names.sql
+	ownNamesSQL string
+	// catalogTemplate is the template of [plainTable] and [anyTable].
+	//
+	//go:embed catalog.sql.tmpl
+	catalogTemplate string
+)
+
+const (
+	ownPathSQL   = "SELECT pg_catalog.set_config('search_path', NULL, true)" // NULL restores the default, like SET … TO DEFAULT
+	emptyPathSQL = "SELECT pg_catalog.set_config('search_path', '', true)"
+)
+
+// catalogQuery is a query for the catalog of a table. It returns at most one row with two JSON documents; see [catalogEntry] and
+// [facts].
+type catalogQuery struct {
+	name string // begins the names of the query's prepared statements
+	sql  string
+}
+
+// plainTable is much faster than anyTable, but returns no row if the table is not plain. catalog.sql.tmpl tells which tables are
+// plain.
+var (
+	plainTable = newCatalogQuery("capture_plain_catalog", false)
+	anyTable   = newCatalogQuery("capture_catalog", true)
+)
+
+func newCatalogQuery(name string, anyTable bool) catalogQuery {
+	var sql strings.Builder
+	t := template.Must(template.New(name).Parse(catalogTemplate))
+	if err := t.Execute(&sql, struct{ Any bool }{anyTable}); err != nil {
+		panic(err)
+	}
+	return catalogQuery{name, sql.String()}
+}
+
+// catalogRow holds the results of the statements that read sends.
+type catalogRow struct {
+	entry, facts string // documents of a catalogQuery; see [catalogEntry] and [facts]
+	ownNames     string // JSON result of ownNamesSQL; empty if ownNamesSQL was not sent
+	done         bool   // whether the query's result was read
+	err          error  // error from reading the query's result
+}
+
+// read reads a table's catalog into c, in one round trip if the table is plain. The functions before and after, which may be
+// nil, add statements to the batch. If the table is not plain, read sends the batch a second time with another query, and
+// remembers that for the session. The error is that of the batch.
+//
+// If own is true, read also reads the names that the session's own search path shows. It changes the search path until the
+// end of the transaction. If q is not in a transaction block, Postgres runs the batch as a transaction of its own, so the
+// change ends with the batch's Sync message.
+func (c *catalogRow) read(ctx context.Context, q Querier, name Name, own bool, before, after func(*pgx.Batch)) error {
+	s := catalogSessionOf(q)
+	query := plainTable
+	if s.notPlain {
+		query = anyTable
+	}
+	for {
+		b := &pgx.Batch{}
+		if before != nil {
+			before(b)
+		}
+		c.queue(b, s, query, name, own)
+		if after != nil {
+			after(b)
+		}
+		err := Pinned(q).SendBatch(ctx, b).Close()
+		if query == anyTable {
+			s.notPlain = s.notPlain || c.done && c.err == nil
+			return err
+		}
+		if !errors.Is(c.err, pgx.ErrNoRows) {
+			return err
+		}
+		query, c.done, c.err = anyTable, false, nil
+	}
+}
+
+// queue adds to b the statements that read a table's catalog into c.
+func (c *catalogRow) queue(b *pgx.Batch, s *catalogSession, query catalogQuery, name Name, own bool) {
+	low := name.foldCase()
+	b.Queue(ownPathSQL)
+	b.Queue(resolveSQL, name.Schema, name.Table, low.Schema, low.Table)
+	if own {
+		b.Queue(ownNamesSQL).QueryRow(func(r pgx.Row) error { return r.Scan(&c.ownNames) })
+	}
+	b.Queue(emptyPathSQL)
+	b.Queue(s.queuePrepare(b, query)).QueryRow(func(r pgx.Row) error {
+		c.err = r.Scan(&c.entry, &c.facts)
+		c.done = true
+		return c.err
+	})
+}
+
+// catalogSession is what a session remembers about the catalog queries.
+type catalogSession struct {
+	prepared map[string]*preparedCatalog // by the query's name; nil if queries are not prepared
+	notPlain bool                        // whether the session has read a table that is not plain
+}
+
+// catalogSessionOf returns what the session of q remembers. Through a pooler, queries are not prepared, because the next batch may
+// run in another server session.
+func catalogSessionOf(q Querier) *catalogSession {
+	conn := connOf(q)
+	if conn == nil {
+		return &catalogSession{}
+	}
+	const key = "capture.catalog" // key in a connection's custom data
+	data := conn.PgConn().CustomData()
+	s, _ := data[key].(*catalogSession)
+	if s == nil {
+		s = &catalogSession{}
+		if !Pooled(conn) {
+			s.prepared = map[string]*preparedCatalog{plainTable.name: {}, anyTable.name: {}}
+		}
+		data[key] = s
+	}
+	return s
+}
+
+// queuePrepare returns a statement that runs query. A session reads the catalog several times, and planning takes most of the
+// query's time. So queuePrepare adds a PREPARE statement to b, unless the session has prepared the query already. A Parse
+// message of the protocol would take another round trip.
+func (s *catalogSession) queuePrepare(b *pgx.Batch, query catalogQuery) (sql string) {
+	p := s.prepared[query.name]
+	if p == nil {
+		return query.sql
+	}
+	if !p.done {
+		p.attempts++
+		b.Queue("PREPARE " + p.statement(query) + " AS " + query.sql).Exec(func(pgconn.CommandTag) error {
+			p.done = true
+			return nil
+		})
+	}
+	return "EXECUTE " + p.statement(query)
+}
+
+// preparedCatalog is the state of a session's prepared statement for a query.
+type preparedCatalog struct {
+	attempts int
+	done     bool
+}
+
+// statement returns the statement's name. Each attempt to prepare the query uses another name, because a failed attempt may have
+// prepared it: if capture cannot read the batch's results, it does not learn whether the statement exists. A rollback does
+// not remove prepared statements.
+func (p *preparedCatalog) statement(query catalogQuery) string {
+	return query.name + "_" + strconv.Itoa(p.attempts)
+}
+
+// connOf returns the connection of q, or nil if it is not known.
+func connOf(q Querier) *pgx.Conn {
+	switch q := q.(type) {
+	case *pgx.Conn:
+		return q
+	case pgx.Tx:
+		return q.Conn()
+	}
+	return nil
+}
