@@ -141,8 +141,8 @@ func TestCopyWithFewerConnections(t *testing.T) {
 	}
 }
 
-// TestCopyOverSeveralConnectionsGivesWay: all of the copy's connections end if the application alters the table, and if one of
-// the connections fails. A later copy succeeds.
+// TestCopyOverSeveralConnectionsGivesWay: all of the copy's connections end if the application alters the table, and also if
+// one of the connections fails. A later copy succeeds.
 func TestCopyOverSeveralConnectionsGivesWay(t *testing.T) {
 	t.Parallel()
 	url := pgserver.ForTest(t, pgserver.Options{}).URL("postgres") // on a shared server, transactions of other tests delay the slot, and capture first reads the table without a slot

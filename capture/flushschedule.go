@@ -71,8 +71,9 @@ func (s *flushSchedule) addWrite(now time.Time, took time.Duration, err error) {
 	s.retryAt = now.Add(s.pause)
 }
 
-// changeDue returns the time at which the pending changes are due: after the delay, and after a pause that is as long as the
-// last write. Writing thus takes at most half of the time. After a failure, the changes also wait for the retry.
+// changeDue returns the time at which the pending changes are due: after the delay and, if the last write took longer than
+// the delay, after a pause that is as long as that write. Slow writing thus takes at most half of the time. After a failure,
+// the changes also wait for the retry.
 func (s *flushSchedule) changeDue() time.Time {
 	due := s.pending.Add(s.delay)
 	if rested := s.lastEnd.Add(s.lastTook); s.lastTook > s.delay && rested.After(due) {

@@ -45,8 +45,8 @@ func fillOld(t *testing.T, tab *Table, n int) map[string]string {
 	return rows
 }
 
-// changeOld runs a resync of n rows, and leaves the transaction open. One in every oneOf rows changes, and the other rows
-// are kept. The rows arrive in random order if random is set, and otherwise in the order of their keys.
+// changeOld runs a resync of n rows, and leaves the transaction open. It changes every oneOf-th row and keeps the others. The
+// rows arrive in random order if random is set, and otherwise in the order of their keys.
 func changeOld(t *testing.T, tab *Table, rows map[string]string, n, oneOf int, text string, random bool) {
 	t.Helper()
 	if !tab.LoadChanges(&rowjson.Shape{}, Origin{}) {

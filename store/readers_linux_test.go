@@ -235,7 +235,7 @@ func stampEndlessly(args []string) error {
 }
 
 // readBound reads the file at args[0] through two bind mounts. The mount of the folder shows each new version. The mount of
-// the file alone always shows the version that was current when it was mounted. This version must stay complete.
+// the file always shows the version that was current when it was mounted. This version must stay complete.
 func readBound(args []string) error {
 	folder, err := os.MkdirTemp("", "store-test-")
 	if err != nil {

@@ -57,9 +57,9 @@ func (r refusal) String() string {
 	return fmt.Sprintf("%s:error=%s:when=%d", r.call.name, r.err, r.nth)
 }
 
-// steps lists the calls of one Write that strace can refuse. nth is the number of the Write, counted from 1. If nth is 0, steps
-// instead lists the calls with which the writer keeps a state after the Write that the parameter number selects. If all is set,
-// each call is listed once for each of its possible errors, otherwise only once.
+// steps lists the calls that strace can refuse: those of the nth Write, counted from 1, or, if nth is 0, those that keep a
+// state after the Write with the given number. If all is set, each call is listed once for each of its possible errors,
+// otherwise only once.
 func (p *replay) steps(nth, number int, all bool) []refusal {
 	d, s := newDevice(p.root), &transcript{foreign: p.foreign, seen: p.seen}
 	made := map[string]int{} // number of calls so far, by name

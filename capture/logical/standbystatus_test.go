@@ -14,7 +14,7 @@ import (
 )
 
 // TestSenderTimeoutIsSet checks that capture sets wal_sender_timeout for its replication connection if the server's setting
-// turns the timeout off. Without a timeout, the slot of a frozen capture would stay.
+// turns the timeout off. Without a timeout, the temporary slot of a frozen capture would stay.
 func TestSenderTimeoutIsSet(t *testing.T) {
 	t.Parallel()
 	server := pgserver.ForTest(t, pgserver.Options{Settings: map[string]string{"wal_sender_timeout": "0"}})

@@ -119,7 +119,7 @@ func BeginLocked(ctx context.Context, conn *pgx.Conn, name Name, known *Table, l
 		if err != nil && !IsUndefinedTable(err) {
 			return nil, nil, err
 		}
-		known = now // nil if the table is gone; the next attempt then loads the table that has the name
+		known = now // nil if the table is gone; the next attempt then loads whichever table has the name by then
 	}
 	return nil, nil, fmt.Errorf("read table %s: %w", name, ErrRedefined)
 }

@@ -26,7 +26,7 @@ func TestComparisonGivesWay(t *testing.T) {
 	for _, c := range []struct {
 		name string
 		live bool
-		row  int // the ALTER TABLE starts before the state's row with this number; 0 is before the second snapshot
+		row  int // the ALTER TABLE starts just before the comparison reads this row of the state; with 0, before its second snapshot
 		// during is called while the ALTER TABLE waits for the comparison.
 		during func(ctx context.Context, d *db, altered chan error)
 	}{

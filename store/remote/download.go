@@ -103,8 +103,8 @@ func (r *jsonReader) explain(err error) error {
 
 func (r *jsonReader) Close() error { return r.data.Close() }
 
-// Download writes a state and its manifest into a folder on this machine and returns the path of the data, which are gzip. It
-// checks the manifest, but does not compare the data with it.
+// Download writes a state and its manifest into a folder on this machine and returns the path of the data, which is compressed
+// with gzip. It checks the manifest, but does not compare the data with it.
 func (l *Location) Download(ctx context.Context, s State, folder string) (path string, m manifest.Manifest, err error) {
 	if m, err = l.Manifest(ctx, s); err != nil {
 		return "", m, err
