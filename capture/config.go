@@ -15,6 +15,7 @@ import (
 	"capture/capture/source"
 	"capture/internal/postgres"
 	"capture/snapshot"
+	"capture/store/manifest"
 	"capture/store/remote"
 	"capture/store/retention"
 )
@@ -64,9 +65,9 @@ type Config struct {
 	Compare        CompareFunc
 	VerifyInterval time.Duration
 
-	// LoadPrevious, if set, reads the rows that an earlier run wrote to the file. If the database is unreachable at the
-	// start, readers get these rows until the first copy is complete.
-	LoadPrevious func(context.Context) (*snapshot.View, error)
+	// LoadPrevious, if set, reads the rows that an earlier run wrote to the file, and the manifest that describes them. If the
+	// database is unreachable at the start, readers get these rows until the first copy is complete.
+	LoadPrevious func(context.Context) (*snapshot.View, manifest.Manifest, error)
 
 	// MemoryLimit is the number of bytes of memory that the process may use. The limit of [cgroup.MemoryLimit] applies as well,
 	// even if MemoryLimit is zero. Rows that do not fit are spilled to a file.

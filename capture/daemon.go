@@ -61,11 +61,11 @@ func New(cfg Config, file *store.File) (*Daemon, error) {
 		d.keeper.remote = d.uploader.remoteLosses
 	}
 	d.volumes = newVolumeMonitor(&d.cfg, file, d.conditions)
-	d.flusher = newFlusher(&d.cfg, d.table, file, tracker, d.keeper, d.uploader, d.volumes, d.metrics)
 	d.previous = &previousRows{load: cfg.LoadPrevious, file: file, table: d.table, waitState: d.supervisor.waitState, log: cfg.Logger}
 	if cfg.CopyTo != nil {
 		d.previous.fetcher = &fetcher{newCopyFinder(cfg.CopyTo, cfg.Logger), cfg.Table, file, tracker, d.conditions, cfg.Logger}
 	}
+	d.flusher = newFlusher(&d.cfg, d.table, file, tracker, d.previous, d.keeper, d.uploader, d.volumes, d.metrics)
 	d.status = &statusReporter{
 		base: newBaseStatus(&d.cfg), idle: d.cfg.timeouts.Idle, logHealth: cfg.LogHealth, table: d.table, shown: d.View,
 		following: d.supervisor.report, file: tracker, volumes: d.volumes.lastUsages, kept: d.keeper.status, conditions: d.conditions,
@@ -160,7 +160,7 @@ func (d *Daemon) View() *snapshot.View {
 	if v := d.table.View(); v != nil {
 		return v
 	}
-	return d.previous.view.Load()
+	return d.previous.view()
 }
 
 // newestView waits until everything committed before the call is in a View, and returns the newest View.

@@ -42,7 +42,7 @@
 //
 // Writing the file:
 //
-//   - flush.go: the flusher
+//   - flush.go: the flusher; putback.go: its work if the earlier run's file is removed before the first read of the table
 //   - flushschedule.go: when the next write is due; the pauses after a failed write
 //   - restart.go, previousrows.go: rows that an earlier run left in the file; restart.go loads them for the source, and
 //     previousrows.go serves them while the database is unreachable

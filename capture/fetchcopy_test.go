@@ -1,7 +1,6 @@
 package capture
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -13,8 +12,6 @@ import (
 	"capture/internal/filetest"
 	"capture/internal/objectserver"
 	"capture/internal/pgserver"
-	"capture/internal/statefile"
-	"capture/snapshot"
 	"capture/store/remote"
 )
 
@@ -42,7 +39,7 @@ func TestEmptyFolderWithoutDatabase(t *testing.T) {
 			p.Refuse()
 			cfg := copiedTo(t, strings.Replace(db, s.Addr(), p.Addr(), 1), l)
 			path := filepath.Join(t.TempDir(), "feedback.json")
-			cfg.LoadPrevious = func(ctx context.Context) (*snapshot.View, error) { return statefile.LoadView(ctx, path) }
+			cfg.LoadPrevious = loadPrevious(path)
 			d := startAt(t, cfg, path)
 			eventually(t, "the copy's rows", func() error {
 				if v := d.View(); v == nil || v.Rows() != 200 {
@@ -173,7 +170,7 @@ func TestDamagedCopiesArePassedOver(t *testing.T) {
 	p.Refuse()
 	away := copiedTo(t, strings.Replace(db, s.Addr(), p.Addr(), 1), l)
 	path := filepath.Join(t.TempDir(), "feedback.json")
-	away.LoadPrevious = func(ctx context.Context) (*snapshot.View, error) { return statefile.LoadView(ctx, path) }
+	away.LoadPrevious = loadPrevious(path)
 	second := startAt(t, away, path)
 	eventually(t, "the intact copy's rows", func() error {
 		if v := second.View(); v == nil || v.Rows() != 200 {

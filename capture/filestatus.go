@@ -76,8 +76,15 @@ func (t *fileTracker) recordAdopted(m *manifest.Manifest) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.report.version == 0 {
-		t.report.FileStatus = newFileStatus(t.report.Path, m)
+		t.report.FileStatus, t.report.writingSince = newFileStatus(t.report.Path, m), time.Time{}
 	}
+}
+
+// clearFailure removes the error of the last write, because its cause has ended.
+func (t *fileTracker) clearFailure() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.report.Error = ""
 }
 
 // setPending records the time of the oldest change that the file does not hold.

@@ -28,8 +28,10 @@ type flusher struct {
 	forced   *foldlog.Logger // log of forced flushes; it folds several lines into one, because requests can be frequent
 	schedule *flushSchedule
 	standing *manifest.Manifest // manifest of the file; nil if the file does not exist or is damaged
+	previous *previousRows
 
 	noHorizon bool // whether the manifest of the last write has no horizon
+	misplaced bool // whether readers may not find the file of an earlier run, so that putBack is due
 
 	requests chan *flushRequest
 }
@@ -41,9 +43,9 @@ type flushRequest struct {
 	done     chan struct{} // closed when manifest or err is set
 }
 
-func newFlusher(cfg *Config, table *snapshot.Table, file *store.File, tracker *fileTracker, k *keeper, u *uploader, v *volumeMonitor, m *metrics) *flusher {
+func newFlusher(cfg *Config, table *snapshot.Table, file *store.File, tracker *fileTracker, previous *previousRows, k *keeper, u *uploader, v *volumeMonitor, m *metrics) *flusher {
 	f := &flusher{
-		table: table, file: file, tracker: tracker, keeper: k, uploader: u, volumes: v, metrics: m,
+		table: table, file: file, tracker: tracker, previous: previous, keeper: k, uploader: u, volumes: v, metrics: m,
 		log: cfg.Logger, forced: foldlog.New(cfg.Logger, "flushed"),
 		schedule: newFlushSchedule(cfg.FlushDelay, cfg.FlushInterval, time.Now()),
 		requests: make(chan *flushRequest),
@@ -92,8 +94,13 @@ func (f *flusher) run(ctx context.Context, sourceEnded <-chan struct{}) error {
 			f.tracker.setPending(s.pending)
 		case request = <-f.requests:
 		case <-f.keeper.damaged:
-			s.addChange(time.Now())
+			if f.misplaced = f.table.View() == nil; !f.misplaced {
+				s.addChange(time.Now())
+			}
 		case <-timer.C:
+		}
+		if f.misplaced = f.misplaced && f.table.View() == nil; f.misplaced {
+			f.putBack()
 		}
 		now := time.Now()
 		reason, due := s.due(now, f.tracker.hasWritten())
@@ -119,6 +126,9 @@ func (f *flusher) run(ctx context.Context, sourceEnded <-chan struct{}) error {
 // finalFlush writes the changes that are not in the file yet, after the source has ended. It also writes the file if readers no
 // longer find it in place.
 func (f *flusher) finalFlush() error {
+	if f.table.View() == nil {
+		return f.putBack()
+	}
 	s := f.schedule
 	select {
 	case at := <-f.table.Changed():
@@ -140,11 +150,14 @@ func (f *flusher) finalFlush() error {
 // horizonCheck is the time between checks for a horizon while the manifest has no horizon.
 const horizonCheck = time.Second
 
-// waitTime returns the time until a write, an idle step or a check for a horizon may be due.
+// waitTime returns the time until a write, an idle step, a check for a horizon or putBack may be due.
 func (f *flusher) waitTime() time.Duration {
 	wait := f.schedule.waitTime(time.Now())
 	if f.noHorizon {
 		wait = min(wait, horizonCheck)
+	}
+	if f.misplaced {
+		wait = min(wait, putBackRetry)
 	}
 	return wait
 }
@@ -190,6 +203,16 @@ func (f *flusher) write(reason manifest.Reason, request *flushRequest) error {
 		f.logFlush(reason, m, result.BytesWritten, took)
 		f.warnIfOtherTable(&m)
 	}
+	f.reportResult(&result)
+	if request != nil {
+		request.manifest, request.err = m, err
+		close(request.done)
+	}
+	return err
+}
+
+// reportResult reports what a write has found and kept, even if the write has failed.
+func (f *flusher) reportResult(result *store.Result) {
 	if result.Kept != nil {
 		f.keeper.recordKept(result.Kept)
 		if f.uploader != nil {
@@ -202,11 +225,6 @@ func (f *flusher) write(reason manifest.Reason, request *flushRequest) error {
 	if result.Warning != "" {
 		f.log.Warn(result.Warning)
 	}
-	if request != nil {
-		request.manifest, request.err = m, err
-		close(request.done)
-	}
-	return err
 }
 
 // warnIfOtherTable warns if the rows in the file now come from a different table, for example because the search_path of the

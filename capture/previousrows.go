@@ -15,15 +15,22 @@ import (
 )
 
 // previousRows serves the rows that an earlier run left in the file, if the database is unreachable at the start. It drops
-// them when the first copy is complete. Until then, the earlier run's file does not change.
+// them when the first copy is complete. Until then, the earlier run's file does not change. If somebody removes the file, the
+// flusher writes it again from these rows.
 type previousRows struct {
-	load      func(context.Context) (*snapshot.View, error)
+	load      func(context.Context) (*snapshot.View, manifest.Manifest, error)
 	file      *store.File
 	table     *snapshot.Table
 	waitState func(ctx context.Context, states ...string) bool // see [supervisor.waitState]
 	log       hclog.Logger
-	view      atomic.Pointer[snapshot.View]
-	fetcher   *fetcher // downloads a copy if there is no file; nil without copies off the machine
+	state     atomic.Pointer[previousState] // nil while the rows are not in memory
+	fetcher   *fetcher                      // downloads a copy if there is no file; nil without copies off the machine
+}
+
+// previousState has the rows of an earlier run's file, and the manifest with which they were read.
+type previousState struct {
+	view     *snapshot.View
+	manifest manifest.Manifest
 }
 
 // Pauses between attempts to fetch a copy.
@@ -53,17 +60,26 @@ func (p *previousRows) run(ctx context.Context) error {
 		return nil
 	}
 	start := time.Now()
-	view, err := p.load(ctx)
+	view, m, err := p.load(ctx)
 	switch {
 	case ctx.Err() != nil:
 	case err != nil:
 		p.log.Warn("cannot load the previous run's rows", "error", err)
 		p.waitState(ctx, stateFollowing)
 	default:
-		p.view.Store(view)
+		p.state.Store(&previousState{view, m})
 		p.log.Info("serving the previous run's rows until the database is reachable", "rows", view.Rows(), "ms", millis(time.Since(start)))
-		p.waitState(ctx, stateFollowing)
-		p.view.Store(nil)
+		if p.waitState(ctx, stateFollowing) { // otherwise ctx has ended, and the last flush may need the rows
+			p.state.Store(nil)
+		}
+	}
+	return nil
+}
+
+// view returns the rows, or nil while they are not in memory.
+func (p *previousRows) view() *snapshot.View {
+	if s := p.state.Load(); s != nil {
+		return s.view
 	}
 	return nil
 }

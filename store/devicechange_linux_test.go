@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"capture/store"
+	"capture/store/manifest"
 )
 
 func init() {
@@ -47,6 +48,9 @@ func detachVolume(args []string) error {
 		refused := func(when string) error {
 			if problem := f.CheckInPlace(); !strings.Contains(problem, "on another device") {
 				return fmt.Errorf("%s: CheckInPlace returns %q", when, problem)
+			}
+			if _, err := f.PutBack(tab.View(), manifest.Manifest{}); err == nil || !strings.Contains(err.Error(), "on another device") {
+				return fmt.Errorf("%s: the error of PutBack is %v", when, err)
 			}
 			put(tab, 1, when)
 			tab.Commit(tab.View().Position())

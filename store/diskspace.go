@@ -12,16 +12,15 @@ import (
 	"capture/snapshot"
 	"capture/store/disk"
 	"capture/store/kept"
-	"capture/store/manifest"
 )
 
 // writeWithLessKept is called when a first attempt to write the View has failed for lack of space. It drops kept states, the
-// least important ones first, and tries again, until a write succeeds or no state may be dropped. It never drops the state
-// before the largest unacknowledged loss. If the write fails because this state takes too much space, the error names the
-// state.
+// least important ones first, and calls write again, until a write succeeds or no state may be dropped. It never drops the
+// state before the largest unacknowledged loss. If the write fails because this state takes too much space, the error names
+// the state.
 //
 // view is a weak pointer. A strong pointer would keep all rows in memory, although Write releases rows while it writes.
-func (f *File) writeWithLessKept(view weak.Pointer[snapshot.View], bytes int64, reason manifest.Reason, r Result, cause error) (Result, error) {
+func (f *File) writeWithLessKept(view weak.Pointer[snapshot.View], bytes int64, write func(*snapshot.View) (Result, error), r Result, cause error) (Result, error) {
 	first := r.Kept
 	for disk.IsFull(cause) {
 		need, err := f.missingSpace(bytes, cause)
@@ -47,7 +46,7 @@ func (f *File) writeWithLessKept(view weak.Pointer[snapshot.View], bytes int64, 
 			}
 			return r, cause
 		}
-		if r, cause = f.write(v, reason); r.Kept == nil {
+		if r, cause = write(v); r.Kept == nil {
 			r.Kept = first
 		}
 	}

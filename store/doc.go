@@ -29,6 +29,8 @@
 //
 //	load.go             loads the rows of the file into a Table; loadrows.go reads them, hashingreader.go hashes them
 //	horizon.go          the horizon in the manifest
+//	inplace.go          notices that readers no longer find the file
+//	putback.go          puts the file of an earlier run in place again before the first Write
 //	existingfile.go     checks the file that Open finds, and limits how much of it is hashed
 //	quarantine.go       keeps a damaged file under another name
 //	adopt.go            puts a copy from elsewhere into an empty folder

@@ -27,11 +27,12 @@ type File struct {
 
 	mu         sync.Mutex
 	closed     bool
-	existing   existing // what was on disk before the first Write
-	last       written  // what the last Write left on disk; zero if that Write failed or there was no Write
-	temp       tempFile // temporary name of feedback.json, and the file with this name
-	hasWritten bool     // whether a Write since Open has replaced the file, or found that the file has the same rows
-	renamed    bool     // whether the last Write renamed the data and then failed, perhaps before it renamed the manifest
+	existing   existing    // what was on disk before the first Write
+	standing   os.FileInfo // identity of feedback.json as capture last left it; nil if Open found no intact file and there was no Write
+	last       written     // what the last Write left on disk; zero if that Write failed or there was no Write
+	temp       tempFile    // temporary name of feedback.json, and the file with this name
+	hasWritten bool        // whether a Write since Open has replaced the file, or found that the file has the same rows
+	renamed    bool        // whether the last Write renamed the data and then failed, perhaps before it renamed the manifest
 	rowCounts  loss.RowCounts
 	device     uint64 // device of the folder, as stat(2) reports it
 	detached   bool   // whether the folder was on another device at the last check
@@ -83,6 +84,7 @@ func (f *File) open(o Owner) error {
 	os.Remove(f.adoptTmp())
 	f.inspectExisting(hashAtOpen)
 	if info, err := os.Lstat(f.dataPath); err == nil && f.existing.intact {
+		f.standing = info
 		f.published.add(info)
 	}
 	accepted := f.existing.manifest.AcceptedAt // not WrittenAt, because the clock may have been wrong then

@@ -6,16 +6,16 @@ import (
 	"capture/store/disk"
 )
 
-// CheckInPlace returns why readers no longer find what the last Write left on disk, or "" if they do. For example, somebody has
-// removed the folder or unmounted its volume. A Write puts the file in place again, or returns the reason why it can't. In two
-// cases, CheckInPlace returns "" without a check: while a Write runs, because the Write itself makes these checks, and if the
-// last Write failed.
+// CheckInPlace returns why readers no longer find what capture has left on disk, or "" if they do. For example, somebody has
+// removed the folder or unmounted its volume. A Write puts the file in place again, or returns the reason why it can't. Before
+// the first Write, this is about the file that an earlier run left, if it was intact, and PutBack puts it in place again.
+// CheckInPlace returns "" without a check if the last Write failed, because such a Write is repeated. It waits for a running
+// Write.
 func (f *File) CheckInPlace() string {
-	if !f.mu.TryLock() {
-		return ""
-	}
+	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.closed || f.last.file == nil {
+	lastFailed := f.hasWritten && f.last.file == nil
+	if f.closed || lastFailed || f.standing == nil {
 		return ""
 	}
 	if err := f.checkDevice(); err != nil {
@@ -34,7 +34,7 @@ func (f *File) CheckInPlace() string {
 	case f.share != nil:
 		// Some network shares give a file another inode number from time to time, so the next checks could fail wrongly.
 		return ""
-	case !os.SameFile(info, f.last.file) || info.Size() != f.last.file.Size():
+	case !os.SameFile(info, f.standing) || info.Size() != f.standing.Size():
 		return "another program has replaced it"
 	case !f.lock.isOwned():
 		return "another program has replaced its lock file"

@@ -51,11 +51,17 @@ func (f *File) Write(v *snapshot.View, reason manifest.Reason) (Result, error) {
 	view, bytes := weak.Make(v), v.Bytes()
 	r, err := f.write(v, reason)
 	if disk.IsFull(err) {
-		r, err = f.writeWithLessKept(view, bytes, reason, r, err)
+		again := func(v *snapshot.View) (Result, error) { return f.write(v, reason) }
+		r, err = f.writeWithLessKept(view, bytes, again, r, err)
 	}
 	if err == nil && reason == ReasonForced && f.last.patched {
 		r, err = f.proveForced(view, r)
 	}
+	return f.describeResult(r, err)
+}
+
+// describeResult adds the warnings to the Result of a Write. If the Write has failed, it explains the error.
+func (f *File) describeResult(r Result, err error) (Result, error) {
 	if err != nil {
 		r, err = Result{Kept: r.Kept, Damage: r.Damage}, fmt.Errorf("flush %s: %w", filepath.Base(f.dataPath), volume.WithHint(err))
 	}
@@ -112,7 +118,7 @@ func (f *File) write(v *snapshot.View, reason manifest.Reason) (Result, error) {
 		return Result{}, err
 	}
 	next.manifest, next.file = m, info
-	f.last, f.hasWritten = next, true
+	f.last, f.standing, f.hasWritten = next, info, true
 	f.rowCounts.Add(time.Now(), m.Rows)
 	return Result{Manifest: m, BytesWritten: bytesWritten, Kept: state}, nil
 }

@@ -10,6 +10,7 @@ import (
 	"capture/internal/statefile"
 	"capture/internal/web"
 	"capture/snapshot"
+	"capture/store/manifest"
 	"capture/store/retention"
 )
 
@@ -86,12 +87,14 @@ func (c runCmd) daemonConfig(database *pgx.ConnConfig, output string) capture.Co
 		FlushInterval:  time.Duration(c.FlushInterval),
 		Keep:           retention.Policy(c.Keep),
 		VerifyInterval: time.Duration(c.VerifyInterval),
-		LoadPrevious:   func(ctx context.Context) (*snapshot.View, error) { return statefile.LoadView(ctx, output) },
-		MemoryLimit:    int64(c.Memory),
-		WatchedDirs:    watchedDirs(output, c.logFiles),
-		VolumeWarn:     int(c.VolumeWarn),
-		AlertURL:       string(c.AlertURL),
-		AlertAfter:     time.Duration(c.AlertAfter),
-		HeartbeatURL:   string(c.HeartbeatURL),
+		LoadPrevious: func(ctx context.Context) (*snapshot.View, manifest.Manifest, error) {
+			return statefile.LoadView(ctx, output)
+		},
+		MemoryLimit:  int64(c.Memory),
+		WatchedDirs:  watchedDirs(output, c.logFiles),
+		VolumeWarn:   int(c.VolumeWarn),
+		AlertURL:     string(c.AlertURL),
+		AlertAfter:   time.Duration(c.AlertAfter),
+		HeartbeatURL: string(c.HeartbeatURL),
 	}
 }

@@ -145,7 +145,7 @@ func TestLoadViewRefusesWhatCaptureDoesNotWrite(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(filepath.Dir(path), "feedback.manifest.json"), []byte(manifest), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := LoadView(t.Context(), path); err == nil || !strings.Contains(err.Error(), "compressed") {
+	if _, _, err := LoadView(t.Context(), path); err == nil || !strings.Contains(err.Error(), "compressed") {
 		t.Errorf("a planted gzip file: %v", err)
 	}
 }

@@ -9,34 +9,35 @@ import (
 	"io"
 
 	"capture/snapshot"
+	"capture/store/manifest"
 )
 
 // LoadView reads the file at path into memory, so that its rows can be served while the database is down. The rows are as they
-// were written, with the shape that the manifest describes. LoadView returns an error if the file does not match its manifest,
-// or if the keys cannot be computed without the database.
-func LoadView(ctx context.Context, path string) (*snapshot.View, error) {
-	v, err := loadView(ctx, path)
+// were written, with the shape that the manifest describes. LoadView also returns the manifest. LoadView returns an error if the
+// file does not match its manifest, or if the keys cannot be computed without the database.
+func LoadView(ctx context.Context, path string) (*snapshot.View, manifest.Manifest, error) {
+	v, m, err := loadView(ctx, path)
 	if err != nil {
-		return nil, fmt.Errorf("load %s: %w", path, err)
+		return nil, manifest.Manifest{}, fmt.Errorf("load %s: %w", path, err)
 	}
-	return v, nil
+	return v, *m, nil
 }
 
-func loadView(ctx context.Context, path string) (*snapshot.View, error) {
+func loadView(ctx context.Context, path string) (*snapshot.View, *manifest.Manifest, error) {
 	f, err := Open(ctx, path, bytes.NewReader(nil))
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer f.Close()
 	m := f.Manifest()
 	switch {
 	case m == nil:
-		return nil, errors.New("it has no manifest")
+		return nil, nil, errors.New("it has no manifest")
 	case !f.isPlain() || !f.IsRegular():
-		return nil, errors.New("it is compressed, in UTF-16 or not a file at all, so capture did not write it")
+		return nil, nil, errors.New("it is compressed, in UTF-16 or not a file at all, so capture did not write it")
 	}
 	if err := f.CheckSize(); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	rows, keys, table := NewReader(f), NewManifestKeyReader(m), snapshot.NewTable()
 	table.Load(shapeOf(m), snapshot.Origin{Source: m.Source, Database: m.Database, SystemID: m.SystemID, ServerVersion: m.ServerVersion})
@@ -46,21 +47,21 @@ func loadView(ctx context.Context, path string) (*snapshot.View, error) {
 			break
 		}
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		key, err := keys.Key(row.Members)
 		if noKey := NoKeyError(""); errors.As(err, &noKey) {
-			return nil, noKey
+			return nil, nil, noKey
 		} else if err != nil {
-			return nil, fmt.Errorf("line %d: %w", row.Line, err)
+			return nil, nil, fmt.Errorf("line %d: %w", row.Line, err)
 		}
 		table.Put(key, row.Text)
 	}
 	if err := cmp.Or(ctx.Err(), f.CheckManifest(rows.Rows(), nil)); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if err := table.Commit(snapshot.Position{CommitTime: f.Manifest().CommitTime}); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return table.View(), nil
+	return table.View(), f.Manifest(), nil
 }

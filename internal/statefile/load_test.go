@@ -40,7 +40,7 @@ func TestLoadView(t *testing.T) {
 		if _, err := f.Write(tab.View(), store.ReasonChange); err != nil {
 			t.Fatal(err)
 		}
-		got, err := LoadView(t.Context(), path)
+		got, _, err := LoadView(t.Context(), path)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -64,7 +64,7 @@ func TestLoadView(t *testing.T) {
 	if err := os.WriteFile(path, bytes.Replace(data, []byte("x x"), []byte("x y"), 1), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := LoadView(t.Context(), path); err == nil || !strings.Contains(err.Error(), "SHA-256") {
+	if _, _, err := LoadView(t.Context(), path); err == nil || !strings.Contains(err.Error(), "SHA-256") {
 		t.Errorf("a damaged file: %v", err)
 	}
 }

@@ -1,0 +1,136 @@
+package store_test
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"reflect"
+	"testing"
+
+	"capture/snapshot"
+	"capture/store"
+	"capture/store/manifest"
+)
+
+// TestPutBack checks that CheckInPlace notices each way in which readers can lose the file of an earlier run before the first
+// Write, and that PutBack restores this file and its manifest. What somebody else has put in their place must be kept.
+func TestPutBack(t *testing.T) {
+	defer store.SetPatchFrom(4 << 20)
+	store.SetPatchFrom(4 << 10) // the file has padding, so the file that PutBack makes has other bytes
+	otherPair := filepath.Join(t.TempDir(), "feedback.json")
+	other := open(t, otherPair)
+	write(t, other, votes(50, "other").View(), store.ReasonStart)
+	for what, test := range map[string]struct {
+		change  func(path string) error
+		same    bool   // whether the file itself stays
+		damaged string // content that must be kept as a damaged file
+		kept    int    // number of rows of the kept state; 0 if there must be none
+	}{
+		"the file is removed":        {change: os.Remove},
+		"the manifest is removed":    {same: true, change: func(path string) error { return os.Remove(manifest.Path(path)) }},
+		"both are removed":           {change: func(path string) error { return errors.Join(os.Remove(path), os.Remove(manifest.Path(path))) }},
+		"the lock file is removed":   {same: true, change: func(path string) error { return os.Remove(path + ".lock") }},
+		"the folder is removed":      {change: func(path string) error { return os.RemoveAll(filepath.Dir(path)) }},
+		"the lock file is replaced":  {same: true, change: func(path string) error { return replaceFile(path+".lock", "") }},
+		"another program's file":     {change: func(path string) error { return replaceFile(path, "[7]\n") }, damaged: "[7]\n"},
+		"the file is truncated":      {change: func(path string) error { return os.Truncate(path, 2) }, damaged: "[\n"},
+		"a file with its manifest":   {change: func(path string) error { return copyPair(otherPair, path) }, kept: 50},
+		"the same file, but copied":  {change: func(path string) error { return replaceFile(path, string(read(t, path))) }},
+		"a copy, and all is removed": {change: func(path string) error { return errors.Join(os.Remove(path+".lock"), copyPair(path, path)) }},
+	} {
+		path := filepath.Join(t.TempDir(), "new", "feedback.json")
+		f := open(t, path)
+		for _, text := range []string{"x", "xx"} {
+			write(t, f, votes(100, text).View(), store.ReasonStart)
+		}
+		f.Close()
+		f = open(t, path)
+		before, info := checkPair(t, path), stat(t, path)
+		keepsInode, err := os.Open(path) // so that no other file gets the inode of a removed file
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer keepsInode.Close()
+		if problem := f.CheckInPlace(); problem != "" {
+			t.Errorf("before %s: %s", what, problem)
+		}
+		if err := test.change(path); err != nil {
+			t.Fatal(err)
+		}
+		if f.CheckInPlace() == "" {
+			t.Errorf("nobody notices: %s", what)
+		}
+		v := votes(100, "xx").View()
+		r, err := f.PutBack(v, before)
+		if err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+		after := checkPair(t, path)
+		after.Bytes, after.SHA256 = before.Bytes, before.SHA256 // checkPair has checked them
+		if !reflect.DeepEqual(after, before) {
+			t.Errorf("%s: the manifest is %+v, was %+v", what, after, before)
+		}
+		if same := os.SameFile(stat(t, path), info); same != test.same {
+			t.Errorf("%s: the file itself has stayed: %t", what, same)
+		}
+		if problem := f.CheckInPlace(); problem != "" {
+			t.Errorf("after %s: %s", what, problem)
+		}
+		damaged, _ := filepath.Glob(path + ".damaged-*")
+		if test.damaged == "" && damaged != nil || test.damaged != "" && (len(damaged) != 1 || string(read(t, damaged[0])) != test.damaged) {
+			t.Errorf("%s: kept as damaged: %v", what, damaged)
+		}
+		if r.Kept == nil && test.kept > 0 || r.Kept != nil && r.Kept.Rows != test.kept {
+			t.Errorf("%s: kept is %+v", what, r.Kept)
+		}
+		// The database is back: the file can be loaded, and the next Write compares it with the table.
+		tab := snapshot.NewTable()
+		if err := loadInto(t.Context(), f, tab); err != nil {
+			t.Errorf("%s: %v", what, err)
+			continue
+		}
+		if r := write(t, f, tab.View(), store.ReasonStart); r.BytesWritten != 0 || r.Kept != nil {
+			t.Errorf("%s: the first Write: %+v", what, r)
+		}
+	}
+}
+
+// TestPutBackBeforeLoss checks that PutBack does not hide a loss from the first Write.
+func TestPutBackBeforeLoss(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "feedback.json")
+	f := open(t, path)
+	write(t, f, votes(100, "x").View(), store.ReasonStart)
+	f.Close()
+	f = open(t, path)
+	m := checkPair(t, path)
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.PutBack(votes(100, "x").View(), m); err != nil {
+		t.Fatal(err)
+	}
+	if r := write(t, f, votes(2, "x").View(), store.ReasonStart); r.Kept == nil || r.Kept.Loss == nil || r.Kept.Rows != 100 {
+		t.Errorf("kept is %+v", r.Kept)
+	}
+}
+
+// replaceFile replaces the file at path by another file.
+func replaceFile(path, content string) error {
+	return errors.Join(os.WriteFile(path+".x", []byte(content), 0o644), os.Rename(path+".x", path))
+}
+
+// copyPair replaces the file at path and its manifest by copies of those at from.
+func copyPair(from, path string) error {
+	data, err := os.ReadFile(from)
+	m, merr := os.ReadFile(manifest.Path(from))
+	return errors.Join(err, merr, replaceFile(path, string(data)), replaceFile(manifest.Path(path), string(m)))
+}
+
+func stat(t *testing.T, path string) os.FileInfo {
+	t.Helper()
+	info, err := os.Lstat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return info
+}
