@@ -64,7 +64,7 @@ func (f *File) adopt(m manifest.Manifest, data io.Reader) (bool, error) {
 		return false, err
 	}
 	f.published.add(info)
-	f.standing = info
+	f.standing.data = info
 	f.existing = existing{checked: true, intact: true, manifest: m}
 	f.rowCounts = loss.RowCountsOf(&m, time.Now())
 	return true, nil
@@ -84,7 +84,7 @@ func (f *File) renameBoth(tmp string, m manifest.Manifest) error {
 		os.Remove(f.manifestTmp())
 		return err
 	}
-	if err := f.share.rename(f.manifestTmp(), f.manifestPath); err != nil {
+	if err := f.renameManifest(); err != nil {
 		return err
 	}
 	return disk.SyncFolder(f.folder())

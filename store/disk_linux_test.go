@@ -175,24 +175,20 @@ func writeOnce(args []string) error {
 	return err
 }
 
-// TestNoPermission runs a child as an unprivileged user. It checks that the error says which permission is missing if the
-// folder can't be created or can't be written, and that a Write succeeds once the folder has the permission.
-func TestNoPermission(t *testing.T) {
+// nobodysFolder returns a folder that every user can enter, and a function that runs a child as an unprivileged user.
+func nobodysFolder(t *testing.T) (dir string, run func(name string, args ...string) (string, error)) {
+	t.Helper()
 	dir, err := os.MkdirTemp("/tmp", "store-test-") // other users can't enter t.TempDir
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	program := filepath.Join(dir, "program")
-	if err := os.WriteFile(program, read(t, child("once").Path), 0o755); err != nil {
+	if err := errors.Join(os.Chmod(dir, 0o755), os.WriteFile(program, read(t, child("once").Path), 0o755)); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Chmod(dir, 0o555); err != nil {
-		t.Fatal(err)
-	}
-	path := filepath.Join(dir, "sub", "feedback.json")
-	run := func() (string, error) {
-		cmd := child("once", path)
+	return dir, func(name string, args ...string) (string, error) {
+		cmd := child(name, args...)
 		cmd.Path, cmd.Dir = program, "/"
 		if os.Geteuid() == 0 {
 			cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
@@ -200,6 +196,17 @@ func TestNoPermission(t *testing.T) {
 		out, err := cmd.Output()
 		return string(out), err
 	}
+}
+
+// TestNoPermission runs a child as an unprivileged user. It checks that the error says which permission is missing if the
+// folder can't be created or can't be written, and that a Write succeeds once the folder has the permission.
+func TestNoPermission(t *testing.T) {
+	dir, nobody := nobodysFolder(t)
+	if err := os.Chmod(dir, 0o555); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "sub", "feedback.json")
+	run := func() (string, error) { return nobody("once", path) }
 	if out, err := run(); err == nil || !strings.Contains(out, "permission denied; let user") || !strings.Contains(out, filepath.Dir(path)) {
 		t.Errorf("folder that can't be created: %v, %s", err, out)
 	}

@@ -27,12 +27,12 @@ type File struct {
 
 	mu         sync.Mutex
 	closed     bool
-	existing   existing    // what was on disk before the first Write
-	standing   os.FileInfo // identity of feedback.json as capture last left it; nil if Open found no intact file and there was no Write
-	last       written     // what the last Write left on disk; zero if that Write failed or there was no Write
-	temp       tempFile    // temporary name of feedback.json, and the file with this name
-	hasWritten bool        // whether a Write since Open has replaced the file, or found that the file has the same rows
-	renamed    bool        // whether the last Write renamed the data and then failed, perhaps before it renamed the manifest
+	existing   existing // what was on disk before the first Write
+	standing   standing // identities of feedback.json and its manifest as capture last left them
+	last       written  // what the last Write left on disk; zero if that Write failed or there was no Write
+	temp       tempFile // temporary name of feedback.json, and the file with this name
+	hasWritten bool     // whether a Write since Open has replaced the file, or found that the file has the same rows
+	renamed    bool     // whether the last Write renamed the data and then failed, perhaps before it renamed the manifest
 	rowCounts  loss.RowCounts
 	device     uint64 // device of the folder, as stat(2) reports it
 	detached   bool   // whether the folder was on another device at the last check
@@ -82,9 +82,11 @@ func (f *File) open(o Owner) error {
 	f.lock = l
 	f.warn(f.useFileSystem())
 	os.Remove(f.adoptTmp())
+	f.letOwnerRead()
 	f.inspectExisting(hashAtOpen)
 	if info, err := os.Lstat(f.dataPath); err == nil && f.existing.intact {
-		f.standing = info
+		f.standing.data = info
+		f.standing.manifest, _ = os.Lstat(f.manifestPath)
 		f.published.add(info)
 	}
 	accepted := f.existing.manifest.AcceptedAt // not WrittenAt, because the clock may have been wrong then
@@ -97,6 +99,10 @@ func (f *File) open(o Owner) error {
 	}
 	return nil
 }
+
+// standing has the identities of feedback.json and its manifest as capture last left them. Both are nil if Open found no intact
+// file, and there was no Write.
+type standing struct{ data, manifest os.FileInfo }
 
 // published holds the last two files that were renamed to feedback.json. While the newer file replaces the older file,
 // readers may have either file open.
@@ -181,6 +187,7 @@ func (f *File) ensureLocked() error {
 	if err := f.completeRename(); err != nil {
 		return err
 	}
+	f.letOwnerRead()
 	if !f.existing.checked {
 		f.inspectExisting(hashAll)
 	}
@@ -195,7 +202,7 @@ func (f *File) completeRename() error {
 	}
 	err := f.lock.verify()
 	if err == nil {
-		err = f.share.rename(f.manifestTmp(), f.manifestPath)
+		err = f.renameManifest()
 	}
 	// If an earlier attempt failed only in the sync of the folder, it has renamed the manifest, so the pending one is missing.
 	if err != nil && !disk.IsMissing(err) {

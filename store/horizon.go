@@ -50,6 +50,7 @@ func (f *File) DropHorizon(v *snapshot.View) error {
 			return f.manifestError(err)
 		}
 	}
+	f.letOwnerRead()
 	m, err := manifest.ReadAt(f.manifestPath)
 	if err != nil || m.Horizon == nil {
 		return nil // a manifest that cannot be read has no horizon that the next run could use

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"fmt"
 	"os"
 
 	"capture/store/disk"
@@ -15,29 +16,51 @@ func (f *File) CheckInPlace() string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	lastFailed := f.hasWritten && f.last.file == nil
-	if f.closed || lastFailed || f.standing == nil {
+	if f.closed || lastFailed || f.standing.data == nil {
 		return ""
 	}
 	if err := f.checkDevice(); err != nil {
 		return err.Error()
 	}
 	info, err := os.Lstat(f.dataPath)
+	m, merr := os.Lstat(f.manifestPath)
 	switch {
 	case disk.IsMissing(err):
 		return "somebody has removed it"
 	case err != nil:
 		return err.Error()
-	case !disk.Exists(f.manifestPath):
+	case disk.IsMissing(merr):
 		return "somebody has removed its manifest"
+	case merr != nil:
+		return merr.Error()
 	case !disk.Exists(lockPath(f.dataPath)):
 		return "somebody has removed its lock file"
 	case f.share != nil:
 		// Some network shares give a file another inode number from time to time, so the next checks could fail wrongly.
 		return ""
-	case !os.SameFile(info, f.standing) || info.Size() != f.standing.Size():
+	case !os.SameFile(info, f.standing.data) || info.Size() != f.standing.data.Size():
 		return "another program has replaced it"
+	case f.standing.manifest != nil && !isSameVersion(m, f.standing.manifest):
+		return "another program has replaced its manifest"
+	case !ownerMayRead(f.dataPath):
+		return fmt.Sprintf("its mode %04o does not let its owner read it", info.Mode().Perm())
+	case !ownerMayRead(f.manifestPath):
+		return fmt.Sprintf("the mode %04o of its manifest does not let the owner read the manifest", m.Mode().Perm())
 	case !f.lock.isOwned():
 		return "another program has replaced its lock file"
 	}
 	return ""
+}
+
+// letOwnerRead gives the owner of feedback.json and its manifest the right to read them, if somebody has taken it away. If capture
+// may not change the mode, the next Write makes a new file.
+func (f *File) letOwnerRead() {
+	disk.AddMode(f.dataPath, disk.OwnerRead)
+	disk.AddMode(f.manifestPath, disk.OwnerRead)
+}
+
+// ownerMayRead reports whether the mode of the file at path lets its owner read it.
+func ownerMayRead(path string) bool {
+	info, err := os.Lstat(path)
+	return err == nil && info.Mode()&disk.OwnerRead != 0
 }

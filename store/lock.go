@@ -241,7 +241,14 @@ func isTrusted(f *os.File) bool {
 // another file. It does not block on a named pipe. It creates the lock file without access for other users, because whoever can
 // read the lock file can lock it.
 func openLockFile(path string, flags int) (*os.File, error) {
-	f, err := os.OpenFile(lockPath(path), flags|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o600)
+	open := func() (*os.File, error) {
+		return os.OpenFile(lockPath(path), flags|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o600)
+	}
+	f, err := open()
+	if errors.Is(err, os.ErrPermission) && flags&unix.O_CREAT != 0 {
+		disk.AddMode(lockPath(path), 0o600)
+		f, err = open()
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
@@ -64,6 +65,10 @@ func (l *lock) verifyWord() error {
 	}
 	// The file is opened again, because only then do NFS and SMB ask the server for what other machines have written.
 	f, err := openLockFile(l.path, unix.O_RDONLY)
+	if errors.Is(err, fs.ErrPermission) { // somebody has changed the mode
+		l.file.Chmod(0o600)
+		f, err = openLockFile(l.path, unix.O_RDONLY)
+	}
 	if err != nil {
 		return err
 	}

@@ -32,7 +32,7 @@ func (f *File) putBack(v *snapshot.View, m manifest.Manifest) (Result, error) {
 	}
 	there, err := os.Lstat(f.dataPath)
 	switch {
-	case err == nil && f.standing != nil && isSameVersion(there, f.standing): // only the manifest, the lock file or the folder was replaced
+	case err == nil && f.standing.data != nil && isSameVersion(there, f.standing.data) && ownerMayRead(f.dataPath):
 		if err := f.replaceManifest(m); err != nil {
 			return Result{}, err
 		}
@@ -53,7 +53,7 @@ func (f *File) putBack(v *snapshot.View, m manifest.Manifest) (Result, error) {
 	if err := f.replaceBoth(p, &m, written{}); err != nil {
 		return Result{Kept: state}, err
 	}
-	if f.standing, err = os.Lstat(f.dataPath); err != nil {
+	if f.standing.data, err = os.Lstat(f.dataPath); err != nil {
 		return Result{Kept: state}, err
 	}
 	f.existing, f.hasWritten = existing{checked: true, intact: true, manifest: m}, false

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"strings"
 	"testing"
 
 	"capture/snapshot"
@@ -15,8 +16,7 @@ import (
 // TestPutBack checks that CheckInPlace notices each way in which readers can lose the file of an earlier run before the first
 // Write, and that PutBack restores this file and its manifest. What somebody else has put in their place must be kept.
 func TestPutBack(t *testing.T) {
-	defer store.SetPatchFrom(4 << 20)
-	store.SetPatchFrom(4 << 10) // the file has padding, so the file that PutBack makes has other bytes
+	long := strings.Repeat("x", 1000) // so that the file is patched and has padding
 	otherPair := filepath.Join(t.TempDir(), "feedback.json")
 	other := open(t, otherPair)
 	write(t, other, votes(50, "other").View(), store.ReasonStart)
@@ -28,6 +28,8 @@ func TestPutBack(t *testing.T) {
 	}{
 		"the file is removed":        {change: os.Remove},
 		"the manifest is removed":    {same: true, change: func(path string) error { return os.Remove(manifest.Path(path)) }},
+		"the manifest is replaced":   {same: true, change: func(path string) error { return replaceFile(manifest.Path(path), "{}") }},
+		"the file is unreadable":     {same: true, change: func(path string) error { return os.Chmod(path, 0) }},
 		"both are removed":           {change: func(path string) error { return errors.Join(os.Remove(path), os.Remove(manifest.Path(path))) }},
 		"the lock file is removed":   {same: true, change: func(path string) error { return os.Remove(path + ".lock") }},
 		"the folder is removed":      {change: func(path string) error { return os.RemoveAll(filepath.Dir(path)) }},
@@ -40,7 +42,7 @@ func TestPutBack(t *testing.T) {
 	} {
 		path := filepath.Join(t.TempDir(), "new", "feedback.json")
 		f := open(t, path)
-		for _, text := range []string{"x", "xx"} {
+		for _, text := range []string{"x", long} {
 			write(t, f, votes(100, text).View(), store.ReasonStart)
 		}
 		f.Close()
@@ -60,7 +62,7 @@ func TestPutBack(t *testing.T) {
 		if f.CheckInPlace() == "" {
 			t.Errorf("nobody notices: %s", what)
 		}
-		v := votes(100, "xx").View()
+		v := votes(100, long).View()
 		r, err := f.PutBack(v, before)
 		if err != nil {
 			t.Fatalf("%s: %v", what, err)

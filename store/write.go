@@ -86,7 +86,7 @@ func (f *File) write(v *snapshot.View, reason manifest.Reason) (Result, error) {
 	bytesWritten := int64(0)
 	var state *kept.State
 	var err error
-	if last.hasRowsOf(v) && last.isOnDisk(f.dataPath) {
+	if last.hasRowsOf(v) && last.isOnDisk(f.dataPath) && ownerMayRead(f.dataPath) {
 		if complete {
 			if err := last.digest.complete(v, last.layout); err != nil {
 				return Result{}, err
@@ -118,7 +118,7 @@ func (f *File) write(v *snapshot.View, reason manifest.Reason) (Result, error) {
 		return Result{}, err
 	}
 	next.manifest, next.file = m, info
-	f.last, f.standing, f.hasWritten = next, info, true
+	f.last, f.standing.data, f.hasWritten = next, info, true
 	f.rowCounts.Add(time.Now(), m.Rows)
 	return Result{Manifest: m, BytesWritten: bytesWritten, Kept: state}, nil
 }
@@ -213,7 +213,7 @@ func (f *File) replaceBoth(p *pendingVersion, m *manifest.Manifest, last written
 	}
 	f.renamed, f.hasWritten, f.existing.quarantine = true, true, "" // a damaged file has only its second name from now on
 	atRename()
-	if err := f.share.rename(f.manifestTmp(), f.manifestPath); err != nil {
+	if err := f.renameManifest(); err != nil {
 		return err
 	}
 	return disk.SyncFolder(f.folder())
@@ -242,13 +242,25 @@ func (f *File) replaceManifest(m manifest.Manifest) error {
 		err = f.lock.verify()
 	}
 	if err == nil {
-		err = f.share.rename(f.manifestTmp(), f.manifestPath)
+		err = f.renameManifest()
 	}
 	if err != nil {
 		os.Remove(f.manifestTmp())
 		return err
 	}
 	return disk.SyncFolder(f.folder())
+}
+
+// renameManifest gives the pending manifest its final name.
+func (f *File) renameManifest() error {
+	info, err := os.Lstat(f.manifestTmp())
+	if err == nil {
+		err = f.share.rename(f.manifestTmp(), f.manifestPath)
+	}
+	if err == nil {
+		f.standing.manifest = info
+	}
+	return err
 }
 
 // writeManifest writes the manifest under its temporary name and syncs it.

@@ -191,17 +191,18 @@ func TestCheckInPlace(t *testing.T) {
 		t.Errorf("before the first Write: %s", problem)
 	}
 	tab := votes(10, "x")
-	replace := func(path string) error {
-		return errors.Join(os.WriteFile(path+".x", []byte("[]\n"), 0o644), os.Rename(path+".x", path))
-	}
 	for what, change := range map[string]func() error{
-		"the file is removed":       func() error { return os.Remove(path) },
-		"the file is replaced":      func() error { return replace(path) },
-		"the file is truncated":     func() error { return os.Truncate(path, 0) },
-		"the manifest is removed":   func() error { return os.Remove(manifest.Path(path)) },
-		"the lock file is removed":  func() error { return os.Remove(path + ".lock") },
-		"the lock file is replaced": func() error { return replace(path + ".lock") },
-		"the folder is removed":     func() error { return os.RemoveAll(filepath.Dir(filepath.Dir(path))) },
+		"the file is removed":        func() error { return os.Remove(path) },
+		"the file is replaced":       func() error { return replaceFile(path, "[]\n") },
+		"the file is truncated":      func() error { return os.Truncate(path, 0) },
+		"the manifest is removed":    func() error { return os.Remove(manifest.Path(path)) },
+		"the manifest is replaced":   func() error { return replaceFile(manifest.Path(path), string(read(t, manifest.Path(path)))) },
+		"the manifest is truncated":  func() error { return os.Truncate(manifest.Path(path), 0) },
+		"the file is unreadable":     func() error { return os.Chmod(path, 0o040) },
+		"its manifest is unreadable": func() error { return os.Chmod(manifest.Path(path), 0) },
+		"the lock file is removed":   func() error { return os.Remove(path + ".lock") },
+		"the lock file is replaced":  func() error { return replaceFile(path+".lock", "[]\n") },
+		"the folder is removed":      func() error { return os.RemoveAll(filepath.Dir(filepath.Dir(path))) },
 		"the folder is replaced": func() error {
 			folder := filepath.Dir(path)
 			return errors.Join(os.Rename(folder, folder+".x"), os.Mkdir(folder, 0o755))

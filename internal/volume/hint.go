@@ -5,8 +5,11 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // WithHint adds to a file system error a hint about what to do. It returns err unchanged if it knows no hint for err, or if err
@@ -48,7 +51,7 @@ func hint(err error) string {
 	case errors.Is(err, syscall.EROFS):
 		return "mount that volume writable"
 	case errors.Is(err, syscall.EACCES), errors.Is(err, syscall.EPERM):
-		return fmt.Sprintf("let user %d write to that folder", os.Geteuid())
+		return fmt.Sprintf("let user %d %s", os.Geteuid(), missingRight(err))
 	case errors.Is(err, syscall.EIO):
 		return "the device fails: look at the kernel's log"
 	case errors.Is(err, syscall.EFBIG):
@@ -57,4 +60,33 @@ func hint(err error) string {
 		return "raise the limit on open files (ulimit -n)"
 	}
 	return ""
+}
+
+// missingRight returns what the user must be allowed to do, so that the step that failed with err succeeds: "write to that
+// folder". If the error names a file or a folder that exists and has a wrong mode, missingRight names the mode.
+func missingRight(err error) string {
+	const usual = "write to that folder"
+	p := (*fs.PathError)(nil)
+	if !errors.As(err, &p) {
+		return usual
+	}
+	info, err := os.Lstat(p.Path)
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		folder := filepath.Dir(p.Path)
+		for info, err = os.Lstat(folder); errors.Is(err, fs.ErrPermission); info, err = os.Lstat(folder) {
+			folder = filepath.Dir(folder)
+		}
+		if err != nil {
+			return usual
+		}
+		return fmt.Sprintf("enter the folder %s, whose mode is %04o (chmod u+x)", folder, info.Mode().Perm())
+	case err != nil:
+		return usual
+	case info.Mode().IsRegular() && unix.Access(p.Path, unix.R_OK|unix.W_OK) != nil:
+		return fmt.Sprintf("read and write that file, whose mode is %04o (chmod u+rw)", info.Mode().Perm())
+	case info.IsDir() && unix.Access(p.Path, unix.R_OK|unix.W_OK|unix.X_OK) != nil:
+		return fmt.Sprintf("read, write and enter that folder, whose mode is %04o (chmod u+rwx)", info.Mode().Perm())
+	}
+	return usual
 }

@@ -8,8 +8,8 @@ import (
 )
 
 // CreateLike creates an empty file at path. If there is a regular file at like, the new file gets the mode and, if permitted,
-// the owner of that file. CreateLike first removes whatever exists at path. It never opens what exists there, because that may
-// be a link.
+// the owner of that file. But the owner may always read the new file. CreateLike first removes whatever exists at path. It never
+// opens what exists there, because that may be a link.
 func CreateLike(path, like string) (*os.File, error) {
 	if err := os.Remove(path); err != nil && !IsMissing(err) {
 		return nil, err
@@ -22,7 +22,7 @@ func CreateLike(path, like string) (*os.File, error) {
 		if st, ok := info.Sys().(*syscall.Stat_t); ok {
 			file.Chown(int(st.Uid), int(st.Gid)) // Chown may need root; without it the file belongs to us, which is good enough
 		}
-		if err := file.Chmod(info.Mode().Perm()); err != nil && !errors.Is(err, os.ErrPermission) {
+		if err := file.Chmod(info.Mode().Perm() | OwnerRead); err != nil && !errors.Is(err, os.ErrPermission) {
 			file.Close()
 			os.Remove(path)
 			return nil, err

@@ -1,0 +1,111 @@
+package store_test
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"capture/snapshot"
+	"capture/store"
+	"capture/store/manifest"
+)
+
+func init() { children["unreadable"] = makeUnreadable }
+
+// TestUnreadableFiles runs a child as an unprivileged user, because root may read every file. The child takes the rights away
+// from each file and from the folder, and checks that capture notices it and gives the rights to the files back. For the folder,
+// the error must name the missing right.
+func TestUnreadableFiles(t *testing.T) {
+	dir, nobody := nobodysFolder(t)
+	folder := filepath.Join(dir, "data")
+	if err := errors.Join(os.Mkdir(folder, 0o755), os.Chmod(folder, 0o777)); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := nobody("unreadable", filepath.Join(folder, "new", "feedback.json")); err != nil {
+		t.Error(out)
+	}
+}
+
+func makeUnreadable(args []string) error {
+	path := args[0]
+	folder := filepath.Dir(path)
+	f, err := store.Open(path, owner)
+	if err != nil {
+		return err
+	}
+	tab := votes(100, "x")
+	tab.SetHorizon(&snapshot.Horizon{XID: 100, LSN: 5, Place: snapshot.Place{SystemID: "7", Timeline: 1, Started: 2, DatabaseOID: 3, TableOID: 4, Files: "f", Fingerprint: "g"}})
+	if _, err := f.Write(tab.View(), store.ReasonStart); err != nil {
+		return err
+	}
+	version := 0
+	for _, name := range []string{path, manifest.Path(path), path + ".lock"} {
+		for _, changed := range []int{0, 15} { // the rows that the next Write changes; 15 rows are enough for a loss
+			if err := os.Chmod(name, 0); err != nil {
+				return err
+			}
+			if problem := f.CheckInPlace(); !strings.HasSuffix(name, ".lock") && !strings.Contains(problem, "mode 0000") {
+				return fmt.Errorf("%s is unreadable: CheckInPlace returns %q", name, problem)
+			}
+			version++
+			for id := range changed {
+				put(tab, id, fmt.Sprint("version ", version))
+			}
+			tab.Commit(tab.View().Position())
+			if r, err := f.Write(tab.View(), store.ReasonForced); err != nil || r.Kept != nil || r.Warning != "" {
+				return fmt.Errorf("%s was unreadable: %+v, %v", name, r, err)
+			}
+			if info, err := os.Lstat(name); err != nil || info.Mode()&0o400 == 0 {
+				return fmt.Errorf("%s is still unreadable: %v, %v", name, info.Mode(), err)
+			}
+			if problem := f.CheckInPlace(); problem != "" {
+				return fmt.Errorf("%s was unreadable: CheckInPlace returns %q", name, problem)
+			}
+		}
+	}
+	if err := errors.Join(os.Chmod(manifest.Path(path), 0), f.DropHorizon(tab.View())); err != nil {
+		return err
+	}
+	if m, err := manifest.Read(path); err != nil || m.Horizon != nil {
+		return fmt.Errorf("the horizon was dropped while the manifest was unreadable; now it is %v, %v", m.Horizon, err)
+	}
+	for mode, right := range map[fs.FileMode]string{
+		0o600: "enter the folder " + folder + ", whose mode is 0600", 0o300: "read, write and enter that folder, whose mode is 0300",
+		0o500: "write to that folder",
+	} {
+		put(tab, 1, right)
+		tab.Commit(tab.View().Position())
+		if err := os.Chmod(folder, mode); err != nil {
+			return err
+		}
+		problem := f.CheckInPlace()
+		_, err := f.Write(tab.View(), store.ReasonForced)
+		if mode == 0o600 && problem == "" || err == nil || !strings.Contains(err.Error(), right) {
+			return fmt.Errorf("folder with the mode %04o: CheckInPlace returns %q, Write returns %v", mode, problem, err)
+		}
+		if err := os.Chmod(folder, 0o750); err != nil {
+			return err
+		}
+		if _, err := f.Write(tab.View(), store.ReasonForced); err != nil {
+			return err
+		}
+	}
+	if err := f.Close(); err != nil {
+		return err
+	}
+	if err := errors.Join(os.Chmod(path, 0), os.Chmod(manifest.Path(path), 0), os.Chmod(path+".lock", 0)); err != nil {
+		return err
+	}
+	f, err = store.Open(path, owner)
+	if err != nil {
+		return err
+	}
+	if _, intact := f.Existing(); !intact || store.Warning(f) != "" {
+		return fmt.Errorf("unreadable at the start: %s", store.Warning(f))
+	}
+	return f.Close()
+}
