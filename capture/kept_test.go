@@ -257,7 +257,7 @@ func TestLossAfterKilledWrite(t *testing.T) {
 	}
 	m, _ := f.Existing()
 	m.Kept = &manifest.Kept{Loss: &manifest.Loss{RowsBefore: 200, RowsLost: 200}}
-	_, err = f.Kept().Keep(m)
+	_, err = f.Kept().Keep(m, nil)
 	if err := errors.Join(err, f.Close()); err != nil {
 		t.Fatal(err)
 	}

@@ -26,7 +26,7 @@ func (f *File) Adopt(m manifest.Manifest, data io.Reader) (adopted bool, err err
 func (f *File) adopt(m manifest.Manifest, data io.Reader) (bool, error) {
 	f.mu.Lock()
 	lacksFile, err := f.lacksFile()
-	tmp, folder := f.adoptTmp(), f.folder()
+	tmp, folder, like := f.adoptTmp(), f.folder(), f.dataLike()
 	f.mu.Unlock()
 	if err != nil || !lacksFile {
 		return false, err
@@ -38,7 +38,7 @@ func (f *File) adopt(m manifest.Manifest, data io.Reader) (bool, error) {
 	}
 	defer os.Remove(tmp)
 	h := manifest.NewHasher(m)
-	err = disk.WriteSynced(tmp, f.dataPath, func(w *os.File) error {
+	err = disk.WriteSynced(tmp, like, func(w *os.File) error {
 		// Read up to one byte more than m.Bytes, so that longer data do not match the manifest.
 		_, err := io.Copy(io.MultiWriter(w, h), io.LimitReader(data, m.Bytes+1))
 		return err
@@ -64,7 +64,7 @@ func (f *File) adopt(m manifest.Manifest, data io.Reader) (bool, error) {
 		return false, err
 	}
 	f.published.add(info)
-	f.standing.data = info
+	f.standing.data, f.standing.intact = info, true
 	f.existing = existing{checked: true, intact: true, manifest: m}
 	f.rowCounts = loss.RowCountsOf(&m, time.Now())
 	return true, nil

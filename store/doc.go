@@ -29,6 +29,7 @@
 //
 //	load.go             loads the rows of the file into a Table; loadrows.go reads them, hashingreader.go hashes them
 //	horizon.go          the horizon in the manifest
+//	standing.go         the identities, modes and owners of the files that capture has left
 //	inplace.go          notices that readers no longer find the file
 //	putback.go          puts the file of an earlier run in place again before the first Write
 //	existingfile.go     checks the file that Open finds, and limits how much of it is hashed

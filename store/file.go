@@ -28,7 +28,7 @@ type File struct {
 	mu         sync.Mutex
 	closed     bool
 	existing   existing // what was on disk before the first Write
-	standing   standing // identities of feedback.json and its manifest as capture last left them
+	standing   standing
 	last       written  // what the last Write left on disk; zero if that Write failed or there was no Write
 	temp       tempFile // temporary name of feedback.json, and the file with this name
 	hasWritten bool     // whether a Write since Open has replaced the file, or found that the file has the same rows
@@ -84,10 +84,9 @@ func (f *File) open(o Owner) error {
 	os.Remove(f.adoptTmp())
 	f.letOwnerRead()
 	f.inspectExisting(hashAtOpen)
-	if info, err := os.Lstat(f.dataPath); err == nil && f.existing.intact {
-		f.standing.data = info
-		f.standing.manifest, _ = os.Lstat(f.manifestPath)
-		f.published.add(info)
+	f.standing = standing{disk.StatRegular(f.dataPath), disk.StatRegular(f.manifestPath), f.existing.intact}
+	if f.existing.intact && f.standing.data != nil {
+		f.published.add(f.standing.data)
 	}
 	accepted := f.existing.manifest.AcceptedAt // not WrittenAt, because the clock may have been wrong then
 	if accepted.IsZero() {
@@ -99,10 +98,6 @@ func (f *File) open(o Owner) error {
 	}
 	return nil
 }
-
-// standing has the identities of feedback.json and its manifest as capture last left them. Both are nil if Open found no intact
-// file, and there was no Write.
-type standing struct{ data, manifest os.FileInfo }
 
 // published holds the last two files that were renamed to feedback.json. While the newer file replaces the older file,
 // readers may have either file open.

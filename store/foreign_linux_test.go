@@ -143,33 +143,6 @@ func TestLinkIsNoKeptState(t *testing.T) {
 	}
 }
 
-func TestModesOfNewFiles(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "new", "feedback.json")
-	f := open(t, path)
-	write(t, f, votes(10, "x").View(), store.ReasonStart)
-	wantMode := func(path string, want fs.FileMode) {
-		t.Helper()
-		if info, err := os.Lstat(path); err != nil || info.Mode().Perm() != want {
-			t.Errorf("%s has the mode %v, not %v: %v", path, info.Mode(), want, err)
-		}
-	}
-	wantMode(filepath.Dir(path), 0o750)
-	wantMode(path, 0o640)
-	wantMode(manifest.Path(path), 0o640)
-	wantMode(path+".lock", 0o600)
-	for _, existing := range []string{path, manifest.Path(path), path + ".lock"} {
-		if err := os.Chmod(existing, 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	write(t, f, votes(20, "x").View(), store.ReasonForced)
-	wantMode(path, 0o644)
-	wantMode(manifest.Path(path), 0o644)
-	f.Close()
-	open(t, path)
-	wantMode(path+".lock", 0o600)
-}
-
 // asNobody returns a command that runs as an unprivileged user.
 func asNobody(t *testing.T, name string, args ...string) *exec.Cmd {
 	t.Helper()

@@ -16,7 +16,7 @@ func (f *File) CheckInPlace() string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	lastFailed := f.hasWritten && f.last.file == nil
-	if f.closed || lastFailed || f.standing.data == nil {
+	if f.closed || lastFailed || !f.standing.intact {
 		return ""
 	}
 	if err := f.checkDevice(); err != nil {
@@ -40,7 +40,7 @@ func (f *File) CheckInPlace() string {
 		return ""
 	case !os.SameFile(info, f.standing.data) || info.Size() != f.standing.data.Size():
 		return "another program has replaced it"
-	case f.standing.manifest != nil && !isSameVersion(m, f.standing.manifest):
+	case !isSameVersion(m, f.standing.manifest):
 		return "another program has replaced its manifest"
 	case !ownerMayRead(f.dataPath):
 		return fmt.Sprintf("its mode %04o does not let its owner read it", info.Mode().Perm())

@@ -43,7 +43,7 @@ func writeLines(p paths, v *snapshot.View, m *manifest.Manifest) error {
 	}
 	defer os.Remove(p.dataTmp()) // after a success, no file has this name any more
 	h := manifest.NewHasher()
-	err = disk.WriteSynced(p.dataTmp(), p.dataPath, func(file *os.File) error { return v.WriteLines(io.MultiWriter(file, h)) })
+	err = disk.WriteSynced(p.dataTmp(), disk.StatRegular(p.dataPath), func(file *os.File) error { return v.WriteLines(io.MultiWriter(file, h)) })
 	if err != nil {
 		return err
 	}
@@ -52,7 +52,7 @@ func writeLines(p paths, v *snapshot.View, m *manifest.Manifest) error {
 	if err != nil {
 		return fmt.Errorf("encode manifest: %w", err)
 	}
-	err = disk.WriteSynced(p.manifestTmp(), p.manifestPath, func(file *os.File) error {
+	err = disk.WriteSynced(p.manifestTmp(), disk.StatRegular(p.manifestPath), func(file *os.File) error {
 		_, err := file.Write(data)
 		return err
 	})

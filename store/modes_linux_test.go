@@ -7,12 +7,104 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"capture/snapshot"
 	"capture/store"
 	"capture/store/manifest"
 )
+
+func TestModesOfNewFiles(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "new", "feedback.json")
+	f := open(t, path)
+	write(t, f, votes(10, "x").View(), store.ReasonStart)
+	wantMode(t, filepath.Dir(path), 0o750)
+	wantMode(t, path, 0o640)
+	wantMode(t, manifest.Path(path), 0o640)
+	wantMode(t, path+".lock", 0o600)
+	for _, existing := range []string{path, manifest.Path(path), path + ".lock"} {
+		if err := os.Chmod(existing, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(t, f, votes(20, "x").View(), store.ReasonForced)
+	wantMode(t, path, 0o644)
+	wantMode(t, manifest.Path(path), 0o644)
+	f.Close()
+	open(t, path)
+	wantMode(t, path+".lock", 0o600)
+}
+
+// TestModesOfForeignFiles replaces the file and its manifest by files that everybody may write and that belong to another user.
+// The next version must have the mode and owner of capture's own files, and so must the kept states.
+func TestModesOfForeignFiles(t *testing.T) {
+	for what, test := range map[string]struct {
+		write bool        // whether an earlier run has written the file
+		chmod fs.FileMode // mode that somebody has given to this file; 0 if nobody has
+		first bool        // whether the file is replaced before the first Write of the run
+		want  fs.FileMode
+	}{
+		"new file":                        {want: 0o640},
+		"new file, before the first":      {first: true, want: 0o640},
+		"existing file":                   {write: true, want: 0o640},
+		"existing file, before the first": {write: true, first: true, want: 0o640},
+		"file with another mode":          {write: true, chmod: 0o600, want: 0o600},
+		"file with another, wider mode":   {write: true, chmod: 0o644, first: true, want: 0o644},
+	} {
+		dir := t.TempDir()
+		path := filepath.Join(dir, "feedback.json")
+		f := open(t, path)
+		if test.write {
+			write(t, f, votes(100, "x").View(), store.ReasonStart)
+		}
+		if test.chmod != 0 {
+			if err := errors.Join(os.Chmod(path, test.chmod), os.Chmod(manifest.Path(path), test.chmod)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		f.Close()
+		f = open(t, path)
+		if !test.first {
+			write(t, f, votes(100, "x").View(), store.ReasonStart)
+		}
+		for _, name := range []string{path, manifest.Path(path)} {
+			if err := errors.Join(replaceFile(name, "[]\n"), os.Chmod(name, 0o666)); err != nil {
+				t.Fatal(err)
+			}
+			if os.Geteuid() == 0 {
+				if err := os.Chown(name, 65534, 65534); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		kept := write(t, f, votes(2, "x").View(), store.ReasonForced).Kept
+		names := []string{path, manifest.Path(path)}
+		if kept != nil {
+			manifests, err := filepath.Glob(filepath.Join(dir, "*feedback-*.manifest.json"))
+			if err != nil || len(manifests) != 1 {
+				t.Errorf("%s: the manifests of kept states are %v, %v", what, manifests, err)
+			}
+			names = append(names, manifests...)
+		}
+		if !test.first && kept == nil {
+			t.Errorf("%s: the loss is not kept", what)
+		}
+		for _, name := range names {
+			wantMode(t, name, test.want)
+			if st := stat(t, name).Sys().(*syscall.Stat_t); int(st.Uid) != os.Geteuid() {
+				t.Errorf("%s: %s belongs to user %d", what, name, st.Uid)
+			}
+		}
+	}
+}
+
+func wantMode(t *testing.T, path string, want fs.FileMode) {
+	t.Helper()
+	if info, err := os.Lstat(path); err != nil || info.Mode().Perm() != want {
+		t.Errorf("%s has the mode %v, not %v: %v", path, info.Mode(), want, err)
+	}
+}
 
 func init() { children["unreadable"] = makeUnreadable }
 

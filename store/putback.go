@@ -32,7 +32,7 @@ func (f *File) putBack(v *snapshot.View, m manifest.Manifest) (Result, error) {
 	}
 	there, err := os.Lstat(f.dataPath)
 	switch {
-	case err == nil && f.standing.data != nil && isSameVersion(there, f.standing.data) && ownerMayRead(f.dataPath):
+	case err == nil && f.standing.intact && isSameVersion(there, f.standing.data) && ownerMayRead(f.dataPath):
 		if err := f.replaceManifest(m); err != nil {
 			return Result{}, err
 		}
@@ -53,9 +53,10 @@ func (f *File) putBack(v *snapshot.View, m manifest.Manifest) (Result, error) {
 	if err := f.replaceBoth(p, &m, written{}); err != nil {
 		return Result{Kept: state}, err
 	}
-	if f.standing.data, err = os.Lstat(f.dataPath); err != nil {
+	if there, err = os.Lstat(f.dataPath); err != nil {
 		return Result{Kept: state}, err
 	}
+	f.standing.data, f.standing.intact = there, true
 	f.existing, f.hasWritten = existing{checked: true, intact: true, manifest: m}, false
 	return Result{Manifest: m, BytesWritten: p.bytesWritten, Kept: state}, nil
 }

@@ -22,7 +22,7 @@ import (
 // create, which first discards the file that has the name.
 type tempFile struct {
 	path   string // feedback.json.tmp, or on a share a name that only this process uses
-	target string // path of feedback.json, whose mode and owner a new file gets
+	target string // path of feedback.json
 	lock   *lock
 	share  *share
 
@@ -30,11 +30,11 @@ type tempFile struct {
 	info os.FileInfo // identity of that file; for a shadow, with its size and modification time when it became the shadow
 }
 
-// create discards the file that has the temporary name, and creates an empty file under this name. The new *os.File is in
-// t.use until the caller sets t.use to something else.
-func (t *tempFile) create() (*os.File, error) {
+// create discards the file that has the temporary name, and creates an empty file under this name, with the mode and owner of
+// like. The new *os.File is in t.use until the caller sets t.use to something else.
+func (t *tempFile) create(like os.FileInfo) (*os.File, error) {
 	t.discard()
-	file, err := disk.CreateLike(t.path, t.target)
+	file, err := disk.CreateLike(t.path, like)
 	if err != nil {
 		return nil, err
 	}

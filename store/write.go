@@ -118,7 +118,8 @@ func (f *File) write(v *snapshot.View, reason manifest.Reason) (Result, error) {
 		return Result{}, err
 	}
 	next.manifest, next.file = m, info
-	f.last, f.standing.data, f.hasWritten = next, info, true
+	f.last, f.hasWritten = next, true
+	f.standing.data, f.standing.intact = info, true
 	f.rowCounts.Add(time.Now(), m.Rows)
 	return Result{Manifest: m, BytesWritten: bytesWritten, Kept: state}, nil
 }
@@ -130,7 +131,7 @@ func (f *File) keepStanding(v *snapshot.View, last *written) (*kept.State, error
 	if m == nil || err != nil {
 		return nil, err
 	}
-	s, err := f.kept.Keep(*m)
+	s, err := f.kept.Keep(*m, f.dataLike())
 	if err != nil {
 		return nil, err
 	}
@@ -157,7 +158,7 @@ func (f *File) KeepCurrent() error {
 	}
 	m := f.last.manifest
 	m.Kept = &manifest.Kept{}
-	_, err := f.kept.Keep(m)
+	_, err := f.kept.Keep(m, f.dataLike())
 	return err
 }
 
@@ -276,5 +277,5 @@ func (f *File) writeManifest(m manifest.Manifest) error {
 	if f.share != nil {
 		return f.writeManifestOnShare(write)
 	}
-	return disk.WriteSynced(f.manifestTmp(), f.manifestPath, write)
+	return disk.WriteSynced(f.manifestTmp(), f.manifestLike(), write)
 }

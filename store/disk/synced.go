@@ -7,10 +7,10 @@ import (
 	"syscall"
 )
 
-// CreateLike creates an empty file at path. If there is a regular file at like, the new file gets the mode and, if permitted,
-// the owner of that file. But the owner may always read the new file. CreateLike first removes whatever exists at path. It never
-// opens what exists there, because that may be a link.
-func CreateLike(path, like string) (*os.File, error) {
+// CreateLike creates an empty file at path. If like is not nil, the new file gets the mode and, if permitted, the owner of that
+// file. But the owner may always read the new file. CreateLike first removes whatever exists at path. It never opens what exists
+// there, because that may be a link.
+func CreateLike(path string, like os.FileInfo) (*os.File, error) {
 	if err := os.Remove(path); err != nil && !IsMissing(err) {
 		return nil, err
 	}
@@ -18,11 +18,11 @@ func CreateLike(path, like string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	if info, err := os.Lstat(like); err == nil && info.Mode().IsRegular() {
-		if st, ok := info.Sys().(*syscall.Stat_t); ok {
+	if like != nil {
+		if st, ok := like.Sys().(*syscall.Stat_t); ok {
 			file.Chown(int(st.Uid), int(st.Gid)) // Chown may need root; without it the file belongs to us, which is good enough
 		}
-		if err := file.Chmod(info.Mode().Perm() | OwnerRead); err != nil && !errors.Is(err, os.ErrPermission) {
+		if err := file.Chmod(like.Mode().Perm() | OwnerRead); err != nil && !errors.Is(err, os.ErrPermission) {
 			file.Close()
 			os.Remove(path)
 			return nil, err
@@ -31,8 +31,17 @@ func CreateLike(path, like string) (*os.File, error) {
 	return file, nil
 }
 
+// StatRegular describes the regular file at path. It returns nil if there is no such file.
+func StatRegular(path string) os.FileInfo {
+	info, err := os.Lstat(path)
+	if err != nil || !info.Mode().IsRegular() {
+		return nil
+	}
+	return info
+}
+
 // WriteSynced creates a file at path as CreateLike does, calls write to fill the file, and syncs it.
-func WriteSynced(path, like string, write func(*os.File) error) error {
+func WriteSynced(path string, like os.FileInfo, write func(*os.File) error) error {
 	file, err := CreateLike(path, like)
 	if err != nil {
 		return err
@@ -61,7 +70,7 @@ func CopyFile(path, to string) error {
 		return err
 	}
 	defer from.Close()
-	err = WriteSynced(to, path, func(w *os.File) error {
+	err = WriteSynced(to, StatRegular(path), func(w *os.File) error {
 		_, err := io.Copy(w, from)
 		return err
 	})

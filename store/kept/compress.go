@@ -93,8 +93,9 @@ func (k *States) compress(ctx context.Context, s State) (State, error) {
 	tmp := k.names.tmp(path)
 	defer os.Remove(tmp) // after a success, there is no file to remove
 	var mismatch string
+	like := disk.StatRegular(s.Path)
 	err = disk.WithIdlePriority(func() error {
-		return disk.WriteSynced(tmp, k.dataPath, func(w *os.File) (err error) {
+		return disk.WriteSynced(tmp, like, func(w *os.File) (err error) {
 			mismatch, err = compressFile(ctx, w, s.Path, &m)
 			return err
 		})
@@ -105,7 +106,7 @@ func (k *States) compress(ctx context.Context, s State) (State, error) {
 		}
 		// The state stays plain, because somebody may still be able to use the readable part.
 		m.Kept.Damaged = unreadable + ": " + read.Error()
-		if err := k.writeManifest(k.names.plainManifest(s.id), m); err != nil {
+		if err := k.writeManifest(k.names.plainManifest(s.id), m, like); err != nil {
 			return State{}, err
 		}
 		return k.added(s.id)
@@ -115,7 +116,7 @@ func (k *States) compress(ctx context.Context, s State) (State, error) {
 	}
 	if hasManifest {
 		m.Kept.Damaged = mismatch
-		if err := k.writeManifest(k.names.manifest(s.id), m); err != nil {
+		if err := k.writeManifest(k.names.manifest(s.id), m, like); err != nil {
 			return State{}, err
 		}
 	}

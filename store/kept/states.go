@@ -20,7 +20,7 @@ import (
 // methods, even during a Write.
 type States struct {
 	names    names
-	dataPath string // path of the file, whose mode and owner new files get
+	dataPath string // path of the file
 
 	mu     sync.Mutex
 	ids    map[stateID]bool // existing states; other processes may drop states, but only the owner of the lock adds states
@@ -115,18 +115,18 @@ func (k *States) IsOff() bool {
 // manifest. m.Kept has the reason. Keep makes no second state if the state before a loss is already kept, for example by a
 // Write that failed later. It also makes no second state if an ordinary state equals the newest kept state. If the state before
 // a loss is already kept as an ordinary state, Keep renames the files of the ordinary state. If an older state is equal and
-// compressed, the new state shares the data of the older state.
-func (k *States) Keep(m manifest.Manifest) (State, error) {
+// compressed, the new state shares the data of the older state. The state's manifest gets the mode and owner of like.
+func (k *States) Keep(m manifest.Manifest, like os.FileInfo) (State, error) {
 	k.losses.Lock()
 	defer k.losses.Unlock()
-	s, err := k.keep(m)
+	s, err := k.keep(m, like)
 	if err != nil {
 		return State{}, fmt.Errorf("keep the state before: %w", volume.WithHint(err))
 	}
 	return s, nil
 }
 
-func (k *States) keep(m manifest.Manifest) (State, error) {
+func (k *States) keep(m manifest.Manifest, like os.FileInfo) (State, error) {
 	m.Horizon, m.HigherCounts = nil, nil // a run that begins with a kept state copies the table
 	info, err := os.Lstat(k.dataPath)
 	if err == nil && !info.Mode().IsRegular() { // a hard link to a symbolic link would not keep the rows
@@ -146,7 +146,7 @@ func (k *States) keep(m manifest.Manifest) (State, error) {
 		isLast := isSame || i == 0
 		switch {
 		case isLoss && s.Loss == nil && isLast:
-			return k.promote(s, m)
+			return k.promote(s, m, like)
 		case isLoss && s.Loss != nil && (!s.Acknowledged || isSame && m.Kept.Loss.RowsLost <= s.Loss.RowsLost), !isLoss && isLast:
 			// The state is kept already. Its loss may have been acknowledged before capture repeated the failed Write.
 			return s, nil
@@ -156,9 +156,9 @@ func (k *States) keep(m manifest.Manifest) (State, error) {
 	}
 	id := k.names.free(timeOfNext(states, m.WrittenAt), isLoss)
 	if equal != nil {
-		return k.add(id, m, equal.Path, k.names.compressed(id), k.names.manifest(id))
+		return k.add(id, m, like, equal.Path, k.names.compressed(id), k.names.manifest(id))
 	}
-	return k.add(id, m, k.dataPath, k.names.plain(id), k.names.plainManifest(id))
+	return k.add(id, m, like, k.dataPath, k.names.plain(id), k.names.plainManifest(id))
 }
 
 // nextTimes limits how far the names of states may be ahead of the clock. If capture keeps several states within a second,
@@ -177,8 +177,8 @@ func timeOfNext(states []State, t time.Time) time.Time {
 }
 
 // add makes a kept state with the data of the file at from and the manifest m.
-func (k *States) add(id stateID, m manifest.Manifest, from, path, manifestPath string) (State, error) {
-	if err := k.writeManifest(manifestPath, m); err != nil {
+func (k *States) add(id stateID, m manifest.Manifest, like os.FileInfo, from, path, manifestPath string) (State, error) {
+	if err := k.writeManifest(manifestPath, m, like); err != nil {
 		return State{}, err
 	}
 	if err := k.linkOrCopy(from, path); err != nil {
@@ -199,13 +199,13 @@ func isEqualState(s *State, m *manifest.Manifest) bool {
 }
 
 // promote turns an ordinary state into the state before a loss, and renames its files accordingly.
-func (k *States) promote(s State, m manifest.Manifest) (State, error) {
+func (k *States) promote(s State, m manifest.Manifest, like os.FileInfo) (State, error) {
 	id := stateID{s.id.stamp, true}
 	path := k.names.compressed(id)
 	if s.isPlain() {
 		path = k.names.plain(id)
 	}
-	promoted, err := k.add(id, m, s.Path, path, k.names.manifest(id))
+	promoted, err := k.add(id, m, like, s.Path, path, k.names.manifest(id))
 	if err == nil {
 		err = k.drop(s.id)
 	}
@@ -232,14 +232,14 @@ func (k *States) drop(id stateID) error {
 	return err
 }
 
-// writeManifest writes a manifest to path and syncs it. The caller syncs the folder.
-func (k *States) writeManifest(path string, m manifest.Manifest) error {
+// writeManifest writes a manifest to path, with the mode and owner of like, and syncs it. The caller syncs the folder.
+func (k *States) writeManifest(path string, m manifest.Manifest, like os.FileInfo) error {
 	data, err := m.Encode()
 	if err != nil {
 		return err
 	}
 	tmp := k.names.tmp(path)
-	err = disk.WriteSynced(tmp, k.dataPath, func(w *os.File) error {
+	err = disk.WriteSynced(tmp, like, func(w *os.File) error {
 		_, err := w.Write(data)
 		return err
 	})
