@@ -33,6 +33,7 @@ func (f *File) putBack(v *snapshot.View, m manifest.Manifest) (Result, error) {
 	there, err := os.Lstat(f.dataPath)
 	switch {
 	case err == nil && f.standing.intact && isSameVersion(there, f.standing.data) && ownerMayRead(f.dataPath):
+		// The file itself has stayed, so only the manifest, the lock file or a mode was wrong.
 		if err := f.replaceManifest(m); err != nil {
 			return Result{}, err
 		}
