@@ -38,8 +38,8 @@ type shadowCopy struct {
 // shadowStep is the number of bytes that one step copies. A Write may run after each step.
 var shadowStep int64 = 32 << 20
 
-// newShadowCopy begins a copy of temp's target, a file of size bytes. The copy gets the mode and owner of like. newShadowCopy returns nil if the file system does not support
-// patching, or has no space for two copies.
+// newShadowCopy begins a copy of temp's target, a file of size bytes. The copy gets the mode and owner of like. newShadowCopy
+// returns nil if the file system does not support patching, or has no space for two copies.
 func newShadowCopy(temp *tempFile, size int64, like os.FileInfo) (*shadowCopy, error) {
 	free, err := volume.FreeBytes(temp.target)
 	if err != nil || free < 2*size {
