@@ -37,7 +37,7 @@ type KeptStatus struct {
 type keeper struct {
 	file       *store.File
 	view       func() *snapshot.View
-	remote     func() []string // returns texts about the open losses that only copies off the machine show; nil without copies
+	remote     func() []kept.State // returns the states before open losses that only copies off the machine show; nil without copies
 	conditions *conditions
 	metrics    *metrics
 	log        hclog.Logger
@@ -213,24 +213,24 @@ func (k *keeper) checkLosses() {
 	}
 	states := k.file.Kept().List()
 	summary := &KeptStatus{States: len(states)}
-	var open []string
 	for _, s := range states {
 		summary.Bytes += s.DiskBytes
 		summary.Oldest = timeOrNil(s.Time)
-		if s.HasOpenLoss() {
-			summary.Losses++
-			open = append(open, s.LossText("kept", "capture history --ack"))
-		}
 	}
 	if k.remote != nil {
-		for _, text := range k.remote() {
-			summary.Losses++
-			open = append(open, text)
-		}
+		states = append(states, k.remote()...)
 	}
+	losses := kept.OpenLossesOf(states)
+	shown := losses.Shown()
+	summary.Losses = len(shown)
 	k.summary.Store(summary)
-	if n := len(open) - kept.MaxShownLosses; n > 0 {
-		open = append(open[:kept.MaxShownLosses], fmt.Sprintf("losses not shown: %d. To list them: capture history", n))
+	var open []string
+	for i, s := range shown {
+		if i == kept.MaxShownLosses {
+			open = append(open, fmt.Sprintf("losses not shown: %d. To list them: capture history", len(shown)-i))
+			break
+		}
+		open = append(open, losses.Text(s, "capture history --ack"))
 	}
 	k.conditions.set(lossCondition, strings.Join(slices.Compact(open), "; "))
 }

@@ -68,7 +68,7 @@ type uploader struct {
 
 	uploading  atomic.Pointer[uploadProgress] // running upload; nil if there is none
 	report     atomic.Pointer[CopiesStatus]
-	openLosses atomic.Pointer[[]string] // see remoteLosses
+	openLosses atomic.Pointer[[]kept.State] // see remoteLosses
 }
 
 // pruneInterval is the time between two searches for states that the policy no longer keeps.

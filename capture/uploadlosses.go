@@ -93,7 +93,7 @@ func (u *uploader) findOpenLosses(ctx context.Context, states map[string][]remot
 		return nil
 	}
 	newest := sync.OnceValue(func() *snapshot.View { return u.awaitNewestView(ctx) })
-	var open []string
+	var open []kept.State
 	for _, list := range states {
 		for _, s := range list {
 			if !s.Loss || s.Acknowledged || known[s.URL] {
@@ -124,11 +124,10 @@ func (u *uploader) findOpenLosses(ctx context.Context, states map[string][]remot
 				u.log.Info("the lost rows are back", "state", s.URL)
 				continue
 			}
-			before := kept.State{Path: s.URL, Loss: m.Kept.Loss, Damaged: m.Kept.Damaged}
-			open = append(open, before.LossText("off the machine", "capture history --ack"))
+			open = append(open, kept.State{Time: s.Time, Path: s.URL, Remote: true, Loss: m.Kept.Loss, Damaged: m.Kept.Damaged})
 		}
 	}
-	slices.Sort(open)
+	slices.SortFunc(open, func(a, b kept.State) int { return strings.Compare(a.Path, b.Path) })
 	u.openLosses.Store(&open)
 	if len(open) > 0 {
 		u.lossesAt = time.Now().Add(lossCheck)
@@ -136,8 +135,8 @@ func (u *uploader) findOpenLosses(ctx context.Context, states map[string][]remot
 	return nil
 }
 
-// remoteLosses returns texts for the operator about the open losses that only the copies show.
-func (u *uploader) remoteLosses() []string {
+// remoteLosses returns the states before the open losses that only the copies show.
+func (u *uploader) remoteLosses() []kept.State {
 	if open := u.openLosses.Load(); open != nil {
 		return *open
 	}

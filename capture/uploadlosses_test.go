@@ -115,7 +115,7 @@ func TestLossIsNotAcknowledgedFromOldRows(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, n := acknowledged(); n > 0 || len(*u.openLosses.Load()) != 1 {
-		t.Errorf("%d losses are acknowledged, open are %q", n, *u.openLosses.Load())
+		t.Errorf("%d losses are acknowledged, open are %+v", n, *u.openLosses.Load())
 	}
 }
 
@@ -148,8 +148,8 @@ func TestOpenLossOfDamagedCopy(t *testing.T) {
 	if err := u.uploadLosses(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if open := u.remoteLosses(); len(open) != 1 || !strings.Contains(open[0], s.URL+" is damaged, and capture restore refuses it") {
-		t.Errorf("open losses: %q", open)
+	if open := u.remoteLosses(); len(open) != 1 || !strings.Contains(open[0].RestoreHint(), s.URL+" is damaged, and capture restore refuses it") {
+		t.Errorf("open losses: %+v", open)
 	}
 }
 
@@ -187,6 +187,6 @@ func TestCopiedLossIsCountedOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	if open := *u.openLosses.Load(); len(open) != 0 || !u.lossesAt.IsZero() {
-		t.Errorf("losses off the machine are %q, and the next look at them is at %s", open, u.lossesAt)
+		t.Errorf("losses off the machine are %+v, and the next look at them is at %s", open, u.lossesAt)
 	}
 }

@@ -45,7 +45,7 @@ func (f *File) stateToKeep(v *snapshot.View, last *written) (*manifest.Manifest,
 	if last.file != nil {
 		_, replaced, _ = diffParts(v, last)
 	}
-	m.Kept = f.newKept(c, v, replaced)
+	m.Kept = f.newKept(&m, c, v, replaced)
 	m.Kept.Other = first && isOther(&m, v)
 	if m.Kept.Loss == nil && !(first && (m.Kept.Other || !c.IsEqual() && !f.kept.IsOff())) {
 		return nil, nil
@@ -53,12 +53,12 @@ func (f *File) stateToKeep(v *snapshot.View, last *written) (*manifest.Manifest,
 	return &m, nil
 }
 
-// newKept returns the Kept field of the manifest of a kept state. c is the comparison of the current file with v, and replaced is
+// newKept returns the Kept field of m, the manifest of a kept state. c is the comparison of the current file with v, and replaced is
 // the number of the file's rows that v replaces, or 0 if this number is not known.
-func (f *File) newKept(c *loss.Comparison, v *snapshot.View, replaced int) *manifest.Kept {
+func (f *File) newKept(m *manifest.Manifest, c *loss.Comparison, v *snapshot.View, replaced int) *manifest.Kept {
 	k := &manifest.Kept{Loss: c.Loss(v, f.rowCounts.Highest(time.Now()), replaced), Damaged: c.Damage()}
 	if k.Loss != nil && k.Loss.RowsChanged > 0 {
-		k.Loss.RepairOf = f.kept.RepairedBy(k.Loss, v)
+		k.Loss.RepairOf = f.kept.RepairedBy(m, k.Loss, v)
 	}
 	return k
 }
@@ -87,7 +87,7 @@ func (f *File) judgeDamaged(v *snapshot.View) *manifest.Manifest {
 	}
 	c := loss.NewComparison(&m, v.Shape())
 	c.Fail(errors.New("it does not match its manifest"))
-	m.Kept = f.newKept(c, v, 0)
+	m.Kept = f.newKept(&m, c, v, 0)
 	m.Kept.Other = isOther(&m, v)
 	if m.Kept.Loss == nil {
 		return nil
@@ -104,7 +104,7 @@ func (f *File) compareParts(v *snapshot.View, last *written) *manifest.Manifest 
 	if loss.MayLose(goneRows, m.Rows) {
 		compareRegions(c, f.dataPath, gone, added)
 	}
-	m.Kept = f.newKept(c, v, goneRows)
+	m.Kept = f.newKept(&m, c, v, goneRows)
 	m.Kept.Other = isOther(&m, v)
 	// If this run has not written the file, an earlier run wrote it, and this run has loaded its rows. Such a file is kept if
 	// any row differs and the policy keeps ordinary states.

@@ -152,9 +152,10 @@ func (c *fileConfig) selectAt(l *remote.Location, clusters []remote.Cluster) (be
 }
 
 // noteLoss prints a note if the newest state follows a loss that nobody has acknowledged. The note contains the value of
-// --at that selects the state before the loss. If that state is damaged, the command would refuse it, so the note refers to
-// the documentation instead. noteLoss ignores a loss if the newest state equals the state before the loss. In this case, the
-// rows are back, or the machine was lost before it uploaded a state without the lost rows.
+// --at that selects the state before the loss. Of several losses, it describes the one that [kept.OpenLosses] shows first.
+// If that state is damaged, the command would refuse it, so the note refers to the documentation instead. noteLoss ignores a
+// loss if the newest state equals the state before the loss. In this case, the rows are back, or the machine was lost before
+// it uploaded a state without the lost rows.
 func noteLoss(ctx context.Context, std streams, command string, l *remote.Location, newest remote.State, all []remote.State) {
 	open := slices.DeleteFunc(slices.Clone(all), func(s remote.State) bool {
 		return !s.Loss || s.Acknowledged || s.Time.After(newest.Time) || s.URL == newest.URL
@@ -163,19 +164,28 @@ func noteLoss(ctx context.Context, std streams, command string, l *remote.Locati
 		return
 	}
 	restored, _ := l.Manifest(ctx, newest) // after an error, restored has no SHA-256, and no state equals it
+	var before []kept.State
 	for _, s := range open {
 		m, err := l.Manifest(ctx, s)
 		if err == nil && m.SHA256 == restored.SHA256 {
 			continue
 		}
-		before, hint := copiedState{State: s, manifest: m, err: err}, "--at "+s.Time.UTC().Format(time.RFC3339)
-		if before.damaged() != "" && (err == nil || errors.As(err, new(*remote.DamagedError))) {
-			hint = kept.State{Path: s.URL, Damaged: before.damaged()}.RestoreHint()
+		state := (&copiedState{State: s, manifest: m, err: err}).kept()
+		if err != nil && !errors.As(err, new(*remote.DamagedError)) {
+			state.Damaged = "" // the manifest could not be read, so nobody knows of any damage
 		}
-		fmt.Fprintf(std.err, "%s: this state follows a loss that nobody has acknowledged: %s. The state before it has %s: %s\n",
-			command, foreign.Text(before.lossText()), rowsText(s.Rows), hint)
+		before = append(before, state)
+	}
+	if len(before) == 0 {
 		return
 	}
+	s := kept.OpenLossesOf(before).Shown()[0]
+	hint := "--at " + s.Time.UTC().Format(time.RFC3339)
+	if s.Damaged != "" {
+		hint = s.RestoreHint()
+	}
+	fmt.Fprintf(std.err, "%s: this state follows a loss that nobody has acknowledged: %s. The state before it has %s: %s\n",
+		command, foreign.Text(s.Loss.String()), rowsText(s.Rows), hint)
 }
 
 func copiesText(n int) string {
@@ -232,15 +242,25 @@ func (s *copiedState) damaged() string {
 	return ""
 }
 
-// lossText returns a description of the loss that made capture keep the state, or "" if it was kept for another reason.
-func (s *copiedState) lossText() string {
+// kept returns the copy as a kept state. Its path is the URL of the copy.
+func (s *copiedState) kept() kept.State {
+	k := kept.State{Time: s.Time, Rows: s.Rows, Path: s.URL, Remote: true, Acknowledged: s.Acknowledged, Damaged: s.damaged()}
 	switch {
 	case !s.Loss:
-		return ""
 	case s.manifest.Kept != nil && s.manifest.Kept.Loss != nil:
-		return s.manifest.Kept.Loss.String()
+		k.Loss = s.manifest.Kept.Loss
+	default:
+		k.Loss = &manifest.Loss{} // the manifest does not describe the loss
 	}
-	return "rows were lost"
+	return k
+}
+
+// lossText returns a description of the loss that made capture keep the state, or "" if it was kept for another reason.
+func (s *copiedState) lossText() string {
+	if l := s.kept().Loss; l != nil {
+		return l.String()
+	}
+	return ""
 }
 
 // copiesStatusText returns where the copies off the machine are, and how old the newest copy is. It returns "" without

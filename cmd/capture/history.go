@@ -242,6 +242,11 @@ func (h *historyLists) text(p palette, now time.Time) string {
 	if h.location == nil || h.remoteErr != nil {
 		return text
 	}
+	var states []kept.State
+	for _, s := range h.copies {
+		states = append(states, s.kept())
+	}
+	losses := kept.OpenLossesOf(states)
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s\n%s at %s\n", text, copiesText(len(h.copies)), h.location)
 	for _, s := range h.copies {
@@ -254,9 +259,8 @@ func (h *historyLists) text(p palette, now time.Time) string {
 				loss += "; over: acknowledged, or the rows are back"
 			}
 			fmt.Fprintf(&b, "  %sthe state before a loss: %s%s\n", p.dim, foreign.Text(loss), p.off)
-			if m := s.manifest.Kept; m != nil && m.Loss != nil && !s.Acknowledged {
-				before := kept.State{Path: s.URL, Loss: m.Loss, Damaged: m.Damaged}
-				for _, note := range lossAdvice(before, "capture history --ack --copy-to "+foreign.ShellWord(h.location.String())) {
+			if before := s.kept(); before.HasOpenLoss() {
+				for _, note := range lossAdvice(losses, before, "capture history --ack --copy-to "+foreign.ShellWord(h.location.String())) {
 					fmt.Fprintf(&b, "  %s%s%s\n", p.dim, note, p.off)
 				}
 			}
@@ -275,10 +279,11 @@ func historyText(path string, states []kept.State, p palette, now time.Time) str
 		rowsWidth = max(rowsWidth, len(rowsText(s.Rows)))
 		bytesWidth = max(bytesWidth, len(bytesText(s.Bytes)))
 	}
+	losses := kept.OpenLossesOf(states)
 	var b strings.Builder
 	for _, s := range states {
 		fmt.Fprintf(&b, "%s  %-8s  %*s  %*s  %s\n", timeText(s.Time), foreign.Text(s.Reason), rowsWidth, rowsText(s.Rows), bytesWidth, bytesText(s.Bytes), s.Path)
-		for _, note := range stateNotes(s) {
+		for _, note := range stateNotes(losses, s) {
 			fmt.Fprintf(&b, "  %s%s%s\n", p.dim, note, p.off)
 		}
 	}
@@ -287,7 +292,7 @@ func historyText(path string, states []kept.State, p palette, now time.Time) str
 }
 
 // stateNotes returns notes about a state's damage and about the loss after the state. The notes say what to do.
-func stateNotes(s kept.State) []string {
+func stateNotes(losses kept.OpenLosses, s kept.State) []string {
 	var notes []string
 	if s.Damaged != "" {
 		notes = append(notes, foreign.Text("damaged: "+s.Damaged))
@@ -299,18 +304,21 @@ func stateNotes(s kept.State) []string {
 	case s.Acknowledged:
 		notes = append(notes, "the state before a loss: "+s.Loss.String()+"; acknowledged")
 	default:
-		notes = append(append(notes, "the state before a loss: "+s.Loss.String()), lossAdvice(s, "capture history --ack")...)
+		notes = append(append(notes, "the state before a loss: "+s.Loss.String()), lossAdvice(losses, s, "capture history --ack")...)
 	}
 	return notes
 }
 
-// lossAdvice returns two notes about the open loss after s: how to restore what was lost, and how to end the alert. If the loss
-// is probably a repair, the note about the alert comes first.
-func lossAdvice(s kept.State, acknowledge string) []string {
-	if s.Loss.IsRepair() {
+// lossAdvice returns notes about the open loss after s: how to restore what was lost, and how to end the alert. If the loss is
+// probably a repair and no other loss is open, the note that comes first is the one that ends the alert.
+func lossAdvice(losses kept.OpenLosses, s kept.State, acknowledge string) []string {
+	switch {
+	case !s.Loss.IsRepair():
+		return []string{"bring the rows back: " + losses.RestoreHint(s), "or end the alert, if it was meant: " + acknowledge}
+	case losses.AreRepaired():
 		return []string{"end the alert, if it was a repair: " + acknowledge, "or undo it: " + s.RestoreHint()}
 	}
-	return []string{"bring the rows back: " + s.RestoreHint(), "or end the alert, if it was meant: " + acknowledge}
+	return []string{"other losses are still open: repair them before you acknowledge any"}
 }
 
 // listedText returns the number and size of the states and the age of the oldest. states must not be empty.

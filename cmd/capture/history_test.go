@@ -132,6 +132,20 @@ func TestHistoryCommand(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantAll(t, run(t, dir, nil, "history").stdout, "the table went from 20 rows to 1; over: the rows are back\n")
+
+	// Of two losses of values, only the earlier state has all good values, so the commands restore it last.
+	ruined := &manifest.Loss{Found: found, RowsBefore: 20, RowsAfter: 20, RowsChanged: 20, Column: "comment"}
+	keepState(t, folder, "20261124T100000Z", ruined)
+	keepState(t, folder, "20261124T110000Z", ruined)
+	command := "capture restore --on-conflict overwrite data/fallback/feedback-20261124T110000Z-loss.json.gz && " +
+		"capture restore --on-conflict overwrite data/fallback/feedback-20261124T100000Z-loss.json.gz"
+	if got := run(t, dir, nil, "history"); strings.Count(got.stdout, "  bring the rows back: "+command+"\n") != 2 {
+		t.Errorf("two losses of values: %+v", got)
+	}
+	runPlain(t, dir, env, "snapshot")
+	if got := run(t, dir, nil, "verify"); strings.Count(got.stderr, "To bring rows back: "+command+" – or, ") != 2 {
+		t.Errorf("two losses of values: %+v", got)
+	}
 	got = run(t, dir, nil, "history", "--ack", "--drop=all")
 	if got.code != exitUsage {
 		t.Errorf("--ack with --drop: %+v", got)

@@ -8,24 +8,24 @@ import (
 	"capture/store/kept"
 )
 
-// noteKeptLosses warns if the file was written after a loss that nobody has acknowledged. For each of the newest such
-// losses, it prints a note that tells how to restore the state before the loss. It also prints how many older losses it does
-// not show. If the folder cannot be read, noteKeptLosses prints the reason, and the command continues: the file may be the
+// noteKeptLosses warns if the file was written after a loss that nobody has acknowledged. For each of the first
+// such losses, it prints a note that tells how to restore what was lost. It also prints how many losses it does not show. If the folder cannot be read, noteKeptLosses prints the reason, and the command continues: the file may be the
 // best data that is left.
 func (c *fileConfig) noteKeptLosses(std streams, command string) {
 	if info, err := os.Stat(c.File); c.File == "-" || err != nil || !info.Mode().IsRegular() {
 		return // the command itself reports a file that it cannot read
 	}
-	states, err := kept.OpenLosses(c.File)
+	losses, err := kept.ListOpenLosses(c.File)
 	if err != nil {
 		fmt.Fprintf(std.err, "%s: cannot find out whether %s follows a loss: %v\n", command, c.File, err)
 	}
+	states := losses.Shown()
 	for i, s := range states {
 		if i == kept.MaxShownLosses {
 			fmt.Fprintf(std.err, "%s: losses not shown: %d. To list them: capture history --output %s\n", command, len(states)-kept.MaxShownLosses, foreign.ShellPath(c.File))
 			return
 		}
-		text := s.LossText("kept", "capture history --ack --output "+foreign.ShellPath(c.File))
+		text := losses.Text(s, "capture history --ack --output "+foreign.ShellPath(c.File))
 		fmt.Fprintf(std.err, "%s: %s follows a loss that nobody has acknowledged. %s\n", command, c.File, foreign.Lines(text))
 	}
 }

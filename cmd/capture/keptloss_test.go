@@ -293,3 +293,34 @@ func TestRepairOfRuinedValues(t *testing.T) {
 		t.Errorf("after history --ack: %+v", got)
 	}
 }
+
+// TestSeveralCopiedLosses: several losses precede the newest copy. The note names the state before the earliest loss of values,
+// because later states have ruined values.
+func TestSeveralCopiedLosses(t *testing.T) {
+	t.Parallel()
+	const cluster = "7400000000000000001"
+	root := t.TempDir()
+	folder := filepath.Join(root, cluster)
+	copyState(t, folder, cluster)
+	content, err := os.ReadFile(filepath.Join(folder, "feedback-20261123T160000Z-0000000000000100-1.manifest.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for stem, loss := range map[string]string{
+		"feedback-20261122T150000Z-0000000000000060-7-loss": `"rows_lost":7`,
+		"feedback-20261122T160000Z-0000000000000070-7-loss": `"rows_changed":7,"column":"comment"`,
+		"feedback-20261122T170000Z-0000000000000080-7-loss": `"rows_changed":7,"column":"comment"`,
+		"feedback-20261122T180000Z-0000000000000090-7-loss": `"rows_lost":7`,
+	} {
+		text := strings.NewReplacer(`"rows":1,`, `"rows":7,"kept":{"loss":{"found":"2026-11-22T18:00:00Z","rows_before":7,`+loss+`}},`,
+			sha256Hex("[\n{\"vote_id\":1}\n]\n"), sha256Hex(stem)).Replace(string(content))
+		if err := errors.Join(os.WriteFile(filepath.Join(folder, stem+".json.gz"), nil, 0o600), os.WriteFile(filepath.Join(folder, stem+".manifest.json"), []byte(text), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got := run(t, t.TempDir(), nil, "verify", "file://"+root)
+	if got.code != exitDone || strings.Count(got.stderr, "follows a loss") != 1 {
+		t.Errorf("%+v", got)
+	}
+	wantAll(t, got.stderr, `7 of 7 rows got another value in column "comment". The state before it has 7 rows: --at 2026-11-22T16:00:00Z`+"\n")
+}

@@ -171,13 +171,12 @@ func (c snapshotCmd) exportTable(ctx context.Context, std streams, w io.Writer) 
 	}
 	before, hadFile := file.Existing()
 	written, err := file.Write(view, store.ReasonExport)
-	var compressed []kept.State
 	var compressErr error
 	if err == nil {
-		compressed, compressErr = file.Kept().Compress(ctx)
+		_, compressErr = file.Kept().Compress(ctx)
 	}
 	if s := written.Kept; s != nil {
-		fmt.Fprintln(std.err, "capture snapshot: "+c.keptBeforeText(*s, compressed))
+		fmt.Fprintln(std.err, "capture snapshot: "+c.keptBeforeText(*s, file.Kept().List()))
 	}
 	if err != nil {
 		return err
@@ -259,17 +258,17 @@ func exportResult(m manifest.Manifest, path string, start time.Time) capture.Sna
 	}
 }
 
-// keptBeforeText returns a message about s, the state that was kept before the file was replaced. compressed contains the
-// states that Compress has returned. s may be among them, with another path.
-func (c snapshotCmd) keptBeforeText(s kept.State, compressed []kept.State) string {
-	for _, done := range compressed {
-		if done.CompressedPath() == s.CompressedPath() {
-			s = done // the same state: Compress usually changes its path, and may find that it is damaged
+// keptBeforeText returns a message about s, the state that was kept before the file was replaced. states are the kept states of
+// the file. s is usually among them with another path, because it has been compressed.
+func (c snapshotCmd) keptBeforeText(s kept.State, states []kept.State) string {
+	for _, now := range states {
+		if now.CompressedPath() == s.CompressedPath() {
+			s = now
 		}
 	}
 	switch {
 	case s.Loss != nil:
-		return s.LossText("kept", "capture history --ack --output "+foreign.ShellPath(c.Output))
+		return kept.OpenLossesOf(states).Text(s, "capture history --ack --output "+foreign.ShellPath(c.Output))
 	case s.Other:
 		return "the file was of another table or database; that state is kept as " + s.Path
 	}

@@ -1,6 +1,7 @@
 package kept
 
 import (
+	"os"
 	"slices"
 	"time"
 
@@ -36,18 +37,22 @@ func (k *States) EndLosses(newest func() *snapshot.View) (ended []State, err err
 	return ended, nil
 }
 
-// RepairedBy returns the time of the kept state whose loss l repairs, or zero if l is no repair. v shows the table after l.
-// RepairedBy considers only the earliest open loss of values. Until this loss is repaired, the alert must not suggest to
-// acknowledge losses.
-func (k *States) RepairedBy(l *manifest.Loss, v *snapshot.View) time.Time {
-	for _, s := range slices.Backward(k.List()) {
-		if !s.HasOpenLoss() || !s.Loss.RuinsValues() {
+// RepairedBy returns the time of the state whose loss the loss l repairs, or zero if l is no repair. m describes the current file,
+// and v shows the table after l. Of several open losses of values, l may repair any one that has not been repaired yet. RepairedBy
+// tries the earliest first. It ignores states that equal the current file, because a loss after them would not be a repaired one:
+// for example, a failed Write has kept the state before l already.
+func (k *States) RepairedBy(m *manifest.Manifest, l *manifest.Loss, v *snapshot.View) time.Time {
+	info, _ := os.Lstat(k.dataPath)
+	open := OpenLossesOf(slices.DeleteFunc(k.List(), func(s State) bool {
+		return info != nil && s.SharesData(info) || s.SHA256 != "" && s.SHA256 == m.SHA256
+	}))
+	for _, s := range slices.Backward(open.states) {
+		if !s.Loss.RuinsValues() || open.isRepaired(s) {
 			continue
 		}
 		if isRepair, err := loss.IsRepair(s.Loss, l, v); err == nil && isRepair {
 			return s.Time
 		}
-		break
 	}
 	return time.Time{}
 }

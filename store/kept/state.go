@@ -29,14 +29,12 @@ type State struct {
 	RowsBack     bool           // whether the loss has ended because its rows are back; nobody had to acknowledge the loss
 	Damaged      string         // how the state differs from what was written; "" if it does not
 	Other        bool           // whether a state of another table, database or cluster has replaced this state
+	Remote       bool           // whether the state is off the machine, and Path is its URL
 
 	names names
 	id    stateID
 	inode os.FileInfo // file with the data of the state; two states share data if they have the same file
 }
-
-// MaxShownLosses is the maximum number of open losses that an alert or a command describes.
-const MaxShownLosses = 3
 
 // noManifest is the value of State.Damaged if the state has no manifest. `capture restore` reads such a state.
 const noManifest = "its manifest is missing"
@@ -49,16 +47,6 @@ func List(path string) ([]State, error) {
 		return nil, fmt.Errorf("list the kept states of %s: %w", path, volume.WithHint(err))
 	}
 	return states, nil
-}
-
-// OpenLosses returns the states before open losses, newest first. It leaves out a state that equals the file at path: either
-// the Write that removes the rows has not replaced the file yet, or the rows are back.
-func OpenLosses(path string) ([]State, error) {
-	states, err := List(path)
-	if err != nil {
-		return nil, err
-	}
-	return slices.DeleteFunc(states, func(s State) bool { return !s.HasOpenLoss() || s.equalsFile(path) }), nil
 }
 
 // At returns the newest state that is not newer than t. It reports false if there is none. states must be in the order of
@@ -84,26 +72,11 @@ func (s State) equalsFile(path string) bool {
 	return err == nil && m.SHA256 != "" && m.SHA256 == s.SHA256
 }
 
-// LossText returns a text for the operator about the loss after s: what is lost, where s is, how to restore the rows, and the
-// command that acknowledges the loss. place is the last part of the sentence "The state before is …". In the commands, a space
-// or the end of the text follows each path, so that people can copy the path. s must be the state before a loss.
-func (s State) LossText(place, acknowledge string) string {
-	format := "%s. The state before is %s. To bring rows back: %[3]s – or, if it was meant: %[4]s"
-	if s.Loss.IsRepair() {
-		format = "%s. The state before is %s. If it was a repair: %[4]s – or, to undo it: %[3]s"
-	}
-	text := fmt.Sprintf(format, s.Loss, place, s.RestoreHint(), acknowledge)
-	if s.Loss.Found.IsZero() { // the manifest cannot be read, so the time of the loss is not known
-		return text
-	}
-	return s.Loss.Found.UTC().Format(time.RFC3339) + ": " + text
-}
-
 // RestoreHint returns the command that restores what was lost after s: the lost rows, and the old values if values changed, a
 // column was dropped, or rows could not be compared. If s is damaged, RestoreHint refers to the documentation instead, because
-// `capture restore` refuses s. A state whose manifest is missing does not count as damaged here.
+// `capture restore` refuses s.
 func (s State) RestoreHint() string {
-	if s.Damaged != "" && s.Damaged != noManifest {
+	if s.isRefused() {
 		return foreign.ShellPath(s.Path) + ` is damaged, and capture restore refuses it; see "When it refuses" in docs/recovery.md`
 	}
 	conflict := "skip"
@@ -112,6 +85,9 @@ func (s State) RestoreHint() string {
 	}
 	return "capture restore --on-conflict " + conflict + " " + foreign.ShellPath(s.Path)
 }
+
+// isRefused reports whether `capture restore` refuses s, because s is damaged. It accepts a state whose manifest is missing.
+func (s State) isRefused() bool { return s.Damaged != "" && s.Damaged != noManifest }
 
 // CompressedPath returns the path of the state's data once they are compressed.
 func (s State) CompressedPath() string { return s.names.compressed(s.id) }

@@ -12,6 +12,7 @@ import (
 
 	"capture/internal/volume"
 	"capture/store/disk"
+	"capture/store/loss"
 	"capture/store/manifest"
 	"capture/store/retention"
 )
@@ -113,7 +114,8 @@ func (k *States) IsOff() bool {
 
 // Keep makes a kept state of the current file, which m describes: it gives the file a second name and writes the state's
 // manifest. m.Kept has the reason. Keep makes no second state if the state before a loss is already kept, for example by a
-// Write that failed later. It also makes no second state if an ordinary state equals the newest kept state. If the state before
+// Write that failed later. But if the table has lost more since then, the second state is necessary, because its manifest
+// describes the larger loss. Keep also makes no second state if an ordinary state equals the newest kept state. If the state before
 // a loss is already kept as an ordinary state, Keep renames the files of the ordinary state. If an older state is equal and
 // compressed, the new state shares the data of the older state. The state's manifest gets the mode and owner of like.
 func (k *States) Keep(m manifest.Manifest, like os.FileInfo) (State, error) {
@@ -137,6 +139,7 @@ func (k *States) keep(m manifest.Manifest, like os.FileInfo) (State, error) {
 	}
 	isLoss := m.Kept.Loss != nil
 	states := k.List()
+	newestLoss := slices.IndexFunc(states, func(s State) bool { return s.Loss != nil })
 	var equal *State // an equal older state, whose data the new state shares
 	for i, s := range states {
 		isSame := os.SameFile(info, s.inode)
@@ -147,9 +150,8 @@ func (k *States) keep(m manifest.Manifest, like os.FileInfo) (State, error) {
 		switch {
 		case isLoss && s.Loss == nil && isLast:
 			return k.promote(s, m, like)
-		case isLoss && s.Loss != nil && (!s.Acknowledged || isSame && m.Kept.Loss.RowsLost <= s.Loss.RowsLost), !isLoss && isLast:
-			// The state is kept already. Its loss may have been acknowledged before capture repeated the failed Write.
-			return s, nil
+		case isLoss && s.Loss != nil && (isSame || i == newestLoss) && s.coversLoss(m.Kept.Loss, isSame), !isLoss && isLast:
+			return s, nil // the state is kept already
 		case equal == nil && !s.isPlain():
 			equal = &s
 		}
@@ -159,6 +161,18 @@ func (k *States) keep(m manifest.Manifest, like os.FileInfo) (State, error) {
 		return k.add(id, m, like, equal.Path, k.names.compressed(id), k.names.manifest(id))
 	}
 	return k.add(id, m, like, k.dataPath, k.names.plain(id), k.names.plainManifest(id))
+}
+
+// coversLoss reports whether the loss after s describes the loss l of the same rows and columns, so that s need not be kept once
+// more. isSame reports whether the current file is the file of s. Only then does an acknowledgement of the loss after s count for l:
+// somebody has acknowledged it before capture repeated the failed Write.
+func (s *State) coversLoss(l *manifest.Loss, isSame bool) bool {
+	more := l.RowsLost - s.Loss.RowsLost
+	if loss.MayLose(more, l.RowsBefore) || s.Acknowledged && (!isSame || more > 0) {
+		return false
+	}
+	isNew := func(column string) bool { return !slices.Contains(s.Loss.ChangedColumns, column) }
+	return !slices.ContainsFunc(l.ChangedColumns, isNew) && (s.Loss.MayChangeValues() || !l.MayChangeValues()) && s.Loss.RepairOf.Equal(l.RepairOf)
 }
 
 // nextTimes limits how far the names of states may be ahead of the clock. If capture keeps several states within a second,

@@ -40,15 +40,8 @@ func IsBack(l *manifest.Loss, v *snapshot.View) (bool, error) {
 // A repair ends neither of the two losses, because nobody can distinguish it from another mistake: perhaps the first change was
 // intended.
 func IsRepair(l, later *manifest.Loss, v *snapshot.View) (bool, error) {
-	if MayLose(later.RowsLost, later.RowsBefore) || later.HourHighest > 0 || later.RowsNotCompared > 0 || len(later.Dropped) > 0 {
-		return false, nil
-	}
-	changed := l.RowsChanged
-	if len(l.Dropped) > 0 {
-		changed = l.RowsBefore
-	}
-	if backShare*float64(later.RowsChanged) > float64(changed) {
-		return false, nil // the loss later changes many rows that l had not changed
+	if !losesOnlyValues(later) || backShare*float64(later.RowsChanged) > float64(rowsChanged(l)) {
+		return false, nil // later changes many rows that l had not changed
 	}
 	for _, name := range later.ChangedColumns {
 		if !slices.Contains(l.ChangedColumns, name) && !isTime(v, name) {
@@ -65,6 +58,28 @@ func IsRepair(l, later *manifest.Loss, v *snapshot.View) (bool, error) {
 		}
 	}
 	return slices.Contains(isBack, true), nil
+}
+
+// ChangesSameValues reports whether the loss later changed only values that the earlier loss l had just changed, so that a repair of
+// l repairs later, too. This is certain enough only if l changed all rows, and if no rows were added since: the values of a row that
+// l did not change are good, and perhaps only the state before later has them.
+func ChangesSameValues(later, l *manifest.Loss) bool {
+	isOther := func(name string) bool { return !slices.Contains(l.ChangedColumns, name) }
+	return losesOnlyValues(later) && len(later.ChangedColumns) > 0 && !slices.ContainsFunc(later.ChangedColumns, isOther) &&
+		rowsChanged(l) == l.RowsBefore && later.RowsBefore == l.RowsAfter && later.Found.Sub(l.Found) < Window
+}
+
+// losesOnlyValues reports whether l is only a loss of values in columns that still exist.
+func losesOnlyValues(l *manifest.Loss) bool {
+	return !MayLose(l.RowsLost, l.RowsBefore) && l.HourHighest == 0 && l.RowsNotCompared == 0 && len(l.Dropped) == 0
+}
+
+// rowsChanged returns the number of rows that lost values in l.
+func rowsChanged(l *manifest.Loss) int {
+	if len(l.Dropped) > 0 {
+		return l.RowsBefore
+	}
+	return l.RowsChanged
 }
 
 // isTime reports whether a column of v has a date or a time.

@@ -1,0 +1,114 @@
+package kept
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"capture/store/loss"
+)
+
+// MaxShownLosses is the maximum number of open losses that an alert or a command describes.
+const MaxShownLosses = 3
+
+// OpenLosses has the states before open losses. What to do about one loss depends on the others. For example, after two bad
+// UPDATEs, the state before the second UPDATE has the values that the first UPDATE ruined.
+type OpenLosses struct {
+	states []State // newest first
+	path   string  // path of the file that the losses belong to; "" if Shown need not compare the states with a file
+}
+
+// OpenLossesOf returns the open losses among states.
+func OpenLossesOf(states []State) OpenLosses {
+	open := slices.DeleteFunc(slices.Clone(states), func(s State) bool { return !s.HasOpenLoss() })
+	slices.SortStableFunc(open, func(a, b State) int { return b.Time.Compare(a.Time) })
+	return OpenLosses{states: open}
+}
+
+// ListOpenLosses returns the open losses of the file at path. Shown leaves out a state that equals the file: either the Write
+// that removes the rows has not replaced the file yet, or the rows are back.
+func ListOpenLosses(path string) (OpenLosses, error) {
+	states, err := List(path)
+	open := OpenLossesOf(states)
+	open.path = path
+	return open, err
+}
+
+// Shown returns the states in the order in which a text should describe them. The first one is the state before the earliest loss
+// of values that nobody has repaired: all later states have ruined values. The other states follow, newest first.
+func (o OpenLosses) Shown() []State {
+	shown := slices.Clone(o.states)
+	for i, s := range slices.Backward(shown) {
+		if s.Loss.RuinsValues() && !o.isRepaired(s) {
+			shown = slices.Insert(slices.Delete(shown, i, i+1), 0, s)
+			break
+		}
+	}
+	return slices.DeleteFunc(shown, func(s State) bool { return o.path != "" && s.equalsFile(o.path) })
+}
+
+// AreRepaired reports whether each of the losses is a repair, or repaired by one. Only then may a text suggest `capture history
+// --ack`, which acknowledges all of them.
+func (o OpenLosses) AreRepaired() bool {
+	return !slices.ContainsFunc(o.states, func(s State) bool { return !s.Loss.IsRepair() && !o.isRepaired(s) })
+}
+
+// isRepaired reports whether a later change has repaired the loss after s. A repair names one loss that it has repaired. It has
+// also repaired a later loss that had changed the same values once more, unless the later loss changed more rows than the repair.
+func (o OpenLosses) isRepaired(s State) bool {
+	return slices.ContainsFunc(o.states, func(repair State) bool {
+		if !repair.Loss.IsRepair() || !repair.Loss.Found.After(s.Loss.Found) {
+			return false
+		}
+		if s.Time.Equal(repair.Loss.RepairOf) {
+			return true
+		}
+		return slices.ContainsFunc(o.states, func(first State) bool {
+			return first.Time.Equal(repair.Loss.RepairOf) && s.Loss.Found.After(first.Loss.Found) &&
+				s.Loss.RowsChanged <= repair.Loss.RowsChanged && loss.ChangesSameValues(s.Loss, first.Loss)
+		})
+	})
+}
+
+// Text returns a text for the operator about the loss after s: what is lost, where s is, what restores the rows, and the command
+// that acknowledges the loss. In the commands, a space or the end of the text follows each path, so that people can copy the path.
+func (o OpenLosses) Text(s State, acknowledge string) string {
+	place := "kept"
+	if s.Remote {
+		place = "off the machine"
+	}
+	text := fmt.Sprintf("%s. The state before is %s. ", s.Loss, place)
+	switch {
+	case !s.Loss.IsRepair():
+		text += fmt.Sprintf("To bring rows back: %s – or, if it was meant: %s", o.RestoreHint(s), acknowledge)
+	case o.AreRepaired():
+		text += fmt.Sprintf("If it was a repair: %s – or, to undo it: %s", acknowledge, s.RestoreHint())
+	default:
+		text += "Other losses are still open: repair them before you acknowledge any"
+	}
+	if s.Loss.Found.IsZero() { // the manifest cannot be read, so the time of the loss is not known
+		return text
+	}
+	return s.Loss.Found.UTC().Format(time.RFC3339) + ": " + text
+}
+
+// RestoreHint is like [State.RestoreHint]. But if values were lost, the command restores the states before all losses of values,
+// the earliest state last. So each row gets its value from before the first loss, and rows that are newer get theirs, too.
+func (o OpenLosses) RestoreHint(s State) string {
+	if !s.canRestoreValues() {
+		return s.RestoreHint()
+	}
+	var commands []string
+	for _, state := range o.states {
+		if state.canRestoreValues() {
+			commands = append(commands, state.RestoreHint())
+		}
+	}
+	return strings.Join(commands, " && ")
+}
+
+// canRestoreValues reports whether s has values that an open loss has ruined, and `capture restore` accepts s.
+func (s State) canRestoreValues() bool {
+	return s.HasOpenLoss() && s.Loss.RuinsValues() && !s.isRefused()
+}
