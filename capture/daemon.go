@@ -59,6 +59,7 @@ func New(cfg Config, file *store.File) (*Daemon, error) {
 	if cfg.CopyTo != nil {
 		d.uploader = newUploader(&d.cfg, file, current, d.newestView, d.metrics)
 		d.keeper.remote = d.uploader.remoteLosses
+		d.keeper.lossOver = func() { wake(d.uploader.losses) }
 	}
 	d.volumes = newVolumeMonitor(&d.cfg, file, d.conditions)
 	d.previous = &previousRows{load: cfg.LoadPrevious, file: file, table: d.table, waitState: d.supervisor.waitState, log: cfg.Logger}

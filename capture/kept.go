@@ -38,6 +38,7 @@ type keeper struct {
 	file       *store.File
 	view       func() *snapshot.View
 	remote     func() []kept.State // returns the states before open losses that only copies off the machine show; nil without copies
+	lossOver   func()              // is called after a loss has ended or been acknowledged; nil without copies
 	conditions *conditions
 	metrics    *metrics
 	log        hclog.Logger
@@ -48,6 +49,7 @@ type keeper struct {
 	kept    chan struct{} // receives a value after a write that has kept a state
 	damaged chan struct{} // receives a value when the file must be written because it is damaged or not in place
 	summary atomic.Pointer[KeptStatus]
+	over    atomic.Pointer[[]string] // paths of the states whose losses were over at the last check
 }
 
 func newKeeper(cfg *Config, file *store.File, view func() *snapshot.View, conditions *conditions, m *metrics) *keeper {
@@ -213,9 +215,18 @@ func (k *keeper) checkLosses() {
 	}
 	states := k.file.Kept().List()
 	summary := &KeptStatus{States: len(states)}
+	over := []string{}
 	for _, s := range states {
 		summary.Bytes += s.DiskBytes
 		summary.Oldest = timeOrNil(s.Time)
+		if s.Loss != nil && s.Acknowledged {
+			over = append(over, s.CompressedPath())
+		}
+	}
+	was := k.over.Swap(&over)
+	isNew := func(path string) bool { return !slices.Contains(*was, path) }
+	if was != nil && k.lossOver != nil && slices.ContainsFunc(over, isNew) {
+		k.lossOver()
 	}
 	if k.remote != nil {
 		states = append(states, k.remote()...)

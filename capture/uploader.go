@@ -46,7 +46,7 @@ type uploader struct {
 	schedule *uploadSchedule
 
 	regular chan struct{} // receives a value after a regular write
-	losses  chan struct{} // receives a value after a write that has kept a state
+	losses  chan struct{} // receives a value after a write that has kept a state, and after a loss is over
 
 	folder     *remote.Folder     // folder of the View's cluster; nil until it has been probed
 	systemID   string             // system identifier of the folder's cluster
@@ -100,7 +100,7 @@ func (u *uploader) run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-u.regular:
-			regular, u.lossesDue = true, true // uploadLosses also marks copies whose losses have been acknowledged in the meantime
+			regular, u.lossesDue = true, true // uploadLosses also finds losses that another capture has copied in the meantime
 		case <-u.losses:
 			u.lossesDue = true
 		case <-tick.C:

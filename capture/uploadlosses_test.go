@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+	"github.com/jackc/pglogrepl"
 
 	"capture/internal/objectserver"
 	"capture/internal/pgserver"
@@ -38,7 +39,9 @@ func TestCopyBeforeLoss(t *testing.T) {
 			conn := connect(t, db)
 			table(t, conn, 300)
 			l := copyTo(t, b.URL, b.Env)
-			d := start(t, copiedTo(t, db, l))
+			cfg := copiedTo(t, db, l)
+			cfg.intervals.keptCheck = 20 * time.Millisecond
+			d := start(t, cfg)
 			d.copies("a first copy", func(c *CopiesStatus) bool { return c.Rows == 300 })
 			want := oracle(t, conn, "votes", "vote_id")
 			exec(t, conn, "TRUNCATE votes")
@@ -67,10 +70,7 @@ func TestCopyBeforeLoss(t *testing.T) {
 				t.Errorf("the newest copy has %d rows", len(got))
 			}
 			exec(t, conn, "INSERT INTO votes SELECT * FROM json_populate_recordset(NULL::votes, $1)", "["+strings.Join(want, ",")+"]")
-			eventually(t, "the acknowledgement", func() error {
-				wake(d.uploader.regular)
-				return find(true)()
-			})
+			eventually(t, "the acknowledgement", find(true))
 		})
 	}
 }
@@ -153,9 +153,65 @@ func TestOpenLossOfDamagedCopy(t *testing.T) {
 	}
 }
 
-// TestCopiedLossIsCountedOnce: the state before a loss is kept on this machine and has been copied off it. Then the data of
-// the kept state becomes unreadable, but its manifest still tells capture about the loss. The uploader must not report the
-// loss a second time because of the copy, and nothing must be left to upload.
+// TestAcknowledgementIsCopied: somebody acknowledges a loss on this machine only. The next check of the losses makes the uploader
+// mark the copy, too. The checks after it do not.
+func TestAcknowledgementIsCopied(t *testing.T) {
+	t.Parallel()
+	file, err := store.Open(filepath.Join(t.TempDir(), "feedback.json"), store.Owner{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	tab := snapshot.NewTable()
+	shape := &rowjson.Shape{Schema: "public", Table: "votes", Columns: []rowjson.Column{{Name: "id", TypeName: "integer"}}, Key: []int{0}}
+	tab.Load(shape, snapshot.Origin{SystemID: "7300000000000000001", Database: "app"})
+	tab.Put(rowjson.Key{1}, []byte(`{"id":1}`))
+	for lsn := range pglogrepl.LSN(2) { // the second Write removes the row
+		if err := tab.Commit(snapshot.Position{LSN: lsn + 1}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := file.Write(tab.View(), store.ReasonChange); err != nil {
+			t.Fatal(err)
+		}
+		tab.Truncate()
+	}
+	l := copyTo(t, "file://"+t.TempDir(), nil)
+	cfg := &Config{CopyTo: l, Logger: hclog.NewNullLogger()}
+	u := newUploader(cfg, file, tab.View, nil, newMetrics())
+	k := newKeeper(cfg, file, tab.View, newConditions(), newMetrics())
+	k.lossOver = func() { wake(u.losses) }
+	isAcknowledged := func() bool {
+		t.Helper()
+		if err := u.uploadLosses(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		clusters, err := l.Clusters(t.Context())
+		if err != nil || len(clusters) != 1 || len(clusters[0].States) != 1 {
+			t.Fatalf("the copies are %+v, %v", clusters, err)
+		}
+		return clusters[0].States[0].Acknowledged
+	}
+	k.checkLosses()
+	if len(u.losses) != 0 || isAcknowledged() {
+		t.Error("nobody has acknowledged the loss")
+	}
+	if err := file.Kept().List()[0].Acknowledge(); err != nil {
+		t.Fatal(err)
+	}
+	k.checkLosses()
+	if len(u.losses) != 1 {
+		t.Fatal("the uploader does not know of the acknowledgement")
+	}
+	<-u.losses
+	k.checkLosses()
+	if len(u.losses) != 0 || !isAcknowledged() {
+		t.Error("the copy is not marked")
+	}
+}
+
+// TestCopiedLossIsCountedOnce: the state before a loss is kept on this machine and has been copied off it. Then the local
+// file becomes unreadable. capture still knows the loss from the kept state, so the uploader does not report it a second
+// time because of the copy, and has nothing left to upload.
 func TestCopiedLossIsCountedOnce(t *testing.T) {
 	t.Parallel()
 	db := pgserver.Database(t)
