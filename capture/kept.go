@@ -10,6 +10,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"capture/internal/foreign"
 	"capture/snapshot"
 	"capture/store"
 	"capture/store/disk"
@@ -38,6 +39,7 @@ type keeper struct {
 	file       *store.File
 	view       func() *snapshot.View
 	remote     func() []kept.State // returns the states before open losses that only copies off the machine show; nil without copies
+	copyTo     string              // location of the copies as a word of a shell command; "" without copies
 	lossOver   func()              // is called after a loss has ended or been acknowledged; nil without copies
 	conditions *conditions
 	metrics    *metrics
@@ -58,6 +60,9 @@ func newKeeper(cfg *Config, file *store.File, view func() *snapshot.View, condit
 		file: file, view: view, conditions: conditions, metrics: m, log: cfg.Logger, interval: cfg.intervals.keptCheck,
 		regular: make(chan struct{}, 1), kept: make(chan struct{}, 1), damaged: make(chan struct{}, 1),
 		readEvery: cfg.VerifyInterval,
+	}
+	if cfg.CopyTo != nil {
+		k.copyTo = foreign.ShellWord(cfg.CopyTo.String())
 	}
 	k.checkLosses() // the first Status must include the losses
 	return k
@@ -241,7 +246,11 @@ func (k *keeper) checkLosses() {
 			open = append(open, fmt.Sprintf("losses not shown: %d. To list them: capture history", len(shown)-i))
 			break
 		}
-		open = append(open, losses.Text(s, "capture history --ack"))
+		acknowledge := "capture history --ack"
+		if s.Remote { // without the location, the command finds only the states on this machine
+			acknowledge += " --copy-to " + k.copyTo
+		}
+		open = append(open, losses.Text(s, acknowledge))
 	}
 	k.conditions.set(lossCondition, strings.Join(slices.Compact(open), "; "))
 }

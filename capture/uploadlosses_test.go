@@ -120,7 +120,7 @@ func TestLossIsNotAcknowledgedFromOldRows(t *testing.T) {
 }
 
 // TestOpenLossOfDamagedCopy: only a copy shows a loss, and this copy is damaged, so `capture restore` refuses it. The alert
-// must not recommend this command.
+// must not recommend this command. The alert must name the location of the copies in the command that acknowledges the loss.
 func TestOpenLossOfDamagedCopy(t *testing.T) {
 	t.Parallel()
 	l := copyTo(t, "file://"+t.TempDir(), nil)
@@ -144,12 +144,18 @@ func TestOpenLossOfDamagedCopy(t *testing.T) {
 	if err := tab.Commit(snapshot.Position{LSN: 1}); err != nil {
 		t.Fatal(err)
 	}
-	u := newUploader(&Config{CopyTo: l, Logger: hclog.NewNullLogger()}, file, tab.View, nil, newMetrics())
+	cfg, c := &Config{CopyTo: l, Logger: hclog.NewNullLogger()}, newConditions()
+	u := newUploader(cfg, file, tab.View, nil, newMetrics())
 	if err := u.uploadLosses(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if open := u.remoteLosses(); len(open) != 1 || !strings.Contains(open[0].RestoreHint(), s.URL+" is damaged, and capture restore refuses it") {
-		t.Errorf("open losses: %+v", open)
+	k := newKeeper(cfg, file, tab.View, c, newMetrics())
+	k.remote = u.remoteLosses
+	k.checkLosses()
+	text := c.clone()[lossCondition]
+	if !strings.Contains(text, s.URL+" is damaged, and capture restore refuses it") || !strings.HasSuffix(text, ": capture history --ack --copy-to "+l.String()) ||
+		!strings.Contains(text, "The state before is off the machine. ") {
+		t.Errorf("the alert is %s", text)
 	}
 }
 

@@ -2,7 +2,7 @@
 // lost them.
 //
 // [States] belongs to the process that writes the file: it keeps, compresses and drops states. Any process may list the states
-// with [List], and acknowledge or drop a state, without a lock.
+// with [List], and acknowledge or drop a state, without a lock. [OpenLosses] decides what people are told about losses.
 //
 // A state is kept in two steps. The first step takes place before a Write replaces the file, and takes milliseconds:
 // [States.Keep] writes the manifest of the state, and gives the current file a second name. The second step,
