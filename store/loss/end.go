@@ -61,8 +61,8 @@ func IsRepair(l, later *manifest.Loss, v *snapshot.View) (bool, error) {
 }
 
 // ChangesSameValues reports whether the loss later changed only values that the earlier loss l had just changed, so that a repair of
-// l repairs later, too. This is certain enough only if l changed all rows, and if no rows were added since: the values of a row that
-// l did not change are good, and perhaps only the state before later has them.
+// l repairs later, too. This is certain enough only if l changed all rows, and if no rows were added since. Otherwise, later may have
+// changed rows that had good values after l, and perhaps only the state before later has these values.
 func ChangesSameValues(later, l *manifest.Loss) bool {
 	isOther := func(name string) bool { return !slices.Contains(l.ChangedColumns, name) }
 	return losesOnlyValues(later) && len(later.ChangedColumns) > 0 && !slices.ContainsFunc(later.ChangedColumns, isOther) &&
