@@ -215,9 +215,9 @@ func TestAcknowledgementIsCopied(t *testing.T) {
 	}
 }
 
-// TestCopiedLossIsCountedOnce: the state before a loss is kept on this machine and has been copied off it. Then the local
-// file becomes unreadable. capture still knows the loss from the kept state, so the uploader does not report it a second
-// time because of the copy, and has nothing left to upload.
+// TestCopiedLossIsCountedOnce: the state before a loss is kept on this machine and has been copied off it. Then the data of
+// the kept state becomes unreadable, but its manifest still tells capture about the loss. The uploader must not report the
+// loss a second time because of the copy, and nothing must be left to upload.
 func TestCopiedLossIsCountedOnce(t *testing.T) {
 	t.Parallel()
 	db := pgserver.Database(t)
