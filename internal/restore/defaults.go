@@ -12,14 +12,14 @@ import (
 // errNotSimple is the error for an expression that may do harm.
 var errNotSimple = errors.New("it is an expression")
 
-// simpleDefault returns SQL for a default of the manifest. The parameter text has the form that pg_get_expr prints.
-// simpleDefault accepts only defaults that can do no harm, whoever wrote the manifest: constants, and calls of a few functions
-// of Postgres. It composes the SQL itself, with type names as the server prints them. For any other default, the error is
-// errNotSimple or a [*typeError].
-func simpleDefault(ctx context.Context, types *typeNames, text string) (string, error) {
+// simpleDefault returns SQL for a default of the manifest. The parameter text has the form that pg_get_expr prints, and column
+// is the type of the column. simpleDefault accepts only defaults that can do no harm, whoever wrote the manifest: constants, and
+// calls of a few functions of Postgres. It composes the SQL itself, with type names as the server prints them. For any other
+// default, the error is errNotSimple or a [*typeError].
+func simpleDefault(ctx context.Context, types *typeNames, column serverType, text string) (string, error) {
 	p := defaultParser{ctx: ctx, types: types, rest: text}
-	sql, _, err := p.parse(0)
-	if err == nil && strings.TrimSpace(p.rest) != "" {
+	sql, value, err := p.parse(0)
+	if err == nil && (strings.TrimSpace(p.rest) != "" || !column.takes(value)) {
 		err = errNotSimple
 	}
 	return sql, err
@@ -35,6 +35,13 @@ type defaultParser struct {
 	rest  string
 }
 
+// defaultValue is what defaultParser knows about a value. It decides which functions a cast of the value may run.
+type defaultValue struct {
+	isLiteral bool  // whether the value is a string constant or NULL, so that a cast runs only the input function of the type
+	ownType   int64 // OID of the value's type, or of its elements' type if isArray is set; 0 if the type is in pg_catalog
+	isArray   bool  // whether the value is an array of elements of the type ownType
+}
+
 // maxDefaultDepth is the maximum depth of nested parentheses and arrays in a default.
 const maxDefaultDepth = 10
 
@@ -47,15 +54,13 @@ var (
 	zonePattern = regexp.MustCompile(`^timezone\(('(?:[^'\x00]|'')*')(?:::text)?, `)
 )
 
-// parse parses a value. The result literal reports whether the value is a string constant or NULL. A cast of a literal runs
-// only the input function of the type. A cast of any other value may run a cast function, so parse accepts it only if the
-// type is built in.
-func (p *defaultParser) parse(depth int) (sql string, literal bool, err error) {
+// parse parses a value.
+func (p *defaultParser) parse(depth int) (sql string, value defaultValue, err error) {
 	if depth > maxDefaultDepth {
-		return "", false, errNotSimple
+		return "", value, errNotSimple
 	}
-	if sql, literal, err = p.parsePrimary(depth); err != nil {
-		return "", false, err
+	if sql, value, err = p.parsePrimary(depth); err != nil {
+		return "", value, err
 	}
 	for {
 		switch {
@@ -64,72 +69,88 @@ func (p *defaultParser) parse(depth int) (sql string, literal bool, err error) {
 			p.rest = p.rest[len(name):]
 			t, err := p.types.find(p.ctx, name)
 			if err != nil {
-				return "", false, err
+				return "", value, err
 			}
-			if !t.builtIn && !literal { // anybody may have written the cast function
-				return "", false, errNotSimple
+			// A cast of a literal runs only the input function of the type. Any other cast may run a cast function, which the
+			// owner of one of the two types may have written.
+			switch {
+			case t.builtIn && value.ownType == 0:
+				value = defaultValue{}
+			case t.trusted && value.isLiteral:
+				value = defaultValue{ownType: t.oid}
+			default:
+				return "", value, errNotSimple
 			}
-			sql, literal = "CAST("+sql+" AS "+t.sql+")", false
+			sql = "CAST(" + sql + " AS " + t.sql + ")"
 		case p.take(" AT TIME ZONE "):
 			zone, ok := p.takePattern(stringPattern)
-			if !ok {
-				return "", false, errNotSimple
+			if !ok || value.ownType != 0 {
+				return "", value, errNotSimple
 			}
 			p.take("::text")
-			sql, literal = "("+sql+" AT TIME ZONE "+quoteAgain(zone)+")", false
+			sql, value = "("+sql+" AT TIME ZONE "+quoteAgain(zone)+")", defaultValue{}
 		default:
-			return sql, literal, nil
+			return sql, value, nil
 		}
 	}
 }
 
-func (p *defaultParser) parsePrimary(depth int) (sql string, literal bool, err error) {
+func (p *defaultParser) parsePrimary(depth int) (sql string, value defaultValue, err error) {
 	if text, ok := p.takePattern(stringPattern); ok {
-		return quoteAgain(text), true, nil
+		return quoteAgain(text), defaultValue{isLiteral: true}, nil
 	}
 	if text, ok := p.takePattern(numberPattern); ok {
-		return "(" + text + ")", false, nil
+		return "(" + text + ")", value, nil
 	}
 	if text, ok := p.takePattern(callPattern); ok {
-		return "pg_catalog." + strings.TrimPrefix(text, "pg_catalog."), false, nil
+		return "pg_catalog." + strings.TrimPrefix(text, "pg_catalog."), value, nil
 	}
 	if text, ok := p.takePattern(wordPattern); ok {
-		return text, text == "NULL", nil
+		return text, defaultValue{isLiteral: text == "NULL"}, nil
 	}
 	if zone := zonePattern.FindStringSubmatch(p.rest); zone != nil {
 		p.take(zone[0])
-		if sql, _, err = p.parse(depth + 1); err != nil || !p.take(")") {
-			return "", false, errors.Join(err, errNotSimple)
+		sql, of, err := p.parse(depth + 1)
+		if err != nil || of.ownType != 0 || !p.take(")") {
+			return "", value, errors.Join(err, errNotSimple)
 		}
-		return "pg_catalog.timezone(" + quoteAgain(zone[1]) + ", " + sql + ")", false, nil
+		return "pg_catalog.timezone(" + quoteAgain(zone[1]) + ", " + sql + ")", value, nil
 	}
 	switch {
 	case p.take("("):
-		if sql, literal, err = p.parse(depth + 1); err == nil && !p.take(")") {
+		if sql, value, err = p.parse(depth + 1); err == nil && !p.take(")") {
 			err = errNotSimple
 		}
-		return sql, literal, err
+		return sql, value, err
 	case p.take("ARRAY["):
-		sql, err = p.parseElements(depth)
-		return sql, false, err
+		return p.parseElements(depth)
 	}
-	return "", false, errNotSimple
+	return "", value, errNotSimple
 }
 
-// parseElements parses the elements of an array and the bracket that closes it.
-func (p *defaultParser) parseElements(depth int) (string, error) {
+// parseElements parses the elements of an array and the bracket that closes it. If an element's type is not in pg_catalog, all
+// elements must have this type, because Postgres would otherwise cast them to one type.
+func (p *defaultParser) parseElements(depth int) (sql string, array defaultValue, err error) {
 	var elements []string
+	var first defaultValue
 	for !p.take("]") {
 		if len(elements) > 0 && !p.take(", ") {
-			return "", errNotSimple
+			return "", array, errNotSimple
 		}
-		element, _, err := p.parse(depth + 1)
+		element, value, err := p.parse(depth + 1)
 		if err != nil {
-			return "", err
+			return "", array, err
+		}
+		value.isLiteral = false
+		if len(elements) == 0 {
+			first = value
+		}
+		if value != first {
+			return "", array, errNotSimple
 		}
 		elements = append(elements, element)
 	}
-	return "ARRAY[" + strings.Join(elements, ", ") + "]", nil
+	return "ARRAY[" + strings.Join(elements, ", ") + "]", defaultValue{ownType: first.ownType, isArray: first.ownType != 0}, nil
 }
 
 // take removes prefix from the start of the remaining text, and reports whether the text began with prefix.

@@ -46,7 +46,7 @@
 // The creation of a table from the manifest:
 //
 //   - create.go, create_options.go, partitions.go: the table, its sequences and partitions
-//   - defaults.go: expressions that can do no harm
+//   - defaults.go, generated.go: expressions that can do no harm
 //   - typenames.go: the server's types by their names
 //
 // Used by several of these parts:

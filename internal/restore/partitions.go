@@ -37,7 +37,7 @@ func (c *creation) createPartitions(ctx context.Context, parent string, p *rowjs
 	}
 	for i := range p.Partitions {
 		part := &p.Partitions[i]
-		bound, err := c.partitionBound(ctx, part.Bound)
+		bound, err := c.partitionBound(ctx, part.Bound, p)
 		if err != nil {
 			return err
 		}
@@ -75,33 +75,43 @@ func (c *creation) createPartitions(ctx context.Context, parent string, p *rowjs
 // hashPattern matches the bound of a hash partition.
 var hashPattern = regexp.MustCompile(`^FOR VALUES WITH \(modulus ([0-9]{1,9}), remainder ([0-9]{1,9})\)$`)
 
-// partitionBound returns SQL for a partition's bound. The parameter text is the bound in the form that pg_get_expr prints.
-// The SQL consists only of fixed words, numbers that hashPattern has matched, and values that defaultParser has accepted.
-func (c *creation) partitionBound(ctx context.Context, text string) (string, error) {
+// partitionBound returns SQL for a bound of a partition of the table that is partitioned by of. The parameter text is the bound in
+// the form that pg_get_expr prints. The SQL consists only of fixed words, numbers that hashPattern has matched, and values that
+// defaultParser has accepted and that the partition key's columns take.
+func (c *creation) partitionBound(ctx context.Context, text string, of *rowjson.Partitioning) (string, error) {
 	if text == "DEFAULT" {
 		return text, nil
 	}
 	if hash := hashPattern.FindStringSubmatch(text); hash != nil {
 		return fmt.Sprintf("FOR VALUES WITH (MODULUS %s, REMAINDER %s)", hash[1], hash[2]), nil
 	}
+	var columns []serverType
+	for _, name := range of.Columns {
+		i := slices.IndexFunc(c.manifest.Columns, func(column rowjson.Column) bool { return column.Name == name })
+		if i < 0 {
+			return "", errNotSimple
+		}
+		columns = append(columns, c.types[i])
+	}
 	p := defaultParser{ctx: ctx, types: &c.names, rest: text}
 	var sql string
 	switch {
 	case p.take("FOR VALUES IN ("):
-		list, err := p.parseBounds()
+		list, err := p.parseBounds(func(int) *serverType { return &columns[0] })
 		if err != nil {
 			return "", err
 		}
 		sql = "FOR VALUES IN (" + list + ")"
 	case p.take("FOR VALUES FROM ("):
-		from, err := p.parseBounds()
+		columnAt := func(i int) *serverType { return &columns[min(i, len(columns)-1)] }
+		from, err := p.parseBounds(columnAt)
 		if err == nil && !p.take(" TO (") {
 			err = errNotSimple
 		}
 		if err != nil {
 			return "", err
 		}
-		to, err := p.parseBounds()
+		to, err := p.parseBounds(columnAt)
 		if err != nil {
 			return "", err
 		}
@@ -115,19 +125,23 @@ func (c *creation) partitionBound(ctx context.Context, text string) (string, err
 	return sql, nil
 }
 
-// parseBounds parses a list of bounds and the parenthesis that closes it.
-func (p *defaultParser) parseBounds() (string, error) {
+// parseBounds parses a list of bounds and the parenthesis that closes it. Postgres casts the bound at index i to the type that
+// columnAt returns for i.
+func (p *defaultParser) parseBounds(columnAt func(i int) *serverType) (string, error) {
 	var list []string
 	for {
 		if word := boundPattern.FindString(p.rest); word != "" {
 			p.take(word)
 			list = append(list, word)
 		} else {
-			value, _, err := p.parse(0)
+			sql, value, err := p.parse(0)
+			if err == nil && !columnAt(len(list)).takes(value) {
+				err = errNotSimple
+			}
 			if err != nil {
 				return "", err
 			}
-			list = append(list, value)
+			list = append(list, sql)
 		}
 		if p.take(")") {
 			return strings.Join(list, ", "), nil

@@ -15,8 +15,29 @@ import (
 
 // serverType is a type that the server has.
 type serverType struct {
+	oid     int64
 	sql     string // name and modifier of the type, as the server prints them
 	builtIn bool   // whether the type is in the schema pg_catalog
+	trusted bool   // whether only Postgres or a superuser can have written the code that reads values of the type: see trustedTypeSQL
+
+	// The base of a domain is the type under all domains. The base of any other type is the type itself.
+	base        int64 // OID of the base
+	baseElement int64 // OID of the base's elements; 0 if the base is not an array
+	baseBuiltIn bool  // whether the base is in the schema pg_catalog
+}
+
+// takes reports whether a column of type t takes the value of an expression without a cast function, unless the cast is
+// between types in pg_catalog. The owner of any other type may have written the cast function.
+func (t *serverType) takes(v defaultValue) bool {
+	switch {
+	case v.isLiteral:
+		return true
+	case v.ownType == 0:
+		return t.baseBuiltIn
+	case v.isArray:
+		return t.baseElement == v.ownType
+	}
+	return t.base == v.ownType
 }
 
 // typeError is the error for a name that is not a type of the server.
@@ -38,10 +59,24 @@ type typeNames struct {
 
 // Both statements run with the session's own search path, because the type names in a manifest are relative to that path.
 const (
-	findTypeSQL = `SELECT t.oid::pg_catalog.int8, t.typtype::pg_catalog.text, t.typnamespace OPERATOR(pg_catalog.=) 'pg_catalog'::pg_catalog.regnamespace
+	findTypeSQL = `SELECT t.oid::pg_catalog.int8, t.typtype::pg_catalog.text
 		FROM pg_catalog.pg_type t WHERE t.oid OPERATOR(pg_catalog.=) pg_catalog.to_regtype($1::pg_catalog.text)::pg_catalog.oid`
 	printTypeSQL = "SELECT pg_catalog.format_type($1::pg_catalog.int8::pg_catalog.oid, $2::pg_catalog.int4)"
 )
+
+// trustedTypeSQL is an SQL condition about the type of the pg_type row t. The condition is true for the types in pg_catalog, for
+// base types, which only a superuser can create, for enums, and for arrays of base types and enums. Any user can create the other
+// types: domains, composite types and ranges. To read a value of such a type, Postgres may run functions that the user has
+// written, for example in the CHECK constraint of a domain.
+const trustedTypeSQL = `(t.typnamespace = 'pg_catalog'::regnamespace
+	OR t.typtype IN ('b', 'e') AND NOT EXISTS (SELECT FROM pg_catalog.pg_type elem WHERE elem.oid = t.typelem AND elem.typtype NOT IN ('b', 'e')))`
+
+// describeTypeSQL returns the properties of the type with OID $1.
+const describeTypeSQL = `
+	WITH RECURSIVE under(oid) AS (
+		SELECT $1::bigint::oid UNION ALL SELECT d.typbasetype FROM pg_catalog.pg_type d JOIN under USING (oid) WHERE d.typtype = 'd')
+	SELECT t.typnamespace = 'pg_catalog'::regnamespace, ` + trustedTypeSQL + `, b.oid::bigint, b.typelem::bigint, b.typnamespace = 'pg_catalog'::regnamespace
+	FROM pg_catalog.pg_type t, pg_catalog.pg_type b JOIN under USING (oid) WHERE t.oid = $1::bigint::oid AND b.typtype <> 'd'`
 
 // find returns the type with the given name. The error is a [*typeError] if the server has no such type.
 func (n *typeNames) find(ctx context.Context, name string) (serverType, error) {
@@ -50,10 +85,14 @@ func (n *typeNames) find(ctx context.Context, name string) (serverType, error) {
 	}
 	var t serverType
 	err := withSavepoint(ctx, n.tx, func() error {
-		return withOwnPath(ctx, n.tx, func() (err error) {
+		err := withOwnPath(ctx, n.tx, func() (err error) {
 			t, err = n.load(ctx, name)
 			return err
 		})
+		if err != nil {
+			return err
+		}
+		return n.tx.QueryRow(ctx, describeTypeSQL, t.oid).Scan(&t.builtIn, &t.trusted, &t.base, &t.baseElement, &t.baseBuiltIn)
 	})
 	var refused *pgconn.PgError // before PostgreSQL 16, to_regtype fails for a text that is not a type name
 	switch {
@@ -69,9 +108,8 @@ func (n *typeNames) find(ctx context.Context, name string) (serverType, error) {
 }
 
 func (n *typeNames) load(ctx context.Context, name string) (t serverType, err error) {
-	var oid int64
 	var kind string
-	if err := n.tx.QueryRow(ctx, findTypeSQL, name).Scan(&oid, &kind, &t.builtIn); err != nil {
+	if err := n.tx.QueryRow(ctx, findTypeSQL, name).Scan(&t.oid, &kind); err != nil {
 		return t, err
 	}
 	modifier := int32(-1)
@@ -81,12 +119,12 @@ func (n *typeNames) load(ctx context.Context, name string) (t serverType, err er
 		if err != nil {
 			return t, err
 		}
-		if len(described.Fields) != 1 || int64(described.Fields[0].DataTypeOID) != oid {
+		if len(described.Fields) != 1 || int64(described.Fields[0].DataTypeOID) != t.oid {
 			return t, pgx.ErrNoRows
 		}
 		modifier = described.Fields[0].TypeModifier
 	}
-	return t, n.tx.QueryRow(ctx, printTypeSQL, oid, modifier).Scan(&t.sql)
+	return t, n.tx.QueryRow(ctx, printTypeSQL, t.oid, modifier).Scan(&t.sql)
 }
 
 // typeNamePattern matches a type name at the start of a text. It also matches some texts that are not type names, which the
