@@ -131,7 +131,7 @@ func (c *fileConfig) selectState(ctx context.Context, l *remote.Location, cluste
 		s := cluster.States[0]
 		fmt.Fprintf(&b, "\n  %s: %s, the newest of %s with %s", cluster.URL, copiesText(len(cluster.States)), timeText(s.Time), rowsText(s.Rows))
 	}
-	return remote.State{}, nil, usageError{errors.New(b.String())}
+	return remote.State{}, nil, usageError{linesError{errors.New(b.String())}}
 }
 
 // selectAt returns the newest state of all clusters that is not newer than --at, and all states of the same cluster.

@@ -101,9 +101,9 @@ func diagnosisText(d postgres.Diagnosis, works bool, p palette) string {
 	margin := strings.Repeat(" ", width+4)
 	var b strings.Builder
 	for _, f := range d.Findings {
-		fmt.Fprintf(&b, "%s %-*s  %s\n", marks[f.Level], width, f.Name, foreign.Lines(f.Found))
+		fmt.Fprintf(&b, "%s %-*s  %s\n", marks[f.Level], width, f.Name, foreign.Line(f.Found))
 		if f.Reason != "" {
-			fmt.Fprintf(&b, "%s%s%s%s\n", margin, p.dim, foreign.Lines(f.Reason), p.off)
+			fmt.Fprintf(&b, "%s%s%s%s\n", margin, p.dim, foreign.Line(f.Reason), p.off)
 		}
 		for i, line := range strings.Split(foreign.Lines(f.Hint), "\n") {
 			if f.Hint != "" {

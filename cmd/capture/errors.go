@@ -1,10 +1,13 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"regexp"
 	"runtime/debug"
 	"strings"
+
+	"capture/internal/foreign"
 )
 
 // Exit codes of every command.
@@ -24,6 +27,20 @@ func (e usageError) Unwrap() error { return e.error }
 type reportedError struct{ error }
 
 func (e reportedError) Unwrap() error { return e.error }
+
+// linesError is an error whose text has several lines on purpose, and contains no names that others have chosen.
+type linesError struct{ error }
+
+func (e linesError) Unwrap() error { return e.error }
+
+// errorText returns the text of an error in a form that is safe to display. The text has one line, unless err is a linesError.
+func errorText(err error, args []string) string {
+	text := redactSecrets(err.Error(), args)
+	if errors.As(err, new(linesError)) {
+		return foreign.Lines(text)
+	}
+	return foreign.Line(text)
+}
 
 // nameEnvVar rewrites kong's error about a bad value that came from an environment variable. The new message begins with the
 // name of the variable. nameEnvVar returns any other error unchanged.
@@ -61,7 +78,7 @@ func redactSecrets(message string, args []string) string {
 func catchPanic(f func() error) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			err = fmt.Errorf("internal error, please report it: %v\n%s", p, strings.TrimSpace(string(debug.Stack())))
+			err = linesError{fmt.Errorf("internal error, please report it: %v\n%s", p, strings.TrimSpace(string(debug.Stack())))}
 		}
 	}()
 	return f()

@@ -17,7 +17,7 @@ func (c *fileConfig) noteKeptLosses(std streams, command string) {
 	}
 	losses, err := kept.ListOpenLosses(c.File)
 	if err != nil {
-		fmt.Fprintf(std.err, "%s: cannot find out whether %s follows a loss: %v\n", command, c.File, err)
+		fmt.Fprintf(std.err, "%s: cannot find out whether %s follows a loss: %s\n", command, foreign.Line(c.File), errorText(err, nil))
 	}
 	states := losses.Shown()
 	for i, s := range states {
@@ -26,6 +26,6 @@ func (c *fileConfig) noteKeptLosses(std streams, command string) {
 			return
 		}
 		text := losses.Text(s, "capture history --ack --output "+foreign.ShellPath(c.File))
-		fmt.Fprintf(std.err, "%s: %s follows a loss that nobody has acknowledged. %s\n", command, c.File, foreign.Lines(text))
+		fmt.Fprintf(std.err, "%s: %s follows a loss that nobody has acknowledged. %s\n", command, foreign.Line(c.File), foreign.Line(text))
 	}
 }

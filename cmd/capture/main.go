@@ -18,7 +18,6 @@ import (
 
 	"github.com/alecthomas/kong"
 
-	"capture/internal/foreign"
 	"capture/internal/postgres"
 	"capture/internal/restore"
 )
@@ -141,7 +140,7 @@ func reportError(err error, command string, args []string, std streams) int {
 	case errors.As(err, &reported):
 		return exitFailed
 	}
-	fmt.Fprintf(std.err, "%s: %s\n", command, foreign.Lines(redactSecrets(err.Error(), args)))
+	fmt.Fprintf(std.err, "%s: %s\n", command, errorText(err, args))
 	if errors.As(err, &usage) {
 		fmt.Fprintf(std.err, "Run \"%s --help\" for usage.\n", command)
 		return exitUsage

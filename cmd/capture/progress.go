@@ -5,6 +5,7 @@ import (
 	"io"
 	"time"
 
+	"capture/internal/foreign"
 	"capture/internal/statefile"
 )
 
@@ -33,7 +34,7 @@ func (p *progress) show(at statefile.Progress) {
 		return
 	}
 	p.last, p.open = time.Now(), true
-	text := fmt.Sprintf("%s: %s%s", p.prefix, at.Doing, progressText(at, time.Since(p.since)))
+	text := fmt.Sprintf("%s: %s%s", p.prefix, foreign.Line(at.Doing), progressText(at, time.Since(p.since)))
 	if p.screen.columns > 1 {
 		text = clipText(text, p.screen.columns-1) // if the terminal breaks the line, the line cannot be overwritten
 	}

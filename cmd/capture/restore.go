@@ -144,7 +144,7 @@ func restoredText(r restore.Result, took time.Duration) string {
 		}
 	}
 	if r.By != "" {
-		fmt.Fprintf(&b, "  %-12s %s\n", "by", r.By)
+		fmt.Fprintf(&b, "  %-12s %s\n", "by", foreign.Line(r.By))
 	}
 	for _, o := range r.Others {
 		fmt.Fprintf(&b, "  %-12s %s\n", "other table", otherTableText(o))
@@ -160,7 +160,7 @@ func restoredText(r restore.Result, took time.Duration) string {
 		fmt.Fprintf(&b, "  %-12s sequence %s%s: %s\n", "not set", foreign.Text(s.Name), withPrefix(" after ", s.Last), foreign.Text(s.Reason))
 	}
 	for _, note := range r.Notes {
-		fmt.Fprintf(&b, "  %-12s %s\n", "note", note)
+		fmt.Fprintf(&b, "  %-12s %s\n", "note", foreign.Line(note))
 	}
 	if r.DryRun {
 		b.WriteString("This was a dry run: nothing has changed.\n")

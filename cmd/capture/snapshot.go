@@ -186,7 +186,7 @@ func (c snapshotCmd) exportTable(ctx context.Context, std streams, w io.Writer) 
 	}
 	if m := written.Manifest; hadFile && !m.HasTableOf(&before) {
 		fmt.Fprintf(std.err, "capture snapshot: warning: the file has another table now: %s, before %s; if this was not intended, "+
-			"name the table with its schema: --table schema.name\n", m.DescribeTable(), before.DescribeTable())
+			"name the table with its schema: --table schema.name\n", foreign.Line(m.DescribeTable()), foreign.Line(before.DescribeTable()))
 	}
 	if _, err := file.Kept().Prune(); cmp.Or(compressErr, err) != nil {
 		return cmp.Or(compressErr, err)

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"capture/capture"
+	"capture/internal/foreign"
 	"capture/store/manifest"
 )
 
@@ -96,7 +97,8 @@ func (c statusCmd) fetchStatus(ctx context.Context, path string) (status capture
 	code, raw, err := askDaemon(ctx, http.MethodGet, address, "/readyz", "", statusTimeout)
 	switch {
 	case err != nil && !held && errors.Is(err, syscall.ECONNREFUSED):
-		return status, nil, "", fmt.Errorf("no daemon holds the lock of %s, and none listens on %s; start one with: capture run%s", path, address, earlierText(path, time.Now()))
+		return status, nil, "", linesError{fmt.Errorf("no daemon holds the lock of %s, and none listens on %s; start one with: capture run%s",
+			foreign.Line(path), address, earlierText(path, time.Now()))}
 	case err != nil:
 		return status, nil, "", err
 	}

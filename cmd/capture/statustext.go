@@ -45,7 +45,7 @@ func headText(s capture.Status, p palette, now time.Time) string {
 		if slices.Contains(advice, check.Name) {
 			mark = p.bold + "!" + p.off
 		}
-		fmt.Fprintf(&b, "%s %-10s %s\n", mark, foreign.Text(check.Name), foreign.Lines(check.Detail))
+		fmt.Fprintf(&b, "%s %-10s %s\n", mark, foreign.Text(check.Name), foreign.Line(check.Detail))
 	}
 	return b.String()
 }
@@ -79,10 +79,10 @@ func factsText(facts []fact, p palette) string {
 	b.WriteByte('\n')
 	for _, f := range facts {
 		if f.isCheck {
-			fmt.Fprintf(&b, "%s %-10s %s\n", p.checkMark(true), foreign.Text(f.label), foreign.Lines(f.text))
+			fmt.Fprintf(&b, "%s %-10s %s\n", p.checkMark(true), foreign.Text(f.label), foreign.Line(f.text))
 			continue
 		}
-		fmt.Fprintf(&b, "  %s%-10s%s %s\n", p.dim, f.label, p.off, foreign.Lines(f.text))
+		fmt.Fprintf(&b, "  %s%-10s%s %s\n", p.dim, f.label, p.off, foreign.Line(f.text))
 	}
 	return b.String()
 }

@@ -7,8 +7,6 @@ import (
 	"io"
 	"strings"
 	"time"
-
-	"capture/internal/foreign"
 )
 
 // watch shows the status each second until ctx ends. On a terminal, each status replaces the previous one. If the daemon does
@@ -26,7 +24,7 @@ func (c statusCmd) watch(ctx context.Context, path string, std streams) error {
 			return nil
 		}
 		if reported := (reportedError{}); err != nil && !errors.As(err, &reported) {
-			text = fmt.Sprintf("capture status: %s\n", foreign.Lines(err.Error()))
+			text = fmt.Sprintf("capture status: %s\n", errorText(err, nil))
 			if !inPlace {
 				fmt.Fprint(std.err, text)
 				text = ""

@@ -6,6 +6,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"capture/internal/foreign"
 	"capture/internal/postgres"
 )
 
@@ -30,7 +31,7 @@ func (c teardownCmd) Run(ctx context.Context, std streams) error {
 	return c.runPlan(ctx, std, c.Print, func(conn *pgx.Conn) ([]string, error) {
 		found, err := postgres.LoadTeardown(ctx, conn, c.Table.Name, c.Role)
 		for _, kept := range found.Kept {
-			fmt.Fprintf(std.err, "capture teardown: left alone: %s\n", kept)
+			fmt.Fprintf(std.err, "capture teardown: left alone: %s\n", foreign.Line(kept))
 		}
 		return found.Statements, err
 	})

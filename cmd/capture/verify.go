@@ -110,15 +110,16 @@ func verifiedText(r verify.Report, p palette, took time.Duration) string {
 	line := func(ok bool, format string, args ...any) {
 		fmt.Fprintf(&b, "%s %s\n", p.checkMark(ok), fmt.Sprintf(format, args...))
 	}
+	file := foreign.Line(r.File)
 	for _, problem := range r.Problems {
-		line(false, "%s: %s", r.File, foreign.Text(problem))
+		line(false, "%s: %s", file, foreign.Text(problem))
 	}
 	if len(r.Problems) == 0 {
 		what := "valid JSON"
 		if r.Manifest {
 			what += ", as its manifest describes it"
 		}
-		line(true, "%s: %s, %s, %s", r.File, rowsText(r.Rows), bytesText(r.Bytes), what)
+		line(true, "%s: %s, %s, %s", file, rowsText(r.Rows), bytesText(r.Bytes), what)
 	}
 	if d := r.Difference; d != nil {
 		line(d.Empty(), "%s: %s, %s", foreign.Text(r.Table), rowsText(int(d.TableRows)), differenceText(d))

@@ -19,8 +19,13 @@ func Text(s string) string {
 	return escape(s, MaxBytes, false)
 }
 
-// Lines escapes s as Text does, but keeps line breaks and tabs, and does not limit the length. It is for messages that are
-// composed of several texts.
+// Line escapes s as Text does, but does not limit the length. It is for messages that are composed of several texts. Because it
+// also escapes line breaks, no name in the message can imitate another line.
+func Line(s string) string {
+	return escape(s, len(s)*len(`\U0010ffff`), false)
+}
+
+// Lines escapes s as Line does, but keeps line breaks and tabs. It is for messages that have several lines on purpose.
 func Lines(s string) string {
 	return escape(s, len(s)*len(`\U0010ffff`), true)
 }

@@ -25,6 +25,9 @@ func TestTextEscapes(t *testing.T) {
 			t.Errorf("Text(%q) is %q, not %q", in, got, want)
 		}
 	}
+	if long := strings.Repeat("x", 2*foreign.MaxBytes); foreign.Line("one\n\ttwo\x1b[0m"+long) != `one\n\ttwo\x1b[0m`+long {
+		t.Error("Line does not escape a line break, or limits the length")
+	}
 	if got := foreign.Lines("one\n\ttwo\x1b[0m"); got != "one\n\ttwo\\x1b[0m" {
 		t.Errorf("Lines gives %q", got)
 	}

@@ -2,8 +2,11 @@ package postgres
 
 import (
 	"strings"
+	"unicode"
 
 	"github.com/jackc/pgx/v5"
+
+	"capture/internal/foreign"
 )
 
 // QuoteIdentifier returns name as an SQL identifier in double quotes. It drops NUL bytes, which no name can have.
@@ -27,12 +30,14 @@ func QuoteReplicationString(s string) string {
 	return "'" + strings.NewReplacer("'", "''", "\x00", "").Replace(s) + "'"
 }
 
-// displayIdentifier returns a name for messages. It is in double quotes only if it would be misread without them.
+// displayIdentifier returns a name for messages and for comments after SQL. It is in double quotes only if it would be misread
+// without them. Line breaks and other control characters are escaped: a line break would end a comment, and the rest of the name
+// would be SQL.
 func displayIdentifier(name string) string {
 	for _, r := range name {
-		if r == '.' || r == '"' || r <= ' ' || r == 0x7f {
-			return QuoteIdentifier(name)
+		if r == '.' || r == '"' || unicode.IsSpace(r) || !unicode.IsPrint(r) {
+			return foreign.Line(QuoteIdentifier(name))
 		}
 	}
-	return name
+	return foreign.Line(name)
 }

@@ -9,6 +9,7 @@ func TestParseName(t *testing.T) {
 		{"app.votes", "app", "votes", `"app"."votes"`, "app.votes"},
 		{`"Odd.Name"`, "", "Odd.Name", `"Odd.Name"`, `"Odd.Name"`},
 		{`"My ""App""".Votes`, `My "App"`, "Votes", `"My ""App"""."Votes"`, `"My ""App""".Votes`},
+		{"a\nb.c\u00a0d\u202e", "a\nb", "c\u00a0d\u202e", "\"a\nb\".\"c\u00a0d\u202e\"", `"a\nb"."c` + "\u00a0" + `d\u202e"`},
 		{"größe.Ünder", "größe", "Ünder", `"größe"."Ünder"`, "größe.Ünder"},
 	} {
 		n, err := ParseName(c.in)
