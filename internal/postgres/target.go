@@ -63,7 +63,7 @@ func (t *Table) assumeKey(names []string) {
 		t.Key = append(t.Key, i)
 		t.keyOperators = append(t.keyOperators, keyOperator{asText: true})
 	}
-	t.assumedKey = true
+	t.assumedKey, t.UnprovenKey = true, true
 }
 
 // ColumnTypes returns the definitions of the columns with the given names, in this order, as CREATE TABLE takes them: with type

@@ -280,6 +280,16 @@ func (m *columnMap) keyTexts(key [][]byte) []string {
 	return texts
 }
 
+// hides reports whether a value of column i may be a user's text that must not be shown; see [rowjson.Shape.UnprovenKey]. The
+// parameter value is JSON.
+func (m *columnMap) hides(i int, value []byte) bool {
+	if !m.table.UnprovenKey {
+		return false
+	}
+	t, text := &m.targets[i].column.Type, bytes.Trim(value, `"`)
+	return t.Kind == rowjson.Number && value[0] == '"' || !rowjson.IsTextFree(t, text)
+}
+
 // describePlace returns the line and the key of a row for an error message. The parameter key holds the JSON values of the key
 // columns.
 func (m *columnMap) describePlace(line int64, key [][]byte) string {
@@ -296,7 +306,9 @@ func (m *columnMap) describeKey(key [][]byte) string {
 	parts := make([]string, len(key))
 	for i, value := range key {
 		shown := string(value)
-		if len(value) > maxShown {
+		if m.hides(m.key[i], value) {
+			shown = rowjson.HiddenText
+		} else if len(value) > maxShown {
 			shown = string(value[:maxShown]) + "…"
 		}
 		parts[i] = m.names[m.key[i]] + " " + foreign.Text(shown)

@@ -148,7 +148,7 @@ func TestAssumedKeyComparesBytes(t *testing.T) {
 	}
 	d.wantEqual(path, "t")
 	d.Exec("UPDATE t SET v = 'changed' WHERE v = '2'")
-	want := "[{(k,X) [v]}]"
+	want := "[{(…,…) [v]}]" // the key may be forged, so its texts are hidden
 	if diff := d.verify(verify.Options{Path: path, Database: d.Config, Table: d.Name("t")}).Difference; fmt.Sprint(diff.Different.First) != want || diff.Missing.Rows+diff.Extra.Rows != 0 {
 		t.Errorf("%+v, want %s", diff, want)
 	}

@@ -18,7 +18,7 @@ func (r *restoration) deleteAll(ctx context.Context) error {
 	if len(key) == 0 { // the table is empty, because chooseWay refuses a table that has rows and no key
 		return nil
 	}
-	query, order := "SELECT "+keyExpression("t", key)+" FROM "+table.FromClause()+" t", columnList("t", key)
+	query, order := "SELECT "+shownKeyExpression(table, "t", key)+" FROM "+table.FromClause()+" t", columnList("t", key)
 	planned, err := countKeys(ctx, tx, table, query, order)
 	if err != nil || planned.Rows == 0 {
 		return err

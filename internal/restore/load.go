@@ -97,7 +97,14 @@ func (l *loader) encodeRow(b *batch, row statefile.Row, number int) error {
 		return fmt.Errorf("%s: %w", l.columns.describePlace(row.Line, l.columns.keyOf(row)), err)
 	}
 	if len(l.firstKeys) < shownKeys {
-		l.firstKeys = append(l.firstKeys, strings.Join(l.columns.keyTexts(l.columns.keyOf(row)), ", "))
+		key := l.columns.keyOf(row)
+		hides := false
+		for i, value := range key {
+			hides = hides || l.columns.hides(l.columns.key[i], value)
+		}
+		if !hides {
+			l.firstKeys = append(l.firstKeys, strings.Join(l.columns.keyTexts(key), ", "))
+		}
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package restore_test
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"capture/internal/postgres"
 	"capture/internal/restore"
 	"capture/internal/statefile"
+	"capture/internal/verify"
 	"capture/snapshot/rowjson"
 	"capture/store/manifest"
 )
@@ -277,6 +279,59 @@ func TestExpressionsOfManifestAreLeftOutUnlessAskedFor(t *testing.T) {
 	d.restore(restore.Options{Path: path, Create: true, Expressions: true})
 	if got := describe(); got != want {
 		t.Errorf("asked for expressions, created\n%s\nnot\n%s", got, want)
+	}
+}
+
+// TestForgedKeyShowsNoTexts checks that a manifest that names another key than the table's does not make verify and restore print
+// users' texts, whatever type the manifest gives the key. Numbers, times and UUIDs may be shown.
+func TestForgedKeyShowsNoTexts(t *testing.T) {
+	t.Parallel()
+	d := newDB(t)
+	const uuid = "00000000-0000-0000-0000-00000000000a"
+	d.Exec(`CREATE TABLE origin (id int PRIMARY KEY, n int, comment text, digits text); INSERT INTO origin VALUES
+		(1, 70000, 'SECRET b', '5550199'), (2, 1, '` + uuid + `', '5550100'), (3, 0, 'SECRET a', '5550098')`)
+	path := d.Export("origin")
+	honest, err := manifest.Read(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.Exec("ALTER TABLE origin DROP CONSTRAINT origin_pkey; UPDATE origin SET n = 2; INSERT INTO origin VALUES (4, 4, 'SECRET c', '5550097')")
+	for _, c := range []struct {
+		key   string
+		types map[string]string // forged types of columns
+		shown string            // what the offline check shows of the key; "" for nothing
+	}{
+		{"comment", nil, uuid + " comes after …"}, {"comment", map[string]string{"comment": "date"}, ""}, {"digits", nil, "… comes after …"},
+		{"digits", map[string]string{"digits": "bigint"}, "… comes after …"}, {"digits", map[string]string{"digits": "date"}, "… comes after …"}, {"digits", map[string]string{"digits": "oid"}, "… comes after …"}, {"n", nil, "1 comes after 70000"},
+	} {
+		m := honest
+		m.Columns, m.Key = slices.Clone(honest.Columns), []string{c.key}
+		for i, column := range m.Columns {
+			m.Columns[i].TypeName = cmp.Or(c.types[column.Name], column.TypeName)
+		}
+		writeManifest(t, path, m)
+		for _, o := range []verify.Options{{Path: path}, {Path: path, Database: d.Config}} {
+			r, err := verify.Verify(context.Background(), o)
+			if text := fmt.Sprintf("%+v %+v %v", r, r.Difference, err); r.OK || strings.Contains(text, "SECRET") || strings.Contains(text, "555") ||
+				o.Database == nil && !strings.Contains(text, c.shown) || o.Database != nil && err == nil && !strings.Contains(text, "only the manifest names the key") {
+				t.Errorf("key %s, types %v, database %t: %s", c.key, c.types, o.Database != nil, text)
+			}
+		}
+		m.Columns[1].TypeName = "smallint" // too small for the first row
+		writeManifest(t, path, m)
+		_, err := restore.Restore(context.Background(), d.Conn, restore.Options{Path: path, Create: true, Table: d.Name("made")})
+		if err == nil || strings.Contains(err.Error(), "SECRET") || strings.Contains(err.Error(), "555") || !strings.Contains(err.Error(), "line 2 ("+c.key) {
+			t.Errorf("key %s, types %v: restored: %v", c.key, c.types, err)
+		}
+		m.Columns[1].TypeName = "integer"
+		writeManifest(t, path, m)
+		for _, conflict := range []restore.OnConflict{restore.Fail, restore.Skip} { // the second way stages the rows
+			res, err := restore.Restore(context.Background(), d.Conn, restore.Options{Path: path, Create: true, Table: d.Name("made"), OnConflict: conflict})
+			if text := fmt.Sprintf("%+v %v", res, err); strings.Contains(text, "SECRET") || strings.Contains(text, "5550") {
+				t.Errorf("key %s, types %v, %s: %s", c.key, c.types, conflict, text)
+			}
+			d.Exec("DROP TABLE IF EXISTS made")
+		}
 	}
 }
 

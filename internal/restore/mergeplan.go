@@ -21,7 +21,7 @@ func (m *stagedMerge) refuseDuplicates(ctx context.Context) error {
 	var text string
 	var first, second int64
 	err := m.tx.QueryRow(ctx, fmt.Sprintf("SELECT min(%s), min(%s), max(%[2]s) FROM %[3]s s GROUP BY %[4]s HAVING pg_catalog.count(*) OPERATOR(pg_catalog.>) 1 LIMIT 1",
-		keyExpression("s", m.key), m.placeExpression(), stagingTable, key)).Scan(&text, &first, &second)
+		shownKeyExpression(m.table, "s", m.key), m.placeExpression(), stagingTable, key)).Scan(&text, &first, &second)
 	switch {
 	case err == pgx.ErrNoRows:
 		return nil
@@ -94,7 +94,7 @@ func (m *stagedMerge) planDeletes(ctx context.Context) (err error) {
 		return nil
 	}
 	m.result.Deleted, err = countKeys(ctx, m.tx, m.table,
-		"SELECT "+keyExpression("t", m.key)+" FROM "+m.table.FromClause()+" t WHERE "+m.extra(), columnList("t", m.key))
+		"SELECT "+shownKeyExpression(m.table, "t", m.key)+" FROM "+m.table.FromClause()+" t WHERE "+m.extra(), columnList("t", m.key))
 	m.planned.deleted = m.result.Deleted.Rows
 	return err
 }

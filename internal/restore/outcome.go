@@ -129,7 +129,7 @@ func (m *stagedMerge) countDifferences(ctx context.Context) (err error) {
 		return nil
 	}
 	r.Remaining, err = countKeys(ctx, m.tx, m.table,
-		"SELECT "+keyExpression("t", m.key)+" FROM "+m.table.FromClause()+" t WHERE "+m.extra(), columnList("t", m.key))
+		"SELECT "+shownKeyExpression(m.table, "t", m.key)+" FROM "+m.table.FromClause()+" t WHERE "+m.extra(), columnList("t", m.key))
 	return err
 }
 

@@ -3,11 +3,13 @@ package restore
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
 
 	"capture/internal/postgres"
+	"capture/snapshot/rowjson"
 )
 
 // countKeys counts the rows of a query that selects keys. It returns the count and the first few keys in the given order.
@@ -50,6 +52,22 @@ func keyExpression(alias string, key []string) string {
 	}
 	// Without COLLATE, columns with different collations would give the expression no collation.
 	return "pg_catalog.concat_ws(', ', " + strings.Join(list, ", ") + `) COLLATE pg_catalog."C"`
+}
+
+// shownKeyExpression is like keyExpression, but gives [rowjson.HiddenText] if hidesKey is true for the table.
+func shownKeyExpression(table *postgres.Table, alias string, key []string) string {
+	if hidesKey(table) {
+		return "'" + rowjson.HiddenText + "'::pg_catalog.text"
+	}
+	return keyExpression(alias, key)
+}
+
+// hidesKey reports whether the table's keys may contain users' texts that must not be shown; see [rowjson.Shape.UnprovenKey].
+func hidesKey(table *postgres.Table) bool {
+	return table.UnprovenKey && slices.ContainsFunc(table.Key, func(k int) bool {
+		t := &table.Columns[k].Type
+		return t.Kind != rowjson.Number && !rowjson.IsTime(t)
+	})
 }
 
 // sameKey returns an SQL condition that is true if the rows of the aliases a and b have the same key.

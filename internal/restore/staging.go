@@ -135,7 +135,7 @@ func (m *stagedMerge) staged(condition string) string {
 // firstKeys returns the keys of the first staged rows that a query selects, in the order of the file. The parameter from is
 // the part of the query after FROM, with a WHERE clause.
 func (m *stagedMerge) firstKeys(ctx context.Context, from string) (keys []string, err error) {
-	if len(m.key) == 0 {
+	if len(m.key) == 0 || hidesKey(m.table) {
 		return nil, nil
 	}
 	rows, err := m.tx.Query(ctx, fmt.Sprintf("SELECT %s FROM %s ORDER BY %s LIMIT %d", keyExpression("s", m.key), from, m.number, shownKeys))
@@ -171,7 +171,7 @@ func (m *stagedMerge) describePlace(place int64, key string) string {
 func (m *stagedMerge) findPlace(ctx context.Context, from string) string {
 	key := "''"
 	if len(m.key) > 0 {
-		key = keyExpression("s", m.key)
+		key = shownKeyExpression(m.table, "s", m.key)
 	}
 	var place int64
 	var text string

@@ -54,6 +54,7 @@ func (r *restoration) prepareTable(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	r.table.UnprovenKey = r.table.UnprovenKey || r.result.Created // a created table has the manifest's key
 	r.result.Table, r.result.DryRun = r.table.Name().String(), r.options.DryRun
 	if r.columns, err = r.mapColumns(r.table); err != nil {
 		return err

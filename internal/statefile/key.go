@@ -18,6 +18,8 @@ type KeyReader struct {
 	unknown []bool     // for each column, whether only the database knows its type's order; nil if shape is from the database
 	noKey   NoKeyError // reason why the rows have no key; "" if they have one
 
+	quotedNumber bool // whether a key that is unproven has had a number in quotation marks, which may be a user's text
+
 	values [][]byte // text forms of the key columns, indexed like shape.Columns
 	text   []byte   // buffer of the texts in values
 	key    []byte
@@ -47,6 +49,7 @@ func NewManifestKeyReader(m *manifest.Manifest) *KeyReader {
 	if err != nil {
 		return &KeyReader{noKey: NoKeyError("the manifest's key cannot be used (" + err.Error() + "): its order was not checked")}
 	}
+	k.shape.UnprovenKey = true
 	k.unknown = make([]bool, len(k.shape.Columns))
 	for i := range k.shape.Columns {
 		k.unknown[i] = k.shape.Columns[i].Type.OID == 0
@@ -73,6 +76,7 @@ func (k *KeyReader) Key(members []Member) (rowjson.Key, error) {
 			k.noKey = NoKeyError(fmt.Sprintf("only the database knows the key's type %s: its order was not checked", c.TypeName))
 			return nil, k.noKey
 		}
+		k.quotedNumber = k.quotedNumber || k.shape.UnprovenKey && c.Type.Kind == rowjson.Number && value[0] == '"'
 		start := len(k.text)
 		text, err := rowjson.AppendText(k.text, &c.Type, value)
 		if err != nil {
@@ -97,8 +101,13 @@ func (k *KeyReader) DescribeNesting(members []Member) string {
 	return DescribeNesting(k.shape, members)
 }
 
-// KeyString returns a key in readable form.
-func (k *KeyReader) KeyString(key rowjson.Key) string { return k.shape.KeyString(key) }
+// KeyString returns a key in readable form; see [rowjson.Shape.UnprovenKey].
+func (k *KeyReader) KeyString(key rowjson.Key) string {
+	if k.quotedNumber {
+		return rowjson.HiddenText
+	}
+	return k.shape.KeyString(key)
+}
 
 // shapeOf returns the shape that a manifest describes. It treats a type whose name it does not know as text.
 func shapeOf(m *manifest.Manifest) *rowjson.Shape {

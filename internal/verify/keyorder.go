@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"strings"
 
 	"capture/internal/statefile"
 	"capture/snapshot/rowjson"
@@ -14,6 +15,7 @@ type keyOrder struct {
 	keys      *statefile.KeyReader
 	any       bool   // whether the rows may be in any order
 	last      []byte // key of the previous row; nil before the first row
+	lastLine  int64  // line of the previous row
 	unchecked string // reason why the order cannot be checked; "" if the order can be checked
 }
 
@@ -37,7 +39,7 @@ func (o *keyOrder) checkNext(row statefile.Row) (rowjson.Key, error) {
 			return nil, fmt.Errorf("not in the order of the key: %s comes after %s", o.keys.KeyString(key), o.keys.KeyString(o.last))
 		}
 	}
-	o.last = append(o.last[:0], key...)
+	o.last, o.lastLine = append(o.last[:0], key...), row.Line
 	return key, nil
 }
 
@@ -46,5 +48,9 @@ func (o *keyOrder) describeLast() string {
 	if o.last == nil {
 		return ""
 	}
-	return "; the last good row has the key " + o.keys.KeyString(o.last)
+	key := o.keys.KeyString(o.last)
+	if strings.Contains(key, rowjson.HiddenText) {
+		return fmt.Sprintf("; the last good row is in line %d", o.lastLine)
+	}
+	return "; the last good row has the key " + key
 }

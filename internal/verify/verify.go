@@ -12,6 +12,7 @@ import (
 	"capture/internal/postgres"
 	"capture/internal/statefile"
 	"capture/snapshot"
+	"capture/snapshot/rowjson"
 )
 
 // Options are the settings of Verify.
@@ -81,6 +82,7 @@ type check struct {
 	options Options
 	file    *statefile.File // nil until the file is opened
 	keys    *statefile.KeyReader
+	hides   bool     // whether texts of the key are not shown: see rowjson.Shape.UnprovenKey
 	nulls   []string // columns that are NULL in the rows that lack them
 	byValue bool     // whether the rows may be in any order and form: see Comparison.ByValue
 	report  Report
@@ -141,7 +143,7 @@ func (c *check) readState(ctx context.Context, table *postgres.Table) (_ iter.Se
 			return nil, err
 		}
 	}
-	c.report.Table = table.Name().String()
+	c.report.Table, c.hides = table.Name().String(), table.UnprovenKey
 	if c.options.MissingNull {
 		c.nulls = statefile.NullableColumns(table.Shape, c.file.Manifest())
 	}
@@ -169,6 +171,10 @@ func (c *check) readRows(yield func(snapshot.Row, error) bool) {
 	c.report.Rows, c.report.Bytes, c.report.Notes = rows.Rows(), c.file.BytesRead(), nil
 	if order.unchecked != "" {
 		c.report.Notes = append(c.report.Notes, order.unchecked)
+	}
+	if c.hides {
+		c.report.Notes = append(c.report.Notes, fmt.Sprintf("table %s has no primary key, so only the manifest names the key: texts in it may be users' texts, and are shown as %s",
+			c.report.Table, rowjson.HiddenText))
 	}
 	if !c.report.Manifest && c.options.Path != "-" {
 		c.report.Notes = append(c.report.Notes, "it has no manifest beside it, so a change that leaves it valid JSON goes unnoticed")

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"regexp"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -222,8 +223,24 @@ func parseYear(text []byte) int32 {
 	return n
 }
 
+// HiddenText stands for a value that may be a user's text and is not shown.
+const HiddenText = "…"
+
+// These patterns match the text forms of values in which no user can have written a text.
+var (
+	uuidPattern   = regexp.MustCompile(`^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
+	numberPattern = regexp.MustCompile(`^(?:-?[0-9.]+(?:[eE][-+]?[0-9]+)?|NaN|-?Infinity)$`)
+	timePattern   = regexp.MustCompile(`^(?:[0-9]{4,7}-[0-9]{2}-[0-9]{2}(?:[ T][0-9:.]+)?(?:[-+][0-9:]+)?(?: BC)?|-?infinity)$`)
+)
+
+// IsTextFree reports whether a value is certainly no text that a user has written: a number, a time or a UUID. The parameter text
+// is the text form of the value. It may come from a file, so it need not be valid for the type.
+func IsTextFree(t *Type, text []byte) bool {
+	return t.Kind == Number && numberPattern.Match(text) || IsTime(t) && timePattern.Match(text) || uuidPattern.Match(text)
+}
+
 // KeyString returns a key in a form for people: 42, or (1,"a b") if the key has several columns. It quotes values that contain
-// spaces, quotes or similar characters.
+// spaces, quotes or similar characters. See also [Shape.UnprovenKey].
 func (s *Shape) KeyString(k Key) string {
 	texts, ok := s.KeyTexts(k)
 	if !ok {
@@ -234,7 +251,11 @@ func (s *Shape) KeyString(k Key) string {
 		if i > 0 {
 			b.WriteByte(',')
 		}
-		b.WriteString(quoteKey(text))
+		if s.UnprovenKey && !IsTextFree(&s.Columns[s.Key[i]].Type, text) {
+			b.WriteString(HiddenText)
+		} else {
+			b.WriteString(quoteKey(text))
+		}
 	}
 	if len(s.Key) > 1 {
 		return "(" + b.String() + ")"
