@@ -241,6 +241,7 @@ func isTrusted(f *os.File) bool {
 // another file. It does not block on a named pipe. It creates the lock file without access for other users, because whoever can
 // read the lock file can lock it.
 func openLockFile(path string, flags int) (*os.File, error) {
+	notRegular := fmt.Errorf("lock %s: it is not a regular file; remove it", lockPath(path))
 	open := func() (*os.File, error) {
 		return os.OpenFile(lockPath(path), flags|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o600)
 	}
@@ -250,11 +251,15 @@ func openLockFile(path string, flags int) (*os.File, error) {
 		f, err = open()
 	}
 	if err != nil {
+		// For a link, a folder or a socket, open fails, and its error does not say what to do.
+		if info, lerr := os.Lstat(lockPath(path)); lerr == nil && !info.Mode().IsRegular() {
+			err = notRegular
+		}
 		return nil, err
 	}
 	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
 		f.Close()
-		return nil, fmt.Errorf("lock %s: it is not a regular file; remove it", lockPath(path))
+		return nil, notRegular
 	}
 	return f, nil
 }

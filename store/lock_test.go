@@ -189,13 +189,29 @@ func TestLockFileIsNotTrusted(t *testing.T) {
 	if err := os.Symlink(other, path+".lock"); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := store.Open(path, owner); err == nil {
-		t.Error("followed a link")
+	refused := func(what string) {
+		t.Helper()
+		_, err := store.Open(path, owner)
+		_, _, rerr := store.ReadOwner(path)
+		for _, err := range []error{err, rerr} {
+			if err == nil || !strings.Contains(err.Error(), "it is not a regular file; remove it") {
+				t.Errorf("%s in the place of the lock file: %v", what, err)
+			}
+		}
+		os.Remove(path + ".lock")
 	}
+	refused("a link")
 	if string(read(t, other)) != "precious" {
 		t.Error("wrote through a link")
 	}
-	os.Remove(path + ".lock")
+	for what, create := range map[string]func() error{
+		"a folder": func() error { return os.Mkdir(path+".lock", 0o700) }, "a pipe": func() error { return unix.Mkfifo(path+".lock", 0o600) },
+	} {
+		if err := create(); err != nil {
+			t.Fatal(err)
+		}
+		refused(what)
+	}
 	if err := os.WriteFile(path+".lock", []byte("{\"pid\":\"x\x00"), 0o644); err != nil {
 		t.Fatal(err)
 	}

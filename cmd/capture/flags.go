@@ -15,6 +15,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"capture/capture"
+	"capture/internal/foreign"
 	"capture/internal/logfile"
 	"capture/internal/postgres"
 	"capture/store/kept"
@@ -69,6 +70,7 @@ func (c *fileConfig) chooseKept(std streams, command string) error {
 			c.File = path
 		}
 		c.noteKeptLosses(std, command)
+		c.noteNamedPipe(std, command)
 		return nil
 	}
 	if c.File == "-" || strings.HasSuffix(c.File, ".gz") {
@@ -89,6 +91,13 @@ func (c *fileConfig) chooseKept(std streams, command string) error {
 	fmt.Fprintf(std.err, "%s: reading the state of %s, %s\n", command, timeText(state.Time), state.Path)
 	c.File = state.Path
 	return nil
+}
+
+// noteNamedPipe prints a note if the file is a named pipe, because the command waits until another program writes to the pipe.
+func (c *fileConfig) noteNamedPipe(std streams, command string) {
+	if info, err := os.Lstat(c.File); c.File != "-" && err == nil && info.Mode()&os.ModeNamedPipe != 0 {
+		fmt.Fprintf(std.err, "%s: %s is a named pipe: waiting for a program that writes to it\n", command, foreign.Line(c.File))
+	}
 }
 
 func (c fileConfig) database() databaseConfig {

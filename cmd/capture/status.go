@@ -9,11 +9,13 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"os"
 	"syscall"
 	"time"
 
 	"capture/capture"
 	"capture/internal/foreign"
+	"capture/store/disk"
 	"capture/store/manifest"
 )
 
@@ -43,6 +45,9 @@ func (statusCmd) Examples() string {
 
 func (c statusCmd) Run(ctx context.Context, std streams) error {
 	path, err := c.filePath()
+	if err != nil && disk.Exists(c.Output+".lock") {
+		path, err = c.Output, nil // capture has run with this path, so a folder has taken the place of the file
+	}
 	if err != nil {
 		return err
 	}
@@ -108,11 +113,18 @@ func (c statusCmd) fetchStatus(ctx context.Context, path string) (status capture
 	return status, raw, address, nil
 }
 
-// earlierText returns a line that describes the file of an earlier run, or "" if the file has no readable manifest.
+// earlierText returns a line that describes the file of an earlier run, or what prevents a new run. It returns "" if there is no
+// file with a manifest.
 func earlierText(path string, now time.Time) string {
+	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
+		return fmt.Sprintf("\nBut %s is not a regular file: remove it first, or name another file with --output", foreign.Line(path))
+	}
 	m, err := manifest.Read(path)
-	if err != nil {
+	switch {
+	case disk.IsMissing(err):
 		return ""
+	case err != nil:
+		return "\nThe file of an earlier run cannot be described: " + foreign.Line(err.Error())
 	}
 	return fmt.Sprintf("\nThe file of an earlier run has %s and was written %s ago; check it with: capture verify", rowsText(m.Rows), spanText(now.Sub(m.WrittenAt)))
 }

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -73,6 +74,35 @@ func TestStatusWithoutDaemon(t *testing.T) {
 	got := run(t, t.TempDir(), nil, "status", "--listen="+address)
 	if got.code != exitFailed || got.stdout != "" || !strings.Contains(got.stderr, "capture run") || !strings.Contains(got.stderr, address) {
 		t.Errorf("%+v", got)
+	}
+
+	// Odd files in the place of capture's files must not make status hang, and it must say what to do.
+	for _, c := range []struct{ file, kind, want string }{
+		{"feedback.json", "folder", "But feedback.json is not a regular file: remove it first"}, {"feedback.json", "pipe", "But feedback.json is not a regular file: remove it first"},
+		{"feedback.manifest.json", "folder", "feedback.manifest.json: it is not a regular file"}, {"feedback.manifest.json", "pipe", "feedback.manifest.json: it is not a regular file"},
+		{"feedback.json.lock", "folder", "lock feedback.json.lock: it is not a regular file; remove it"}, {"feedback.json.lock", "link", "lock feedback.json.lock: it is not a regular file; remove it"},
+	} {
+		dir := t.TempDir()
+		path, lock := filepath.Join(dir, c.file), filepath.Join(dir, "feedback.json.lock")
+		var err error
+		switch c.kind {
+		case "folder":
+			err = os.Mkdir(path, 0o700)
+		case "pipe":
+			err = syscall.Mkfifo(path, 0o600)
+		case "link":
+			err = os.Symlink("nothing", path)
+		}
+		if err == nil && path != lock {
+			err = os.WriteFile(lock, nil, 0o600) // capture ran here
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := run(t, dir, nil, "status", "--output=feedback.json", "--listen="+address)
+		if got.code != exitFailed || got.stdout != "" || !strings.Contains(got.stderr, c.want) {
+			t.Errorf("%s %s: %+v", c.kind, c.file, got)
+		}
 	}
 
 	// If another program listens at this address, status reports an error.
