@@ -24,7 +24,7 @@ type verifyCmd struct {
 
 func (verifyCmd) Help() string {
 	return "Checks that the file is valid JSON in key order, and that its size, SHA-256 and rows match the manifest. If a " +
-		"database is given (--database-url, DATABASE_URL, PGHOST, PGSERVICE or PGDATABASE), compares the file with the " +
+		"database is given (--database-url, DATABASE_URL, PGHOST, PGHOSTADDR, PGSERVICE or PGDATABASE), compares the file with the " +
 		"table in one snapshot: missing rows are only in the table, extra rows only in the file. A running daemon writes the " +
 		"file first. Exit code 1 means that something is wrong. A loss that the file follows and that nobody has acknowledged is " +
 		"printed, too, but does not change the exit code."
@@ -128,7 +128,7 @@ func verifiedText(r verify.Report, p palette, took time.Duration) string {
 		listRows(&b, "different", d.Different)
 	}
 	for _, note := range r.Notes {
-		fmt.Fprintf(&b, "  note: %s\n", foreign.Text(note))
+		fmt.Fprintf(&b, "  note: %s\n", foreign.Line(note))
 	}
 	fmt.Fprintf(&b, "  %stook %s%s\n", p.dim, spanText(took), p.off)
 	return b.String()

@@ -4,10 +4,12 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"capture/internal/restore"
+	"capture/internal/verify"
 	"capture/store/manifest"
 )
 
@@ -167,6 +169,9 @@ func TestEditedFileAndLostTable(t *testing.T) {
 	m.Omitted = &manifest.Omitted{Rows: 1, Keys: []string{"3"}}
 	writeManifest(t, path, m)
 	d.wantRefused(restore.Options{Path: path, Create: true, Edited: true, DeleteExtra: true}, "the file lacks 1 row")
+	if r := d.verify(verify.Options{Path: path}); !slices.Contains(r.Notes, "the file lacks 1 row of its table: 3; they did not fit into capture's memory") {
+		t.Errorf("the notes of verify are %q", r.Notes)
+	}
 
 	// Without a manifest, the error says where to put one.
 	other := filepath.Join(filepath.Dir(path), "other name.json")

@@ -10,7 +10,6 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
-	"capture/internal/foreign"
 	"capture/internal/postgres"
 	"capture/internal/statefile"
 )
@@ -104,8 +103,7 @@ func (r *restoration) readFirst() (err error) {
 	if err := r.file.CheckSize(); err != nil {
 		return err
 	}
-	if o := r.file.Omitted(); o != nil {
-		lacks := fmt.Sprintf("the file lacks %s of its table: %s", rowCount(int64(o.Rows)), foreign.Text(strings.Join(o.Keys, ", ")))
+	if lacks := r.file.DescribeOmitted(); lacks != "" {
 		if r.options.DeleteExtra {
 			return &postgres.Problem{
 				Summary: lacks,

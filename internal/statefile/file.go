@@ -8,7 +8,9 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 
+	"capture/internal/foreign"
 	"capture/internal/postgres"
 	"capture/store/manifest"
 )
@@ -188,22 +190,26 @@ func Name(path string) string {
 func (f *File) Manifest() *manifest.Manifest { return f.manifest }
 
 // AcceptEdited makes f accept content that somebody has edited: f is then read as a file without a manifest. Only
-// TableManifest, Table and Omitted still use the manifest. A caller calls it before [NewReader].
+// TableManifest, Table and DescribeOmitted still use the manifest. A caller calls it before [NewReader].
 func (f *File) AcceptEdited() { f.original, f.manifest = f.manifest, nil }
 
 // TableManifest returns the manifest that describes the file's table, or nil if there is none. Unlike the result of Manifest,
 // it may not describe the file's content.
 func (f *File) TableManifest() *manifest.Manifest { return cmp.Or(f.manifest, f.original) }
 
-// Omitted returns the rows of the table that did not fit into memory when the file was written, so the file may lack them. It
-// returns nil if the file has all rows.
-func (f *File) Omitted() *manifest.Omitted {
+// DescribeOmitted says which rows of the table the file lacks, because they did not fit into memory when the file was written. It
+// returns "" if the file has all rows.
+func (f *File) DescribeOmitted() string {
 	for i := range f.manifests {
-		if f.manifests[i].Omitted != nil {
-			return f.manifests[i].Omitted
+		if o := f.manifests[i].Omitted; o != nil {
+			rows := "1 row"
+			if o.Rows != 1 {
+				rows = fmt.Sprintf("%d rows", o.Rows)
+			}
+			return fmt.Sprintf("the file lacks %s of its table: %s", rows, foreign.Text(strings.Join(o.Keys, ", ")))
 		}
 	}
-	return nil
+	return ""
 }
 
 // Table returns the table that the file belongs to. If the user named a table, the caller passes it as asked, and Table

@@ -172,6 +172,9 @@ func (c *check) readRows(yield func(snapshot.Row, error) bool) {
 	if order.unchecked != "" {
 		c.report.Notes = append(c.report.Notes, order.unchecked)
 	}
+	if lacks := c.file.DescribeOmitted(); lacks != "" {
+		c.report.Notes = append(c.report.Notes, lacks+"; they did not fit into capture's memory")
+	}
 	if c.hides {
 		c.report.Notes = append(c.report.Notes, fmt.Sprintf("table %s has no primary key, so only the manifest names the key: texts in it may be users' texts, and are shown as %s",
 			c.report.Table, rowjson.HiddenText))
