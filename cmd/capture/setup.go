@@ -33,8 +33,9 @@ func (setupCmd) Examples() string {
 }
 
 func (c setupCmd) Run(ctx context.Context, std streams) error {
-	var notes []string // notes to print after the statements
-	err := c.runPlan(ctx, std, c.Print, func(conn *pgx.Conn) ([]string, error) {
+	var notes []string   // notes to print after the statements
+	var missing []string // statements that the user may not run
+	statements, err := c.runPlan(ctx, std, c.Print, func(conn *pgx.Conn) ([]string, error) {
 		table, err := postgres.LoadTable(ctx, conn, c.Table.Name)
 		if err != nil {
 			return nil, err
@@ -50,6 +51,14 @@ func (c setupCmd) Run(ctx context.Context, std streams) error {
 				fmt.Fprintf(std.out, "-- %s\n", strings.ReplaceAll(foreign.Lines(err.Error()), "\n", "\n-- "))
 				statements, err = later, nil
 			}
+		}
+		if c.Role != "" && err == nil && !c.Print {
+			options.Complete = true
+			complete, err := postgres.SetupSQL(ctx, conn, table, options)
+			if err != nil {
+				return nil, err
+			}
+			missing = slices.DeleteFunc(complete, func(s string) bool { return slices.Contains(statements, s) })
 		}
 		if len(statements) > 0 && strings.HasPrefix(statements[0], "CREATE ROLE") {
 			notes = append(notes, fmt.Sprintf("role %s has no password; set one with \\password in psql", c.Role))
@@ -67,34 +76,38 @@ func (c setupCmd) Run(ctx context.Context, std streams) error {
 	if err != nil {
 		return err
 	}
+	if len(missing) > 0 {
+		notes = append(notes, "this is still missing, and you may not do it; run the command as a superuser or the service's administrator, or give them this SQL:\n"+
+			strings.Join(missing, ";\n")+";")
+	}
+	if len(statements) > 0 || len(missing) == 0 {
+		if err := printStatements(std.out, statements); err != nil {
+			return err
+		}
+	}
 	for _, note := range notes {
 		fmt.Fprintf(std.err, "capture setup: %s\n", note)
 	}
 	return nil
 }
 
-// runPlan runs the statements that plan returns, unless printOnly is set. In both cases, it prints the statements.
-func (c databaseConfig) runPlan(ctx context.Context, std streams, printOnly bool, plan func(*pgx.Conn) ([]string, error)) error {
+// runPlan runs the statements that plan returns, unless printOnly is set. In both cases, it returns the statements.
+func (c databaseConfig) runPlan(ctx context.Context, std streams, printOnly bool, plan func(*pgx.Conn) ([]string, error)) ([]string, error) {
 	database, err := c.connConfig()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	c.warnAboutPassword(std)
 	conn, err := postgres.Connect(ctx, database)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
 	statements, err := plan(conn)
-	if err != nil {
-		return err
+	if err == nil && !printOnly {
+		err = explainLackingRight(postgres.ApplyStatements(ctx, conn, statements))
 	}
-	if !printOnly {
-		if err := postgres.ApplyStatements(ctx, conn, statements); err != nil {
-			return explainLackingRight(err)
-		}
-	}
-	return printStatements(std.out, statements)
+	return statements, err
 }
 
 // explainLackingRight gives the server's error about a missing privilege a hint that says who can run the statements instead.

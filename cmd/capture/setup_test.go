@@ -92,6 +92,15 @@ func TestFailedSetupTalksOfNoRole(t *testing.T) {
 	if got = run(t, t.TempDir(), admin, "setup", "--role=capture_test_uncreated"); got.code != exitDone {
 		t.Fatalf("as a superuser: %+v", got)
 	}
+	if got = run(t, t.TempDir(), env, "setup", "--role=capture_test_uncreated"); got.code != exitDone || got.stdout != "-- nothing to do\n" || got.stderr != "" {
+		t.Errorf("as the owner, after a complete setup: %+v", got)
+	}
+	sql(t, url, "ALTER ROLE capture_test_uncreated NOREPLICATION")
+	if got = run(t, t.TempDir(), env, "setup", "--role=capture_test_uncreated"); got.code != exitDone || got.stdout != "" ||
+		!strings.Contains(got.stderr, "still missing, and you may not do it") || !strings.HasSuffix(got.stderr, "\nALTER ROLE \"capture_test_uncreated\" REPLICATION;\n") {
+		t.Errorf("as the owner, while the role may not replicate: %+v", got)
+	}
+	sql(t, url, "ALTER ROLE capture_test_uncreated REPLICATION") // otherwise teardown leaves the publication alone
 	if got = run(t, t.TempDir(), env, "teardown", "--role=capture_test_uncreated"); got.code != exitFailed || !strings.Contains(got.stderr, "run the command as a superuser") {
 		t.Errorf("teardown: %+v", got)
 	}

@@ -28,11 +28,15 @@ func (teardownCmd) Examples() string {
 }
 
 func (c teardownCmd) Run(ctx context.Context, std streams) error {
-	return c.runPlan(ctx, std, c.Print, func(conn *pgx.Conn) ([]string, error) {
+	statements, err := c.runPlan(ctx, std, c.Print, func(conn *pgx.Conn) ([]string, error) {
 		found, err := postgres.LoadTeardown(ctx, conn, c.Table.Name, c.Role)
 		for _, kept := range found.Kept {
 			fmt.Fprintf(std.err, "capture teardown: left alone: %s\n", foreign.Line(kept))
 		}
 		return found.Statements, err
 	})
+	if err != nil {
+		return err
+	}
+	return printStatements(std.out, statements)
 }
