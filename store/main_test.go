@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
+	"flag"
 	"fmt"
 	"io"
 	"os"
@@ -38,24 +39,42 @@ var children = map[string]func(args []string) error{
 	"lines": writeLinesEndlessly,
 }
 
-// childDir is a folder for the program of the children.
+// childDir is a folder for the program without the race detector.
 var childDir string
 
-// childProgram returns the path of the program for children: this test, built without the race detector. Tests start children
-// hundreds of times, often under strace, and the race detector takes half of a child's processor time. The children's code
-// also runs in the test process itself, with the race detector. If the tests are short or this test has no race detector,
-// childProgram returns the path of this test.
+// childProgram returns the path of a program that has the tests and the children's functions, but not the race detector.
+// Tests start children hundreds of times, often under strace, and the race detector takes half of a child's processor time.
+// The children's code also runs in the test process itself, with the race detector. If the tests are short or this test has
+// no race detector, childProgram returns the path of this test.
 var childProgram = sync.OnceValues(func() (string, error) {
 	if testing.Short() || !race.Enabled {
 		return os.Executable()
 	}
 	path := filepath.Join(childDir, "store.test")
-	out, err := exec.Command("go", "test", "-c", "-vet=off", "-ldflags=-s -w", "-o", path, ".").CombinedOutput()
+	out, err := exec.Command("go", "test", "-c", "-vet=off", "-trimpath", "-ldflags=-s -w", "-o", path, ".").CombinedOutput()
 	if err != nil {
-		err = fmt.Errorf("build the program for children: %w\n%s", err, out)
+		err = fmt.Errorf("build the program without the race detector: %w\n%s", err, out)
 	}
 	return path, err
 })
+
+// withoutRaceDetector runs the test t in a program without the race detector, and reports whether it did so. It is for a test
+// with much work in one goroutine, in which the race detector finds nothing but takes most of the time.
+func withoutRaceDetector(t *testing.T) bool {
+	t.Helper()
+	if testing.Short() || !race.Enabled {
+		return false
+	}
+	program, err := childProgram()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), program, "-test.run=^"+t.Name()+"$", "-test.v", "-test.parallel="+flag.Lookup("test.parallel").Value.String())
+	if out, err := cmd.CombinedOutput(); err != nil || !bytes.Contains(out, []byte("--- PASS: "+t.Name()+" ")) {
+		t.Fatalf("%s: %v\n%s", cmd, err, out)
+	}
+	return true
+}
 
 func TestMain(m *testing.M) {
 	if name := os.Getenv("STORE_TEST_CHILD"); name != "" {

@@ -342,6 +342,9 @@ func TestPowerCut(t *testing.T) {
 		t.Skip("cuts the power after each system call")
 	}
 	needStrace(t)
+	if withoutRaceDetector(t) {
+		return
+	}
 	random := 1
 	if n, err := strconv.Atoi(os.Getenv("STORE_TEST_CUTS")); err == nil {
 		random = n
@@ -380,6 +383,9 @@ func TestEachSyncIsNeeded(t *testing.T) {
 		t.Skip("cuts the power after each system call")
 	}
 	needStrace(t)
+	if withoutRaceDetector(t) {
+		return
+	}
 	for _, rows := range []int{40, largeRows} { // a file that is written whole, and a file that is patched
 		t.Run(strconv.Itoa(rows), func(t *testing.T) {
 			t.Parallel()

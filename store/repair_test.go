@@ -188,6 +188,9 @@ func TestStateBeforeRuinStays(t *testing.T) {
 // if somebody has edited its changed rows.
 func TestManifestOfLossStaysSmall(t *testing.T) {
 	t.Parallel()
+	if withoutRaceDetector(t) {
+		return
+	}
 	f, tab := open(t, filepath.Join(t.TempDir(), "feedback.json")), snapshot.NewTable()
 	const n = 2500
 	long := strings.Repeat("k", 6000)
