@@ -187,15 +187,15 @@ func TestRestoreBeforeLoss(t *testing.T) {
 	if restored.code != exitDone || table(t, empty) != before {
 		t.Errorf("restore --at: %+v", restored)
 	}
-	listed := run(t, t.TempDir(), env, "history", "--copy-to", to)
+	listed := runPlain(t, t.TempDir(), env, "history", "--copy-to", to)
 	if listed.code != exitDone || !strings.Contains(listed.stdout, "bring the rows back: capture restore --on-conflict skip "+to+"/") ||
 		!strings.Contains(listed.stdout, "capture history --ack --copy-to "+to) {
 		t.Errorf("history: %+v", listed)
 	}
-	if got := run(t, t.TempDir(), env, "history", "--copy-to", to, "--ack"); got.code != exitDone || !strings.Contains(got.stdout, "acknowledged") {
+	if got := runPlain(t, t.TempDir(), env, "history", "--copy-to", to, "--ack"); got.code != exitDone || !strings.Contains(got.stdout, "acknowledged") {
 		t.Errorf("history --ack: %+v", got)
 	}
-	if got := run(t, t.TempDir(), env, "verify", to); strings.Contains(got.stderr, "follows a loss") {
+	if got := runPlain(t, t.TempDir(), env, "verify", to); strings.Contains(got.stderr, "follows a loss") {
 		t.Errorf("verify after --ack: %+v", got)
 	}
 }
@@ -221,7 +221,7 @@ func TestNewestCopyIsBeforeLoss(t *testing.T) {
 	}
 	noNote := func(what string) {
 		t.Helper()
-		if got := run(t, t.TempDir(), nil, "verify", to); got.code != exitDone || strings.Contains(got.stderr, "follows a loss") || !strings.Contains(got.stderr, "reading the state of 2026-11-23 16:0") {
+		if got := runPlain(t, t.TempDir(), nil, "verify", to); got.code != exitDone || strings.Contains(got.stderr, "follows a loss") || !strings.Contains(got.stderr, "reading the state of 2026-11-23 16:0") {
 			t.Errorf("%s: %+v", what, got)
 		}
 	}
@@ -249,7 +249,7 @@ func TestNewestCopyIsBeforeLoss(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	got := run(t, t.TempDir(), nil, "verify", to)
+	got := runPlain(t, t.TempDir(), nil, "verify", to)
 	if got.code != exitDone || strings.Count(got.stderr, "follows a loss") != 1 {
 		t.Errorf("an earlier loss: %+v", got)
 	}
@@ -284,20 +284,20 @@ func TestCopyBeforeLossIsDamaged(t *testing.T) {
 	upload(time.Minute, "0/200", "[\n]\n", 0, sha256.Sum256([]byte("[\n]\n")), nil)
 
 	hint := before.URL + ` is damaged, and capture restore refuses it; see "When it refuses" in docs/recovery.md`
-	wantAll(t, run(t, dir, env, "history").stdout, "bring the rows back: "+hint+"\n")
-	got := run(t, dir, nil, "verify", to)
+	wantAll(t, runPlain(t, dir, env, "history").stdout, "bring the rows back: "+hint+"\n")
+	got := runPlain(t, dir, nil, "verify", to)
 	wantAll(t, got.stderr, "The state before it has 1 row: "+hint+"\n")
 	if got.code != exitDone || strings.Contains(got.stderr, "--at") {
 		t.Errorf("verify of the newest copy: %+v", got)
 	}
-	if got := run(t, dir, nil, "verify", before.URL); got.code != exitFailed {
+	if got := runPlain(t, dir, nil, "verify", before.URL); got.code != exitFailed {
 		t.Errorf("verify of the damaged copy: %+v", got)
 	}
 	manifestPath := strings.TrimSuffix(strings.TrimPrefix(before.URL, "file://"), ".json.gz") + ".manifest.json"
 	if err := os.Truncate(manifestPath, 10); err != nil {
 		t.Fatal(err)
 	}
-	wantAll(t, run(t, dir, nil, "verify", to).stderr, "The state before it has 1 row: "+hint+"\n")
+	wantAll(t, runPlain(t, dir, nil, "verify", to).stderr, "The state before it has 1 row: "+hint+"\n")
 }
 
 // TestSeveralClusters: if there are copies of several clusters, the command lists the clusters, and the user must name one
@@ -309,20 +309,20 @@ func TestSeveralClusters(t *testing.T) {
 		copyState(t, filepath.Join(root, cluster), cluster)
 	}
 	to := "file://" + root
-	got := run(t, t.TempDir(), nil, "verify", to)
+	got := runPlain(t, t.TempDir(), nil, "verify", to)
 	if got.code != exitUsage || !strings.Contains(got.stderr, to+"/7400000000000000001: 1 copy") || !strings.Contains(got.stderr, to+"/7400000000000000002: 1 copy") {
 		t.Errorf("verify: %+v", got)
 	}
-	if got := run(t, t.TempDir(), nil, "verify", to+"/7400000000000000002"); got.code != exitDone {
+	if got := runPlain(t, t.TempDir(), nil, "verify", to+"/7400000000000000002"); got.code != exitDone {
 		t.Errorf("verify of one: %+v", got)
 	}
-	if got := run(t, t.TempDir(), nil, "verify", to, "--at", "2026-11-26"); got.code != exitDone {
+	if got := runPlain(t, t.TempDir(), nil, "verify", to, "--at", "2026-11-26"); got.code != exitDone {
 		t.Errorf("verify --at: %+v", got)
 	}
 	if got := runPlain(t, t.TempDir(), nil, "verify", to+"/1/feedback-20261126T120000Z-0000000000000001-1.json.gz", "--at", "2026-11-26"); got.code != exitUsage {
 		t.Errorf("verify with the URL of a state and --at: %+v", got)
 	}
-	if got := run(t, t.TempDir(), nil, "verify", to, "--at", "2020-01-01"); got.code != exitFailed || !strings.Contains(got.stderr, "the oldest is from") {
+	if got := runPlain(t, t.TempDir(), nil, "verify", to, "--at", "2020-01-01"); got.code != exitFailed || !strings.Contains(got.stderr, "the oldest is from") {
 		t.Errorf("verify --at, too old: %+v", got)
 	}
 }
@@ -333,7 +333,7 @@ func TestCopyWithoutTemporaryFolder(t *testing.T) {
 	root := t.TempDir()
 	copyState(t, filepath.Join(root, "7400000000000000001"), "7400000000000000001")
 	missing := filepath.Join(root, "missing")
-	got := run(t, t.TempDir(), []string{"TMPDIR=" + missing}, "verify", "file://"+root)
+	got := runPlain(t, t.TempDir(), []string{"TMPDIR=" + missing}, "verify", "file://"+root)
 	if got.code != exitFailed || !strings.Contains(got.stderr, "set TMPDIR to a folder") || !strings.Contains(got.stderr, "it is "+missing+" now") {
 		t.Errorf("%+v", got)
 	}
@@ -353,7 +353,7 @@ func TestHistoryOfSeveralClusters(t *testing.T) {
 			}
 		}
 	}
-	got := run(t, t.TempDir(), nil, "history", "--copy-to", "file://"+root).stdout
+	got := runPlain(t, t.TempDir(), nil, "history", "--copy-to", "file://"+root).stdout
 	last := 0
 	for _, hour := range []string{"17", "16", "15"} {
 		at := strings.Index(got, "feedback-20261123T"+hour)

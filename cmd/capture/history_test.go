@@ -199,7 +199,7 @@ func TestReadingStateOfTime(t *testing.T) {
 	t.Parallel()
 	url, dir := exported(t, 20)
 	env := []string{"DATABASE_URL=" + url}
-	if got := run(t, dir, nil, "verify", "--at=1h"); got.code != exitFailed || !strings.Contains(got.stderr, "there are no kept states of data/fallback/feedback.json") {
+	if got := runPlain(t, dir, nil, "verify", "--at=1h"); got.code != exitFailed || !strings.Contains(got.stderr, "there are no kept states of data/fallback/feedback.json") {
 		t.Errorf("without kept states: %+v", got)
 	}
 	folder := filepath.Join(dir, "data/fallback")
@@ -214,12 +214,12 @@ func TestReadingStateOfTime(t *testing.T) {
 		"2026-10-23 14:59":          "20261022T150000Z",
 		"2026-10-23 15:00":          "20261023T150000Z",
 	} {
-		got := run(t, dir, nil, "verify", "--json", "--at", at)
+		got := runPlain(t, dir, nil, "verify", "--json", "--at", at)
 		if want = "feedback-" + want + ".json.gz"; got.code != exitDone || !strings.Contains(got.stdout, want) || !strings.Contains(got.stderr, want) {
 			t.Errorf("--at %q reads another than %s: %+v", at, want, got)
 		}
 	}
-	got := run(t, dir, nil, "verify", "--at=2026-10-22T14:59:59Z")
+	got := runPlain(t, dir, nil, "verify", "--at=2026-10-22T14:59:59Z")
 	if got.code != exitFailed {
 		t.Errorf("before the oldest: %+v", got)
 	}

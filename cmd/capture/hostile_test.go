@@ -155,7 +155,7 @@ func TestMessagesOfTriggersAreNotShown(t *testing.T) {
 			tried = ways[i%len(ways):][:1]
 		}
 		for _, args := range tried {
-			got := run(t, dir, []string{"DATABASE_URL=" + url}, append([]string{"restore"}, strings.Fields(args)...)...)
+			got := runPlain(t, dir, []string{"DATABASE_URL=" + url}, append([]string{"restore"}, strings.Fields(args)...)...)
 			if got.code != exitFailed || strings.Contains(got.stderr, "SECRET") || strings.Contains(got.stderr, "Question") || !strings.Contains(got.stderr, "refuse() line") || !strings.Contains(got.stderr, state) {
 				t.Errorf("SQLSTATE %s, %s: %+v", state, args, got)
 			}

@@ -48,22 +48,22 @@ func TestRestoreNamesKeptLoss(t *testing.T) {
 		"restore --create --dry-run", "restore --create --json", "restore --on-conflict skip data/fallback/feedback.json",
 		"verify", "verify --json", "verify data/fallback/feedback.json",
 	} {
-		got := run(t, dir, env, strings.Fields(args)...)
+		got := runPlain(t, dir, env, strings.Fields(args)...)
 		name, _, _ := strings.Cut(args, " ")
 		if got.code != exitDone || strings.Count(got.stderr, "\n") != 1 || !strings.HasPrefix(got.stderr, "capture "+name+": data/fallback/feedback.json follows a loss that nobody has acknowledged") {
 			t.Errorf("capture %s: %+v", args, got)
 		}
 		wantAll(t, got.stderr, "the table went from 60 rows to 1.", "To bring rows back: capture "+command+" – or, if it was meant: capture history --ack --output data/fallback/feedback.json\n")
 	}
-	got := run(t, dir, env, strings.Fields(command)...)
+	got := runPlain(t, dir, env, strings.Fields(command)...)
 	if got.code != exitDone || got.stderr != "" || !strings.Contains(got.stdout, "inserted     60 rows") {
 		t.Errorf("capture %s: %+v", command, got)
 	}
 
 	path := filepath.Join(dir, "data/fallback/feedback.json")
-	got = run(t, dir, env, "verify", path) // the command in the note works in every folder
+	got = runPlain(t, dir, env, "verify", path) // the command in the note works in every folder
 	wantAll(t, got.stderr, path+" follows", "capture restore --on-conflict skip "+filepath.Join(dir, lossPath)+" – or, ")
-	got = run(t, filepath.Dir(path), append(env, "CAPTURE_OUTPUT=feedback.json"), "restore", "--on-conflict=skip", "--json")
+	got = runPlain(t, filepath.Dir(path), append(env, "CAPTURE_OUTPUT=feedback.json"), "restore", "--on-conflict=skip", "--json")
 	wantAll(t, got.stderr, "capture restore: feedback.json follows", "capture restore --on-conflict skip "+filepath.Base(lossPath)+" – or, ")
 	var result restore.Result
 	if err := json.Unmarshal([]byte(got.stdout), &result); err != nil || got.code != exitDone || result.Skipped.Rows != 1 {
@@ -89,11 +89,11 @@ func TestRestoreNamesKeptLoss(t *testing.T) {
 		}
 	}
 
-	if got := run(t, t.TempDir(), nil, "history", "--ack", "--output", path); got.code != exitDone {
+	if got := runPlain(t, t.TempDir(), nil, "history", "--ack", "--output", path); got.code != exitDone {
 		t.Errorf("history --ack: %+v", got)
 	}
 	for _, args := range []string{"verify", "restore --on-conflict=skip --dry-run"} {
-		if got := run(t, dir, []string{"DATABASE_URL=" + url}, strings.Fields(args)...); got.code != exitDone || got.stderr != "" {
+		if got := runPlain(t, dir, []string{"DATABASE_URL=" + url}, strings.Fields(args)...); got.code != exitDone || got.stderr != "" {
 			t.Errorf("capture %s after history --ack: %+v", args, got)
 		}
 	}
@@ -117,9 +117,9 @@ func TestKeptLossIsDamaged(t *testing.T) {
 
 	hint := state + ` is damaged, and capture restore refuses it; see "When it refuses" in docs/recovery.md`
 	wantAll(t, written.stderr, "To bring rows back: "+hint)
-	wantAll(t, run(t, dir, env, "restore", "--on-conflict", "skip", "--dry-run").stderr, "To bring rows back: "+hint+" – or, if it was meant")
-	wantAll(t, run(t, dir, nil, "history").stdout, "bring the rows back: "+hint+"\n")
-	if got := run(t, dir, env, "restore", "--on-conflict", "skip", state); got.code != exitFailed || !strings.Contains(got.stderr, "it is not the file that its manifest describes") {
+	wantAll(t, runPlain(t, dir, env, "restore", "--on-conflict", "skip", "--dry-run").stderr, "To bring rows back: "+hint+" – or, if it was meant")
+	wantAll(t, runPlain(t, dir, nil, "history").stdout, "bring the rows back: "+hint+"\n")
+	if got := runPlain(t, dir, env, "restore", "--on-conflict", "skip", state); got.code != exitFailed || !strings.Contains(got.stderr, "it is not the file that its manifest describes") {
 		t.Errorf("the damaged state: %+v", got)
 	}
 
@@ -130,7 +130,7 @@ func TestKeptLossIsDamaged(t *testing.T) {
 	if output, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, output)
 	}
-	if got := run(t, dir, env, "restore", "--on-conflict", "skip", rows); got.code != exitDone || !strings.Contains(got.stdout, "inserted     59 rows") {
+	if got := runPlain(t, dir, env, "restore", "--on-conflict", "skip", rows); got.code != exitDone || !strings.Contains(got.stdout, "inserted     59 rows") {
 		t.Errorf("the copy without the damaged row: %+v", got)
 	}
 }
@@ -148,7 +148,7 @@ func TestManyKeptLosses(t *testing.T) {
 			}
 		}
 	}
-	got := run(t, dir, nil, "verify")
+	got := runPlain(t, dir, nil, "verify")
 	wantAll(t, got.stderr, lossPath, "feedback-20260104T120000Z-loss.json.gz", "feedback-20260103T120000Z-loss.json.gz")
 	if got.code != exitDone || strings.Count(got.stderr, "follows a loss") != 3 || !strings.HasSuffix(got.stderr, "\ncapture verify: losses not shown: 2. To list them: capture history --output data/fallback/feedback.json\n") {
 		t.Errorf("%+v", got)
@@ -157,14 +157,14 @@ func TestManyKeptLosses(t *testing.T) {
 	_, dir = exported(t, 20)
 	path := filepath.Join(dir, "data/fallback/feedback.json")
 	compressed := keepState(t, filepath.Dir(path), "20261123T160000Z", &manifest.Loss{RowsBefore: 20, RowsLost: 20})
-	if got := run(t, dir, nil, "verify"); got.code != exitDone || got.stderr != "" {
+	if got := runPlain(t, dir, nil, "verify"); got.code != exitDone || got.stderr != "" {
 		t.Errorf("the file equals the state before the loss: %+v", got)
 	}
 	if err := errors.Join(os.Remove(compressed), os.Link(path, strings.TrimSuffix(compressed, ".gz")),
 		os.WriteFile(strings.TrimSuffix(compressed, ".json.gz")+".manifest.json", nil, 0o640)); err != nil {
 		t.Fatal(err)
 	}
-	if got := run(t, dir, nil, "verify"); got.code != exitDone || got.stderr != "" {
+	if got := runPlain(t, dir, nil, "verify"); got.code != exitDone || got.stderr != "" {
 		t.Errorf("the file is the state before the loss: %+v", got)
 	}
 }
@@ -179,20 +179,20 @@ func TestKeptStateCompressedSincePrinted(t *testing.T) {
 	ordinary := keepState(t, filepath.Join(dir, "data/fallback"), "20261123T160000Z", nil)
 	note := "reading " + lossPath + ", because " + filepath.Base(printed) + " has been compressed\n"
 
-	got := run(t, dir, env, "restore", "--create", "--yes", printed)
+	got := runPlain(t, dir, env, "restore", "--create", "--yes", printed)
 	if got.code != exitDone || got.stderr != "capture restore: "+note || !strings.Contains(got.stdout, "inserted     60 rows") || !strings.Contains(got.stdout, "the file matches its manifest") {
 		t.Errorf("restore: %+v", got)
 	}
-	got = run(t, dir, nil, "verify", printed)
+	got = runPlain(t, dir, nil, "verify", printed)
 	if got.code != exitDone || got.stderr != "capture verify: "+note || !strings.Contains(got.stdout, "60 rows") {
 		t.Errorf("verify: %+v", got)
 	}
 	for _, path := range []string{filepath.Join(dir, printed), filepath.Join(dir, "data/fallback/.feedback-20261123T160000Z.json")} {
-		if got := run(t, t.TempDir(), nil, "verify", path); got.code != exitDone || !strings.Contains(got.stderr, "has been compressed") {
+		if got := runPlain(t, t.TempDir(), nil, "verify", path); got.code != exitDone || !strings.Contains(got.stderr, "has been compressed") {
 			t.Errorf("verify %s: %+v", path, got)
 		}
 	}
-	if got := run(t, filepath.Join(dir, "data/fallback"), nil, "verify", filepath.Base(printed)); got.code != exitDone {
+	if got := runPlain(t, filepath.Join(dir, "data/fallback"), nil, "verify", filepath.Base(printed)); got.code != exitDone {
 		t.Errorf("verify in the folder: %+v", got)
 	}
 
@@ -203,14 +203,14 @@ func TestKeptStateCompressedSincePrinted(t *testing.T) {
 		"votes.json", "data/fallback/feedback-20261123T160000Z.json", "data/fallback/feedback-20200101T000000Z-loss.json", "data/fallback/.feedback-loss.json",
 		filepath.Base(printed), strings.Replace(printed, "feedback-", ".feedback-", 1), strings.Replace(printed, "Z-loss", "Z-loss-loss", 1), lossPath + ".json",
 	} {
-		if got := run(t, dir, nil, "verify", path); got.code != exitFailed || !strings.Contains(got.stdout+got.stderr, path+": no such file") {
+		if got := runPlain(t, dir, nil, "verify", path); got.code != exitFailed || !strings.Contains(got.stdout+got.stderr, path+": no such file") {
 			t.Errorf("verify %s: %+v", path, got)
 		}
 	}
 	if err := os.WriteFile(filepath.Join(dir, printed), []byte("[]\n"), 0o640); err != nil {
 		t.Fatal(err)
 	}
-	if got := run(t, dir, nil, "verify", printed); strings.Contains(got.stderr, "has been compressed") || strings.Contains(got.stdout, "60 rows, ") {
+	if got := runPlain(t, dir, nil, "verify", printed); strings.Contains(got.stderr, "has been compressed") || strings.Contains(got.stdout, "60 rows, ") {
 		t.Errorf("a file has the printed path: %+v", got)
 	}
 	if err := os.Remove(filepath.Join(dir, printed)); err != nil {
@@ -218,11 +218,11 @@ func TestKeptStateCompressedSincePrinted(t *testing.T) {
 	}
 
 	for _, state := range []string{printed, filepath.Join(filepath.Dir(ordinary), ".feedback-20261123T160000Z.json")} {
-		if got := run(t, dir, nil, "history", "--yes", "--drop", state); got.code != exitDone || !strings.Contains(got.stdout, "deleted ") {
+		if got := runPlain(t, dir, nil, "history", "--yes", "--drop", state); got.code != exitDone || !strings.Contains(got.stdout, "deleted ") {
 			t.Errorf("history --drop %s: %+v", state, got)
 		}
 	}
-	if got := run(t, dir, nil, "verify", printed); got.code != exitFailed || !strings.Contains(got.stdout+got.stderr, printed+": no such file") {
+	if got := runPlain(t, dir, nil, "verify", printed); got.code != exitFailed || !strings.Contains(got.stdout+got.stderr, printed+": no such file") {
 		t.Errorf("verify of a deleted state: %+v", got)
 	}
 }
@@ -245,7 +245,7 @@ func TestPrintedCommandsInHostileFolder(t *testing.T) {
 			t.Errorf("%s: %v: %s", command, err, output)
 		}
 	}
-	got := run(t, dir, nil, "verify", path)
+	got := runPlain(t, dir, nil, "verify", path)
 	_, rest, _ := strings.Cut(got.stderr, "To bring rows back: ")
 	restore, acknowledge, ok := strings.Cut(strings.TrimSuffix(rest, "\n"), " – or, if it was meant: ")
 	if got.code != exitDone || !ok {
@@ -253,7 +253,7 @@ func TestPrintedCommandsInHostileFolder(t *testing.T) {
 	}
 	paste(strings.Replace(restore, "restore", "restore --create --yes", 1))
 	paste(acknowledge)
-	if got := run(t, dir, []string{"DATABASE_URL=" + url}, "verify", path); got.stderr != "" || !strings.Contains(got.stdout, "60 missing in the file") {
+	if got := runPlain(t, dir, []string{"DATABASE_URL=" + url}, "verify", path); got.stderr != "" || !strings.Contains(got.stdout, "60 missing in the file") {
 		t.Errorf("after the printed commands: %+v", got)
 	}
 	if found, err := filepath.Glob(filepath.Join(dir, "ran*")); err != nil || len(found) != 0 {
@@ -269,17 +269,17 @@ func TestRepairOfRuinedValues(t *testing.T) {
 	env := []string{"DATABASE_URL=" + url}
 	sql(t, url, "UPDATE votes SET comment = 'ruined'", "INSERT INTO votes (vote_id, comment) VALUES (100, 'new')")
 	runPlain(t, dir, env, "snapshot")
-	ruined := run(t, dir, env, "verify")
+	ruined := runPlain(t, dir, env, "verify")
 	_, command, _ := strings.Cut(ruined.stderr, "To bring rows back: capture ")
 	command, _, _ = strings.Cut(command, " – or, if it was meant")
 	if !strings.HasPrefix(command, "restore --on-conflict overwrite data/fallback/feedback-") {
 		t.Fatalf("after the mistake: %+v", ruined)
 	}
-	repaired := run(t, dir, env, append(strings.Fields(command), "--yes")...)
+	repaired := runPlain(t, dir, env, append(strings.Fields(command), "--yes")...)
 	wantAll(t, repaired.stdout, "overwritten  60 rows", "reports so many overwritten rows as a loss; if the table is right now: capture history --ack\n")
 	runPlain(t, dir, env, "snapshot")
 	for _, args := range []string{"verify", "history"} {
-		got := run(t, dir, env, args)
+		got := runPlain(t, dir, env, args)
 		wantAll(t, got.stdout+got.stderr, `60 of 61 rows got another value in column "comment"; this brought back lost values of the state of 2`)
 		switch args {
 		case "verify":
@@ -288,8 +288,8 @@ func TestRepairOfRuinedValues(t *testing.T) {
 			wantAll(t, got.stdout, "  end the alert, if it was a repair: capture history --ack\n  or undo it: capture restore --on-conflict overwrite data")
 		}
 	}
-	run(t, dir, env, "history", "--ack")
-	if got := run(t, dir, env, "verify"); got.code != exitDone || got.stderr != "" {
+	runPlain(t, dir, env, "history", "--ack")
+	if got := runPlain(t, dir, env, "verify"); got.code != exitDone || got.stderr != "" {
 		t.Errorf("after history --ack: %+v", got)
 	}
 }

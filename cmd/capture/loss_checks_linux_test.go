@@ -75,7 +75,7 @@ func (r *lossRound) check(d *daemon) {
 			r.t.Errorf("exit code %d", code)
 		}
 	}
-	if got := run(r.t, r.dir, r.env, "verify", r.path); got.code != exitDone {
+	if got := runPlain(r.t, r.dir, r.env, "verify", r.path); got.code != exitDone {
 		r.t.Errorf("capture verify: %+v", got)
 	}
 	entries, err := os.ReadDir(filepath.Dir(r.path))
@@ -95,7 +95,7 @@ var ownFile = regexp.MustCompile(`^feedback(\.json|\.manifest\.json|\.json\.lock
 // checkHistory checks that `capture history` lists the state before the loss.
 func (r *lossRound) checkHistory(loss kept.State) {
 	r.t.Helper()
-	got := run(r.t, r.dir, nil, "history", "--json", "--output="+r.path)
+	got := runPlain(r.t, r.dir, nil, "history", "--json", "--output="+r.path)
 	var list history
 	if err := json.Unmarshal([]byte(got.stdout), &list); err != nil || got.code != exitDone {
 		r.t.Fatalf("capture history: %+v, %v", got, err)

@@ -56,7 +56,7 @@ func TestMain(m *testing.M) {
 		if testing.Short() {
 			group.Go(func() error { return buildBinary(binary) })
 		} else {
-			plain += "-plain"
+			plain = filepath.Join(dir, "plain", "capture") // has the same name, so that it can take binary's place in PATH
 			group.Go(func() error { return buildBinary(binary, "-race") })
 			group.Go(func() error { return buildBinary(plain) })
 		}
@@ -70,7 +70,7 @@ func TestMain(m *testing.M) {
 
 // buildBinary builds capture without symbol tables, as a release is built. Symbol tables take a quarter of the linker's time.
 func buildBinary(path string, flags ...string) error {
-	args := slices.Concat([]string{"build"}, flags, []string{"-ldflags", "-s -w -X main.version=1.2.3-test -X main.commit=abc123", "-o", path, "."})
+	args := slices.Concat([]string{"build"}, flags, []string{"-trimpath", "-ldflags", "-s -w -X main.version=1.2.3-test -X main.commit=abc123", "-o", path, "."})
 	if out, err := exec.Command("go", args...).CombinedOutput(); err != nil {
 		return fmt.Errorf("build capture: %w\n%s", err, out)
 	}
@@ -113,7 +113,8 @@ func run(t *testing.T, dir string, env []string, args ...string) result {
 }
 
 // runPlain is like run, but always uses the binary without the race detector. It is for commands that print help, refuse
-// their arguments, prepare a test or read large files.
+// their arguments, prepare a test, check a result or read large files, and for tests that only compare what many commands
+// print. Other tests run the same commands with the race detector.
 func runPlain(t *testing.T, dir string, env []string, args ...string) result {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), busy.Limit(waitTimeout))

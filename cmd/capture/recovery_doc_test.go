@@ -187,9 +187,10 @@ func (p *page) command(line string) string {
 		p.env = append(p.env, assignment)
 		return ""
 	}
+	// The page's many commands run without the race detector: other tests run these commands with it.
 	cmd := exec.CommandContext(p.t.Context(), "sh", "-c", line)
 	cmd.Dir = p.dir
-	cmd.Env = append([]string{"PATH=" + filepath.Dir(binary) + ":" + os.Getenv("PATH"), "HOME=" + p.dir, "NO_COLOR=1", noExitPause}, p.env...)
+	cmd.Env = append([]string{"PATH=" + filepath.Dir(plain) + ":" + os.Getenv("PATH"), "HOME=" + p.dir, "NO_COLOR=1", noExitPause}, p.env...)
 	said, err := cmd.CombinedOutput()
 	if err != nil && cmd.ProcessState.ExitCode() != exitFailed {
 		p.t.Errorf("$ %s\n%s%v", line, said, err)

@@ -137,6 +137,8 @@ func TestSearchPathIsNotTrusted(t *testing.T) {
 	}
 }
 
+// attackSearchPath runs the commands on an attacked database. It uses the binary without the race detector, because it checks
+// what the server executes, and other tests run the same commands with the race detector.
 func attackSearchPath(t *testing.T, server *pgserver.Server, path string, pooled bool) {
 	database := strings.NewReplacer(" ", "_", ",", "").Replace("attacked" + strings.ToLower(t.Name()[strings.LastIndex(t.Name(), "/")+1:]))
 	role := database + "_role"
@@ -152,7 +154,7 @@ func attackSearchPath(t *testing.T, server *pgserver.Server, path string, pooled
 	env := []string{"DATABASE_URL=" + root, "CAPTURE_TABLE=votes"}
 	command := func(args ...string) string {
 		t.Helper()
-		got := run(t, dir, env, args...)
+		got := runPlain(t, dir, env, args...)
 		if got.code != exitDone {
 			t.Errorf("capture %s: %+v", strings.Join(args, " "), got)
 		}
@@ -184,11 +186,11 @@ func attackSearchPath(t *testing.T, server *pgserver.Server, path string, pooled
 	}
 	command("verify")
 	sql(t, direct, "UPDATE public.votes SET comment = 'differs' WHERE vote_id < 5", "DELETE FROM public.votes WHERE vote_id = 6")
-	if got := run(t, dir, env, "verify"); got.code != exitFailed || !strings.Contains(got.stdout, "differs") && !strings.Contains(got.stdout, "different") {
+	if got := runPlain(t, dir, env, "verify"); got.code != exitFailed || !strings.Contains(got.stdout, "differs") && !strings.Contains(got.stdout, "different") {
 		t.Errorf("verify with differences: %+v", got)
 	}
 	wantNoShadows(t, server, "verify with differences")
-	if got := run(t, dir, env, "restore"); got.code != exitFailed || !strings.Contains(got.stderr, "--on-conflict") {
+	if got := runPlain(t, dir, env, "restore"); got.code != exitFailed || !strings.Contains(got.stderr, "--on-conflict") {
 		t.Errorf("restore of rows that are there: %+v", got)
 	}
 	wantNoShadows(t, server, "restore of rows that are there")
@@ -200,7 +202,7 @@ func attackSearchPath(t *testing.T, server *pgserver.Server, path string, pooled
 	command("restore", "--create", "--dry-run")
 	command("restore", "--create")
 	command("verify")
-	got := run(t, dir, append(env, "CAPTURE_TABLE=vote"), "doctor")
+	got := runPlain(t, dir, append(env, "CAPTURE_TABLE=vote"), "doctor")
 	if got.code != exitFailed {
 		t.Errorf("doctor without a table: %+v", got)
 	}
