@@ -26,7 +26,7 @@ PLATFORMS = linux/amd64 linux/arm64 darwin/amd64 darwin/arm64
 # detector also replaces its own records of this memory by new pages. In tests with long rows, the page faults took two
 # fifths of the processor time. GORACE prevents both. With -trimpath, packages and programs do not contain the path of the
 # clone, so a clone in another folder finds the packages in the build cache. Vet is left to make vet, which checks more.
-TEST      = GORACE='atexit_sleep_ms=0 clear_shadow_mmap_threshold=1000000000' go test -race -vet=off -trimpath -p 3 -parallel 8 -timeout 20m
+TEST      = GORACE='atexit_sleep_ms=0 clear_shadow_mmap_threshold=1000000000' go test -race -count=1 -vet=off -trimpath -p 3 -parallel 8 -timeout 20m
 
 .PHONY: compiler help run build check test test-versions vet lint vulnerabilities bench fuzz release postgres chromium strace stores peers clean
 
@@ -52,7 +52,7 @@ test-versions: compiler strace stores ## run all tests with each of several Post
 	@failed=; for bin in $(VERSIONS); do \
 		version=$$("$$bin/postgres" --version) || { failed="$$failed $$bin"; continue; }; \
 		echo "== $$version in $$bin"; \
-		PATH="$$bin:$$PATH" $(TEST) -count=1 $(PACKAGES) || failed="$$failed $$bin"; \
+		PATH="$$bin:$$PATH" $(TEST) $(PACKAGES) || failed="$$failed $$bin"; \
 	done; test -z "$$failed" || { echo "test-versions: failed on$$failed" >&2; exit 1; }
 
 lint: vulnerabilities vet ## vet, and check for known vulnerabilities

@@ -154,7 +154,7 @@ func (n names) states() ([]State, error) {
 		if !slices.ContainsFunc(list, stateFile.isData) {
 			continue
 		}
-		if s, ok := n.state(id); ok {
+		if s, ok := n.state(id, func(s *State) (manifest.Manifest, error) { return s.Manifest() }); ok {
 			states = append(states, s)
 		}
 	}
@@ -162,8 +162,9 @@ func (n names) states() ([]State, error) {
 	return states, nil
 }
 
-// state returns one kept state. It reports false if the state does not exist any more.
-func (n names) state(id stateID) (State, bool) {
+// state returns one kept state. It reads the state's manifest with the function read. It reports false if the state does not
+// exist any more.
+func (n names) state(id stateID, read func(*State) (manifest.Manifest, error)) (State, bool) {
 	s := State{Time: id.time(), names: n, id: id}
 	var info fs.FileInfo
 	var err error
@@ -181,7 +182,7 @@ func (n names) state(id stateID) (State, bool) {
 		}
 	}
 	s.DiskBytes, s.inode = info.Size(), info
-	m, err := s.Manifest()
+	m, err := read(&s)
 	switch {
 	case disk.IsMissing(err):
 		s.Damaged = noManifest

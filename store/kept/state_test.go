@@ -124,6 +124,47 @@ func TestList(t *testing.T) {
 	}
 }
 
+// TestManifestsAreReadOnce checks that States reads the manifest of a state again only if its file has changed.
+func TestManifestsAreReadOnce(t *testing.T) {
+	dir := t.TempDir()
+	keptFiles(t, dir, "feedback-20261123T160000Z.json.gz", 5, nil)
+	manifestPath := filepath.Join(dir, "feedback-20261123T160000Z.manifest.json")
+	k := kept.Open(filepath.Join(dir, "feedback.json"), "", time.Time{})
+	check := func(what string, rows int, damaged bool) {
+		t.Helper()
+		if l := k.List(); len(l) != 1 || l[0].Rows != rows || (l[0].Damaged != "") != damaged {
+			t.Errorf("%s: %+v", what, l)
+		}
+	}
+	check("at first", 5, false)
+	before, err := os.Stat(manifestPath)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keptFiles(t, dir, "feedback-20261123T160000Z.json.gz", 6, nil) // writes into the same file
+	check("after another manifest", 6, false)
+	keptFiles(t, dir, "feedback-20261123T160000Z.json.gz", 7, nil)
+	if err := os.Chtimes(manifestPath, time.Time{}, before.ModTime()); err != nil {
+		t.Fatal(err)
+	}
+	check("after a manifest of an earlier time", 7, false)
+	keptFiles(t, dir, "feedback-20261123T160000Z.json.gz", 8, nil)
+	if err := os.Chtimes(manifestPath, time.Time{}, before.ModTime()); err != nil {
+		t.Fatal(err)
+	}
+	check("after a change that cannot be seen", 7, false)
+	if err := os.Chmod(manifestPath, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	check("with another mode", 8, false)
+	if err := os.Remove(manifestPath); err != nil {
+		t.Fatal(err)
+	}
+	check("without a manifest", 0, true)
+	keptFiles(t, dir, "feedback-20261123T160000Z.json.gz", 9, nil)
+	check("with a manifest again", 9, false)
+}
+
 // TestRestoreHint checks which command a loss comes with: if values are lost, the rows that still exist must be overwritten.
 func TestRestoreHint(t *testing.T) {
 	for want, losses := range map[string][]manifest.Loss{

@@ -24,7 +24,7 @@ type States struct {
 	dataPath string // path of the file
 
 	mu     sync.Mutex
-	ids    map[stateID]bool // existing states; other processes may drop states, but only the owner of the lock adds states
+	ids    map[stateID]readManifest // existing states; other processes may drop states, but only the owner of the lock adds states
 	policy retention.Policy
 	clock  *retention.Clock
 	start  time.Time // start of the monotonic time that is passed to clock
@@ -67,10 +67,10 @@ func (k *States) SetPolicy(p retention.Policy) {
 // Reload removes what a crash has left of kept states, and reads again which states exist.
 func (k *States) Reload() {
 	k.names.tidy()
-	ids := map[stateID]bool{}
+	ids := map[stateID]readManifest{}
 	if files, err := k.names.list(); err == nil {
 		for id := range files {
-			ids[id] = true
+			ids[id] = readManifest{}
 		}
 	}
 	k.mu.Lock()
@@ -85,24 +85,51 @@ func (k *States) List() []State {
 	k.mu.Unlock()
 	var states []State
 	for _, id := range ids {
-		if s, ok := k.names.state(id); ok {
+		if s, ok := k.names.state(id, k.readManifest); ok {
 			states = append(states, s)
 		} else {
-			k.set(id, false)
+			k.forget(id)
 		}
 	}
 	slices.SortFunc(states, func(a, b State) int { return b.Time.Compare(a.Time) })
 	return states
 }
 
-func (k *States) set(id stateID, there bool) {
+func (k *States) forget(id stateID) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if there {
-		k.ids[id] = true
-	} else {
-		delete(k.ids, id)
+	delete(k.ids, id)
+}
+
+// readManifest is the manifest of a kept state as it was last read.
+type readManifest struct {
+	file     os.FileInfo // nil if the manifest has not been read yet
+	manifest manifest.Manifest
+}
+
+// readManifest returns the manifest of s. A daemon lists its states every few seconds, and there may be a hundred, so readManifest
+// reads a manifest again only if its file has changed.
+func (k *States) readManifest(s *State) (manifest.Manifest, error) {
+	info, err := os.Stat(s.manifestPath())
+	if err != nil {
+		return manifest.Manifest{}, err
 	}
+	k.mu.Lock()
+	last := k.ids[s.id]
+	k.mu.Unlock()
+	if f := last.file; f != nil && os.SameFile(f, info) && f.Size() == info.Size() && f.ModTime().Equal(info.ModTime()) && f.Mode() == info.Mode() {
+		return last.manifest, nil
+	}
+	m, err := s.Manifest()
+	if err != nil {
+		return manifest.Manifest{}, err
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if _, ok := k.ids[s.id]; ok {
+		k.ids[s.id] = readManifest{info, m}
+	}
+	return m, nil
 }
 
 // IsOff reports whether the policy keeps no ordinary states.
@@ -228,8 +255,10 @@ func (k *States) promote(s State, m manifest.Manifest, like os.FileInfo) (State,
 
 // added records that the state exists now, and returns it.
 func (k *States) added(id stateID) (State, error) {
-	k.set(id, true)
-	s, ok := k.names.state(id)
+	k.mu.Lock()
+	k.ids[id] = readManifest{}
+	k.mu.Unlock()
+	s, ok := k.names.state(id, k.readManifest)
 	if !ok {
 		return State{}, fs.ErrNotExist
 	}
@@ -240,7 +269,7 @@ func (k *States) added(id stateID) (State, error) {
 func (k *States) drop(id stateID) error {
 	err := k.names.remove(id)
 	if err == nil {
-		k.set(id, false)
+		k.forget(id)
 		err = disk.SyncFolder(k.names.folder)
 	}
 	return err
