@@ -321,7 +321,7 @@ func TestVerifyBesideAWriter(t *testing.T) {
 	}
 	t.Parallel()
 	d := newDB(t)
-	d.CreateVotes(150) // more than one buffer of the file
+	d.CreateVotes(500)
 	path := filepath.Join(t.TempDir(), "feedback.json")
 	f, err := store.Open(path, store.Owner{Version: "test"})
 	if err != nil {
