@@ -28,8 +28,8 @@ const (
 	firstAlertRetry    = 5 * time.Second  // first pause between attempts to post an alert; the pauses double
 	longestAlertRetry  = time.Minute      // longest pause between attempts to post an alert
 
-	// A running copy delays the alert "following" until alertCopyAfter has passed since the table was last followed steadily. The
-	// rule CaptureNotFollowing in deploy/prometheus-rules.yml has the same limit.
+	// A running copy delays the alert "following" until alertCopyAfter has passed since the table was last followed steadily.
+	// The rule CaptureNotFollowing in deploy/prometheus-rules.yml has the same limit.
 	alertCopyAfter = 30 * time.Minute
 
 	// The condition "following" ends once the table has been followed for steadyInterval without a break. A source that

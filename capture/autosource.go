@@ -129,8 +129,8 @@ func (a *autoSource) probeLoop(ctx context.Context, kind string, skipped []unava
 	seen := map[string]string{} // the last setup state, by kind of source
 	for _, u := range skipped {
 		if p := (*postgres.Problem)(nil); !errors.As(u.err, &p) || !p.NeedsSetup() {
-			// A missing setup is not the reason why this source cannot be used. So record what `capture setup` has created until
-			// now. Then only a change of this state causes a probe before the interval ends.
+			// A missing setup is not the reason why this source cannot be used. So record what `capture setup` has created
+			// until now. Then only a change of this state causes a probe before the interval ends.
 			seen[u.kind], _ = a.loadSetupState(ctx, u.kind)
 		}
 	}

@@ -97,8 +97,8 @@ func exactTable(t *testing.T, conn *pgx.Conn, types []exactType) (columns []stri
 		add(fmt.Sprintf("cs%d", i), fmt.Sprintf("comp%d[]", i), fmt.Sprintf("ARRAY[ROW($v, '{}', NULL)::comp%d, NULL]", i))
 		add(fmt.Sprintf("dc%d", i), fmt.Sprintf("dcomp%d", i), fmt.Sprintf("ROW($v, NULL, 'r')::comp%d", i))
 		// To compute a generated column after an update, capture derives unchanged values from the row's JSON. If the JSON of a
-		// type does not determine the value, capture resyncs instead, so such types get no generated column. The type "char" gets
-		// none either, because servers before version 16 send bytes of "char" that they do not accept as input.
+		// type does not determine the value, capture resyncs instead, so such types get no generated column. The type "char"
+		// gets none either, because servers before version 16 send bytes of "char" that they do not accept as input.
 		if !slices.Contains([]string{`"char"`, "hstore", "shade", "words[]", "json[]", "deep"}, typ.name) {
 			ddl = append(ddl, fmt.Sprintf("gv%d %s GENERATED ALWAYS AS (%s) STORED", i, typ.name, v))
 		}

@@ -111,8 +111,8 @@ func (d *daemon) lossEnds() {
 	})
 }
 
-// TestLoss: for each source, the table is emptied while capture runs and while it is stopped. The state before the loss is kept,
-// and the loss ends when the rows are back or when somebody acknowledges it.
+// TestLoss: for each source, the table is emptied while capture runs and while it is stopped. The state before the loss is
+// kept, and the loss ends when the rows are back or when somebody acknowledges it.
 func TestLoss(t *testing.T) {
 	if testing.Short() {
 		t.Skip("causes many losses")

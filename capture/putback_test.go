@@ -142,7 +142,7 @@ func TestFileRemovedBeforeStopWithoutDatabase(t *testing.T) {
 }
 
 // TestRemovedFileIsNotInMemory: the database is unreachable, and the file is removed before capture has read its rows. Status
-// names the reason, and the stop reports it. When the file is back, the reason disappears.
+// and the error at the stop say so. When the file is back, Status shows no error.
 func TestRemovedFileIsNotInMemory(t *testing.T) {
 	t.Parallel()
 	d := startWithoutDatabase(t, 20*time.Millisecond)

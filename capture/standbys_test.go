@@ -51,8 +51,8 @@ func TestLogicalAtReplica(t *testing.T) {
 
 // TestStandbyAtReplica: if the server decodes only while it has a logical slot, dropping capture's slot may switch decoding
 // off. The logical slots on a standby then become invalid. Therefore, --source auto does not start logical replication while a
-// standby is connected. With --source logical, it is started all the same, and the status reports that the standby's slots
-// become invalid.
+// standby is connected. --source logical starts it nevertheless, and the status reports that the standby's slots become
+// invalid.
 func TestStandbyAtReplica(t *testing.T) {
 	t.Parallel()
 	s := onDemand(t)

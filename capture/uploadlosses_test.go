@@ -159,8 +159,8 @@ func TestOpenLossOfDamagedCopy(t *testing.T) {
 	}
 }
 
-// TestAcknowledgementIsCopied: somebody acknowledges a loss on this machine only. The next check of the losses makes the uploader
-// mark the copy, too. The checks after it do not.
+// TestAcknowledgementIsCopied: somebody acknowledges a loss on this machine only. The next check of the losses wakes the
+// uploader, which marks the copy, too. Later checks do not wake it.
 func TestAcknowledgementIsCopied(t *testing.T) {
 	t.Parallel()
 	file, err := store.Open(filepath.Join(t.TempDir(), "feedback.json"), store.Owner{})

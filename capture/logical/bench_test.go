@@ -136,8 +136,8 @@ func drain(b *testing.B, s *Source, t *snapshot.Table, encoder *rowjson.Encoder,
 	return took, after.Mallocs - before.Mallocs
 }
 
-// foreign maps each peer that is a program to the output plugin of its slot. Any other peer is the name of an output plugin,
-// whose slot pg_recvlogical reads.
+// foreign has the output plugin of each peer that is a program. Any other peer is an output plugin itself, whose slot
+// pg_recvlogical reads.
 var foreign = map[string]string{"node": "pgoutput", "go-pq-cdc": "pgoutput", "pgstream": "wal2json", "conduit": "pgoutput"}
 
 // bareSlots creates a slot with pgoutput for pg_recvlogical, and a slot for each peer whose output plugin the server has. It

@@ -89,8 +89,8 @@ func (s *Source) createSlotOrPlainRead(ctx context.Context, t *snapshot.Table, o
 // as the slot exists. If the plain read fails, readIfDue only logs the error.
 func (p *plainReads) readIfDue(ctx, reading context.Context) error {
 	if !p.logged && time.Now().Before(p.next) {
-		// Usually, the slot soon exists, and the context reading ends. If this interrupted a query, the query would break its
-		// connection.
+		// Usually, the slot soon exists, which cancels the context reading. If a query were interrupted by that, its connection
+		// would break.
 		return nil
 	}
 	if err := p.queries.Do(reading, p.check); err != nil && reading.Err() == nil {

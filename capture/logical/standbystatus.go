@@ -54,7 +54,8 @@ type standby struct {
 }
 
 func newStandby(conn *pgconn.PgConn, reads *postgres.ReadClock, timeouts source.Timeouts) *standby {
-	// The server asks for a reply after half of wal_sender_timeout. An interval of a quarter of it leaves time for a late message.
+	// The server asks for a reply after half of wal_sender_timeout. An interval of a quarter of it leaves time for a late
+	// message.
 	interval := min(maxStatusInterval, max(postgres.WALSenderTimeout(conn)/4, 10*time.Millisecond))
 	return &standby{conn: conn, reads: reads, timeouts: timeouts, interval: interval}
 }
