@@ -151,11 +151,11 @@ func (c *fileConfig) selectAt(l *remote.Location, clusters []remote.Cluster) (be
 	return best, states, nil
 }
 
-// noteLoss prints a note if the newest state follows a loss that nobody has acknowledged. The note contains the value of
-// --at that selects the state before the loss. Of several losses, it describes the one that [kept.OpenLosses] shows first.
-// If that state is damaged, the command would refuse it, so the note refers to the documentation instead. noteLoss ignores a
-// loss if the newest state equals the state before the loss. In this case, the rows are back, or the machine was lost before
-// it uploaded a state without the lost rows.
+// noteLoss prints a note if the newest state follows a loss that nobody has acknowledged. The note contains the value of --at
+// that selects the state before the loss. Of several losses, it describes the one that [kept.OpenLosses] shows first. If the
+// state before that loss is damaged, the command would refuse it, so the note refers to the documentation instead. noteLoss
+// ignores a loss if the newest state equals the state before the loss. In this case, the rows are back, or the machine was lost
+// before it uploaded a state without the lost rows.
 func noteLoss(ctx context.Context, std streams, command string, l *remote.Location, newest remote.State, all []remote.State) {
 	open := slices.DeleteFunc(slices.Clone(all), func(s remote.State) bool {
 		return !s.Loss || s.Acknowledged || s.Time.After(newest.Time) || s.URL == newest.URL

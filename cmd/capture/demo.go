@@ -68,7 +68,7 @@ func (c demoCmd) Run(ctx context.Context, std streams) (err error) {
 		if ctx.Err() != nil {
 			return nil
 		}
-		return linesError{err} // with the last lines of the server's log
+		return linesError{err} // err contains the last lines of the server's log
 	}
 	defer d.Close()
 	service, err := c.openService(d.URL(), path, folder)

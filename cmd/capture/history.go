@@ -310,7 +310,7 @@ func stateNotes(losses kept.OpenLosses, s kept.State) []string {
 }
 
 // lossAdvice returns notes about the open loss after s: how to restore what was lost, and how to end the alert. If the loss is
-// probably a repair and no other loss is open, the note that comes first is the one that ends the alert.
+// probably a repair, the alert comes first. But while another loss is not repaired, lossAdvice only says to repair that loss.
 func lossAdvice(losses kept.OpenLosses, s kept.State, acknowledge string) []string {
 	switch {
 	case !s.Loss.IsRepair():

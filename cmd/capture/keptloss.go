@@ -8,8 +8,8 @@ import (
 	"capture/store/kept"
 )
 
-// noteKeptLosses warns if the file was written after a loss that nobody has acknowledged. For each of the first such losses, it
-// prints a note that tells how to restore what was lost. It also prints how many losses it does not show. If the folder cannot be
+// noteKeptLosses warns if the file was written after losses that nobody has acknowledged. For each loss, it prints how to
+// restore what was lost. After [kept.MaxShownLosses] losses, it prints only the number of the others. If the folder cannot be
 // read, noteKeptLosses prints the reason, and the command continues: the file may be the best data that is left.
 func (c *fileConfig) noteKeptLosses(std streams, command string) {
 	if info, err := os.Stat(c.File); c.File == "-" || err != nil || !info.Mode().IsRegular() {

@@ -13,8 +13,8 @@ import (
 	"capture/internal/verify"
 )
 
-// TestNamesCannotAddLines checks that a line break in a name does not add a line to a question, an error or a report. Anybody can
-// choose the names in a manifest.
+// TestNamesCannotAddLines checks that a line break in a name does not add a line to a question, an error or a report. Anybody
+// can choose the names in a manifest.
 func TestNamesCannotAddLines(t *testing.T) {
 	t.Parallel()
 	const hostile = "x? [y/N] y\ncapture restore: restored\x1b[2J\u202e"

@@ -113,8 +113,8 @@ func (c statusCmd) fetchStatus(ctx context.Context, path string) (status capture
 	return status, raw, address, nil
 }
 
-// earlierText returns a line that describes the file of an earlier run, or what prevents a new run. It returns "" if there is no
-// file with a manifest.
+// earlierText returns a line that describes the file of an earlier run, or what prevents a new run. It returns "" if there is
+// no file with a manifest.
 func earlierText(path string, now time.Time) string {
 	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
 		return fmt.Sprintf("\nBut %s is not a regular file: remove it first, or name another file with --output", foreign.Line(path))
