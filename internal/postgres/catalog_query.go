@@ -33,15 +33,15 @@ const (
 	emptyPathSQL = "SELECT pg_catalog.set_config('search_path', '', true)"
 )
 
-// catalogQuery is a query for the catalog of a table. It returns at most one row with two JSON documents; see [catalogEntry] and
-// [facts].
+// catalogQuery is a query for the catalog of a table. It returns at most one row with two JSON documents; see [catalogEntry]
+// and [facts].
 type catalogQuery struct {
 	name string // begins the names of the query's prepared statements
 	sql  string
 }
 
-// plainTable is much faster than anyTable, but returns no row if the table is not plain. catalog.sql.tmpl tells which tables are
-// plain.
+// plainTable is much faster than anyTable, but returns no row if the table is not plain. catalog.sql.tmpl tells which tables
+// are plain.
 var (
 	plainTable = newCatalogQuery("capture_plain_catalog", false)
 	anyTable   = newCatalogQuery("capture_catalog", true)
@@ -68,9 +68,9 @@ type catalogRow struct {
 // nil, add statements to the batch. If the table is not plain, read sends the batch a second time with another query, and
 // remembers that for the session. The error is that of the batch.
 //
-// If own is true, read also reads the names that the session's own search path shows. It changes the search path until the
-// end of the transaction. If q is not in a transaction block, Postgres runs the batch as a transaction of its own, so the
-// change ends with the batch's Sync message.
+// If own is true, read also reads the names that the session's own search path shows. In any case, read changes the search path
+// until the end of the transaction. If q is not in a transaction block, Postgres runs the batch as a transaction of its own, so
+// the change ends with the batch's Sync message.
 func (c *catalogRow) read(ctx context.Context, q Querier, name Name, own bool, before, after func(*pgx.Batch)) error {
 	s := catalogSessionOf(q)
 	query := plainTable
@@ -120,8 +120,8 @@ type catalogSession struct {
 	notPlain bool                        // whether the session has read a table that is not plain
 }
 
-// catalogSessionOf returns what the session of q remembers. Through a pooler, queries are not prepared, because the next batch may
-// run in another server session.
+// catalogSessionOf returns what the session of q remembers. Through a pooler, queries are not prepared, because the next batch
+// may run in another server session.
 func catalogSessionOf(q Querier) *catalogSession {
 	conn := connOf(q)
 	if conn == nil {
@@ -164,8 +164,8 @@ type preparedCatalog struct {
 	done     bool
 }
 
-// statement returns the statement's name. Each attempt to prepare the query uses another name, because a failed attempt may have
-// prepared it: if capture cannot read the batch's results, it does not learn whether the statement exists. A rollback does
+// statement returns the statement's name. Each attempt to prepare the query uses another name, because a failed attempt may
+// have prepared it: if capture cannot read the batch's results, it does not learn whether the statement exists. A rollback does
 // not remove prepared statements.
 func (p *preparedCatalog) statement(query catalogQuery) string {
 	return query.name + "_" + strconv.Itoa(p.attempts)

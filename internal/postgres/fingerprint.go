@@ -7,8 +7,8 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// TableFingerprint returns the current fingerprint of the table's shape; see [rowjson.Shape]. It usually takes one round trip. The
-// error is a [*Problem] if the table no longer exists or can no longer be followed.
+// TableFingerprint returns the current fingerprint of the table's shape; see [rowjson.Shape]. It usually takes one round trip.
+// The error is a [*Problem] if the table no longer exists or can no longer be followed.
 func TableFingerprint(ctx context.Context, conn *pgx.Conn, name Name) (string, error) {
 	var row catalogRow
 	t, err := row.newTable(ctx, conn, name, row.read(ctx, conn, name, false, nil, nil))
@@ -19,8 +19,8 @@ func TableFingerprint(ctx context.Context, conn *pgx.Conn, name Name) (string, e
 }
 
 // CompareCatalog reports whether the table's shape has changed since the table was loaded, and whether its publication has
-// changed since [FindPublication] returned fingerprint. It usually takes one round trip. The error is a [*Problem] if the table no
-// longer exists or can no longer be followed.
+// changed since [FindPublication] returned fingerprint. It usually takes one round trip. The error is a [*Problem] if the table
+// no longer exists or can no longer be followed.
 //
 // If m is not nil, CompareCatalog reads a Moment into *m before it compares. So if it reports no change, shape and
 // publication were unchanged at this Moment, too. If the server refuses to show the Moment, *m is zero.

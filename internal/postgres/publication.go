@@ -331,9 +331,9 @@ func (t *Table) completePublicationSQL(p *publication, version int) (statements 
 }
 
 // noPublicationProblem explains why there is no publication to follow. Its hint is the SQL that removes the cause: it creates,
-// repairs or drops capture's own publication, or grants CREATE on the database. Each statement has a comment that names the role
-// that may run it. On a managed service, nobody is a superuser. So if different roles own the table and the publication, the
-// hint also has the statements with which the table's owner alone can create a publication with another name. ddlErr is the
+// repairs or drops capture's own publication, or grants CREATE on the database. Each statement has a comment that names the
+// role that may run it. On a managed service, nobody is a superuser. So if different roles own the table and the publication,
+// the hint also has the statements with which the table's owner alone can create a publication with another name. ddlErr is the
 // error of an attempt to create or repair the publication, or nil if there was no attempt.
 func (t *Table) noPublicationProblem(s *Server, publications []publication, own string, ddlErr error) *Problem {
 	p := &Problem{

@@ -31,8 +31,8 @@ func QuoteReplicationString(s string) string {
 }
 
 // displayIdentifier returns a name for messages and for comments after SQL. It is in double quotes only if it would be misread
-// without them. Line breaks and other control characters are escaped: a line break would end a comment, and the rest of the name
-// would be SQL.
+// without them. Line breaks and other control characters are escaped: a line break would end a comment, and the rest of the
+// name would be SQL.
 func displayIdentifier(name string) string {
 	for _, r := range name {
 		if r == '.' || r == '"' || unicode.IsSpace(r) || !unicode.IsPrint(r) {

@@ -35,8 +35,8 @@ func (t *Table) Rewritten() bool { return t.facts.Rewritten }
 // statement that names the table then fails, or reads another table.
 func (t *Table) Renamed() bool { return t.facts.Renamed }
 
-// LoadTable reads the table's catalog, usually in one round trip. The error is a [*Problem] if the table does not exist, is of a
-// kind that no source can follow, or is not entirely readable by the user. LoadTable marks a column as published if pgoutput
+// LoadTable reads the table's catalog, usually in one round trip. The error is a [*Problem] if the table does not exist, is of
+// a kind that no source can follow, or is not entirely readable by the user. LoadTable marks a column as published if pgoutput
 // sends it by default. [FindPublication] replaces these marks with those of the publication that it returns.
 func LoadTable(ctx context.Context, q Querier, name Name) (*Table, error) {
 	t, err := loadTableUnchecked(ctx, q, name)

@@ -128,7 +128,7 @@ func TestCreateMakesEverything(t *testing.T) {
 }
 
 // TestEditedFileAndLostTable checks the restore of an edited file whose table is lost. Each error must name an option that
-// helps, and no option that the next error refuses.
+// helps, and no option with which the restore is refused again.
 func TestEditedFileAndLostTable(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)

@@ -13,9 +13,9 @@ import (
 var errNotSimple = errors.New("it is an expression")
 
 // simpleDefault returns SQL for a default of the manifest. The parameter text has the form that pg_get_expr prints, and column
-// is the type of the column. simpleDefault accepts only defaults that can do no harm, whoever wrote the manifest: constants, and
-// calls of a few functions of Postgres. It composes the SQL itself, with type names as the server prints them. For any other
-// default, the error is errNotSimple or a [*typeError].
+// is the type of the column. simpleDefault accepts only defaults that can do no harm, whoever wrote the manifest: constants,
+// and calls of a few functions of Postgres. It composes the SQL itself, with type names as the server prints them. For any
+// other default, the error is errNotSimple or a [*typeError].
 func simpleDefault(ctx context.Context, types *typeNames, column serverType, text string) (string, error) {
 	p := defaultParser{ctx: ctx, types: types, rest: text}
 	sql, value, err := p.parse(0)

@@ -151,7 +151,7 @@ func findInnermostRole(ctx context.Context, tx pgx.Tx, where string) (role int64
 }
 
 // innermostRoleSQL selects a role for findInnermostRole. $1 is the context of the error, $2 are the schemas on the search path.
-// PL/pgSQL shows a function's name with its arguments, an SQL function only its name in quotation marks.
+// It names a PL/pgSQL function with its argument types, and an SQL function without them, but in quotation marks.
 //
 // A row's text in the context may lead to the wrong role. This does little harm: findMissing names this role only if it also
 // lacks a privilege for the object.

@@ -11,7 +11,7 @@ import (
 )
 
 // deniedCases lists restores that fail because a role lacks a privilege. $user is the role that restores, $owner another role.
-// The restored table is t; its rows are those of the file plus some that differ.
+// The restored table is t.
 var deniedCases = map[string]struct {
 	tables string          // creates and fills t and other tables
 	change string          // changes t after the file was written, and takes the privilege away

@@ -53,8 +53,8 @@ func (c *creation) chooseGenerated(ctx context.Context) error {
 	return err
 }
 
-// foreignFunctionsSQL reports whether the view that checkExpression creates uses a function or operator that is not built in, or
-// a type whose values may run such a function. The type with OID $1 does not count: it is the type of the generated column.
+// foreignFunctionsSQL reports whether the view that checkExpression creates uses a function or operator that is not built in,
+// or a type whose values may run such a function. The type with OID $1 does not count: it is the type of the generated column.
 // pg_depend has no entries for built-in objects, because they are pinned.
 const foreignFunctionsSQL = `
 	SELECT EXISTS (

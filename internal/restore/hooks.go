@@ -215,8 +215,8 @@ func (h *hooks) suspects() string {
 		before = append(before, "rule "+postgres.QuoteIdentifier(r.Name))
 	}
 	for i := range h.ForeignKeys {
-		// The foreign key acts on the table if rows of Parent are deleted or changed. Parent is the table itself, or another
-		// foreign key deletes or changes its rows.
+		// This foreign key deletes or changes rows of the table if rows of Parent are deleted or changed. The restore itself
+		// may do that if Parent is the restored table. Otherwise, another foreign key may do it.
 		if k := &h.ForeignKeys[i]; k.From && k.acts() && h.actsOnOthers() {
 			before = append(before, "foreign key "+postgres.QuoteIdentifier(k.Name)+" of table "+k.Child)
 		}

@@ -166,8 +166,8 @@ func TestManifestIsData(t *testing.T) {
 }
 
 // TestManifestRunsNoFunctionsOfTypes checks that a default, a generated column or a bound of a partition runs no function that
-// belongs to a type, such as the CHECK constraint of a domain or a cast function of an enum. Such an expression must be left out
-// with a note. A note must also name the type of a column if the values of this type run such functions.
+// belongs to a type, such as the CHECK constraint of a domain or a cast function of an enum. Such an expression must be left
+// out with a note. A note must also name the type of a column if the values of this type run such functions.
 func TestManifestRunsNoFunctionsOfTypes(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)
@@ -282,8 +282,8 @@ func TestExpressionsOfManifestAreLeftOutUnlessAskedFor(t *testing.T) {
 	}
 }
 
-// TestForgedKeyShowsNoTexts checks that a manifest that names another key than the table's does not make verify and restore print
-// users' texts, whatever type the manifest gives the key. Numbers, times and UUIDs may be shown.
+// TestForgedKeyShowsNoTexts checks that a manifest that names another key than the table's does not make verify and restore
+// print users' texts, whatever type the manifest gives the key. Numbers, times and UUIDs may be shown.
 func TestForgedKeyShowsNoTexts(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)

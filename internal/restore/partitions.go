@@ -75,9 +75,9 @@ func (c *creation) createPartitions(ctx context.Context, parent string, p *rowjs
 // hashPattern matches the bound of a hash partition.
 var hashPattern = regexp.MustCompile(`^FOR VALUES WITH \(modulus ([0-9]{1,9}), remainder ([0-9]{1,9})\)$`)
 
-// partitionBound returns SQL for a bound of a partition of the table that is partitioned by of. The parameter text is the bound in
-// the form that pg_get_expr prints. The SQL consists only of fixed words, numbers that hashPattern has matched, and values that
-// defaultParser has accepted and that the partition key's columns take.
+// partitionBound returns SQL for the bound of a partition. The parameter text is the bound in the form that pg_get_expr prints.
+// The parameter of describes how the partition's parent is partitioned. The SQL consists only of fixed words, numbers that
+// hashPattern has matched, and values that defaultParser has accepted and that the partition key's columns take.
 func (c *creation) partitionBound(ctx context.Context, text string, of *rowjson.Partitioning) (string, error) {
 	if text == "DEFAULT" {
 		return text, nil

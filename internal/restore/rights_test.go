@@ -250,7 +250,7 @@ func TestForeignKeysThatAreInTheWay(t *testing.T) {
 }
 
 // TestExchangeThatNeedsDisableTriggers checks that the errors about rows that exchange unique values name --disable-triggers if
-// even a superuser needs it to restore the rows, and that it then helps.
+// even a superuser needs it, and that the restore succeeds with --disable-triggers.
 func TestExchangeThatNeedsDisableTriggers(t *testing.T) {
 	t.Parallel()
 	const tables = "CREATE TABLE t (id int PRIMARY KEY, pos int NOT NULL UNIQUE); INSERT INTO t VALUES (1, 1), (2, 2); CREATE TABLE c (t int REFERENCES t ON DELETE CASCADE); INSERT INTO c VALUES (1), (2);"

@@ -206,8 +206,9 @@ func TestRuleInDryRun(t *testing.T) {
 	}
 }
 
-// TestConcurrentReference checks that a restore does not delete a row of another table that is committed while the restore
-// runs. The row refers to a row that the restore must delete and insert again, with ON DELETE CASCADE.
+// TestConcurrentReference: while a restore runs, another session commits a row of another table. By a foreign key with ON
+// DELETE CASCADE, this row refers to a row that the restore deletes and inserts again. The restore must not delete the
+// referring row.
 func TestConcurrentReference(t *testing.T) {
 	t.Parallel()
 	for name, c := range rowsToMove {

@@ -26,8 +26,8 @@ type serverType struct {
 	baseBuiltIn bool  // whether the base is in the schema pg_catalog
 }
 
-// takes reports whether a column of type t takes the value of an expression without a cast function, unless the cast is
-// between types in pg_catalog. The owner of any other type may have written the cast function.
+// takes reports whether Postgres stores the value of an expression in a column of type t without running a cast function that a
+// user may have written. The owner of a type outside pg_catalog may have written such a function.
 func (t *serverType) takes(v defaultValue) bool {
 	switch {
 	case v.isLiteral:
@@ -64,10 +64,10 @@ const (
 	printTypeSQL = "SELECT pg_catalog.format_type($1::pg_catalog.int8::pg_catalog.oid, $2::pg_catalog.int4)"
 )
 
-// trustedTypeSQL is an SQL condition about the type of the pg_type row t. The condition is true for the types in pg_catalog, for
-// base types, which only a superuser can create, for enums, and for arrays of base types and enums. Any user can create the other
-// types: domains, composite types and ranges. To read a value of such a type, Postgres may run functions that the user has
-// written, for example in the CHECK constraint of a domain.
+// trustedTypeSQL is an SQL condition about the type of the pg_type row t. The condition is true for the types in pg_catalog,
+// for base types, which only a superuser can create, for enums, and for arrays of base types and enums. Any user can create the
+// other types: domains, composite types and ranges. To read a value of such a type, Postgres may run functions that the user
+// has written, for example in the CHECK constraint of a domain.
 const trustedTypeSQL = `(t.typnamespace = 'pg_catalog'::regnamespace
 	OR t.typtype IN ('b', 'e') AND NOT EXISTS (SELECT FROM pg_catalog.pg_type elem WHERE elem.oid = t.typelem AND elem.typtype NOT IN ('b', 'e')))`
 

@@ -197,8 +197,8 @@ func (f *File) AcceptEdited() { f.original, f.manifest = f.manifest, nil }
 // it may not describe the file's content.
 func (f *File) TableManifest() *manifest.Manifest { return cmp.Or(f.manifest, f.original) }
 
-// DescribeOmitted says which rows of the table the file lacks, because they did not fit into memory when the file was written. It
-// returns "" if the file has all rows.
+// DescribeOmitted says which rows the file lacks because they did not fit into memory when it was written. It returns "" if the
+// file has all rows of the table.
 func (f *File) DescribeOmitted() string {
 	for i := range f.manifests {
 		if o := f.manifests[i].Omitted; o != nil {

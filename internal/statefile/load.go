@@ -13,8 +13,8 @@ import (
 )
 
 // LoadView reads the file at path into memory, so that its rows can be served while the database is down. The rows are as they
-// were written, with the shape that the manifest describes. LoadView also returns the manifest. LoadView returns an error if the
-// file does not match its manifest, or if the keys cannot be computed without the database.
+// were written, with the shape that the manifest describes. LoadView also returns the manifest. LoadView returns an error if
+// the file does not match its manifest, or if the keys cannot be computed without the database.
 func LoadView(ctx context.Context, path string) (*snapshot.View, manifest.Manifest, error) {
 	v, m, err := loadView(ctx, path)
 	if err != nil {

@@ -71,7 +71,7 @@ func (w *lockWatch) run(ctx context.Context) error {
 		case err == nil:
 			checked = time.Now()
 		case time.Since(checked) > watchLostTimeout:
-			// Until this time has passed, a failed check does not matter, because the next check may succeed.
+			// Until watchLostTimeout has passed, a failed check does not matter, because the next check may succeed.
 			w.closeSessions()
 			return fmt.Errorf("check whether other sessions wait for the comparison: %w", err)
 		}

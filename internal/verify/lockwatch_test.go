@@ -110,8 +110,8 @@ func alterTable(d *db) (start func(), altered chan error) {
 	}), altered
 }
 
-// waitBlocked waits until a session waits for a lock in the database. It also returns if there is a value in the parameter
-// ended, a channel: then the session that was expected to wait has ended or was refused its lock.
+// waitBlocked waits until a session waits for a lock in the database. It also returns once the channel ended has a value: then
+// the session that was expected to wait has ended or was refused its lock.
 func waitBlocked(t *testing.T, d *db, ended chan error) {
 	t.Helper()
 	conn := d.Connect(d.Config)
