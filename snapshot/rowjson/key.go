@@ -226,15 +226,15 @@ func parseYear(text []byte) int32 {
 // HiddenText stands for a value that may be a user's text and is not shown.
 const HiddenText = "…"
 
-// These patterns match the text forms of values in which no user can have written a text.
+// These patterns match the text forms of values that cannot contain a user's text.
 var (
 	uuidPattern   = regexp.MustCompile(`^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
 	numberPattern = regexp.MustCompile(`^(?:-?[0-9.]+(?:[eE][-+]?[0-9]+)?|NaN|-?Infinity)$`)
 	timePattern   = regexp.MustCompile(`^(?:[0-9]{4,7}-[0-9]{2}-[0-9]{2}(?:[ T][0-9:.]+)?(?:[-+][0-9:]+)?(?: BC)?|-?infinity)$`)
 )
 
-// IsTextFree reports whether a value is certainly no text that a user has written: a number, a time or a UUID. The parameter text
-// is the text form of the value. It may come from a file, so it need not be valid for the type.
+// IsTextFree reports whether a value is certainly no text that a user has written: a number, a time or a UUID. The parameter
+// text is the text form of the value. It may come from a file, so it need not be valid for the type.
 func IsTextFree(t *Type, text []byte) bool {
 	return t.Kind == Number && numberPattern.Match(text) || IsTime(t) && timePattern.Match(text) || uuidPattern.Match(text)
 }

@@ -16,8 +16,8 @@ type Shape struct {
 	// labels, attributes of composites, partitions. Two shapes are the same if their fingerprints are equal.
 	Fingerprint string
 
-	// UnprovenKey reports whether only a manifest, which anybody may have written, says that Key is the key. The columns may then
-	// hold users' texts, so KeyString shows only values for which IsTextFree is true.
+	// UnprovenKey reports whether only a manifest, which anybody may have written, says that Key is the key. The columns may
+	// then hold users' texts, so KeyString shows only values for which IsTextFree is true.
 	UnprovenKey bool
 
 	KeyPeriod    bool          // whether the last column of the primary key is WITHOUT OVERLAPS
