@@ -8,10 +8,11 @@ import (
 )
 
 // CheckInPlace returns why readers no longer find what capture has left on disk, or "" if they do. For example, somebody has
-// removed the folder or unmounted its volume. A Write puts the file in place again, or returns the reason why it can't. Before
-// the first Write, this is about the file that an earlier run left, if it was intact, and PutBack puts it in place again.
-// CheckInPlace returns "" without a check if the last Write failed, because such a Write is repeated. It waits for a running
-// Write.
+// removed the folder or unmounted its volume. A Write puts the file in place again, or returns the reason why it can't.
+//
+// Before the first Write of a run, CheckInPlace checks the file that an earlier run left, if this file was intact. PutBack puts
+// it in place again. If the last Write failed, CheckInPlace returns "" without a check, because that Write is repeated.
+// CheckInPlace waits for a running Write.
 func (f *File) CheckInPlace() string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -52,8 +53,8 @@ func (f *File) CheckInPlace() string {
 	return ""
 }
 
-// letOwnerRead gives the owner of feedback.json and its manifest the right to read them, if somebody has taken it away. If capture
-// may not change the mode, the next Write makes a new file.
+// letOwnerRead gives the owner of feedback.json and its manifest the right to read them, if somebody has taken it away. If
+// capture may not change the mode, the next Write makes a new file.
 func (f *File) letOwnerRead() {
 	disk.AddMode(f.dataPath, disk.OwnerRead)
 	disk.AddMode(f.manifestPath, disk.OwnerRead)

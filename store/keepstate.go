@@ -53,8 +53,8 @@ func (f *File) stateToKeep(v *snapshot.View, last *written) (*manifest.Manifest,
 	return &m, nil
 }
 
-// newKept returns the Kept field of m, the manifest of a kept state. c is the comparison of the current file with v, and replaced is
-// the number of the file's rows that v replaces, or 0 if this number is not known.
+// newKept returns the Kept field of m, the manifest of a kept state. c is the comparison of the current file with v, and
+// replaced is the number of the file's rows that v replaces, or 0 if this number is not known.
 func (f *File) newKept(m *manifest.Manifest, c *loss.Comparison, v *snapshot.View, replaced int) *manifest.Kept {
 	k := &manifest.Kept{Loss: c.Loss(v, f.rowCounts.Highest(time.Now()), replaced), Damaged: c.Damage()}
 	if k.Loss != nil && k.Loss.RowsChanged > 0 {

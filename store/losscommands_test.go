@@ -68,8 +68,8 @@ func (r *rowsTable) restore(t *testing.T, line string) {
 }
 
 // TestPrintedCommands makes several mistakes and follows the texts about them literally. The good state must come back whether
-// somebody runs all printed commands or only the first one, and whether or not the daemon writes the file in between. If somebody
-// follows the texts once more, the good state must stay.
+// somebody runs all printed commands or only the first one, and whether or not the daemon writes the file in between. If
+// somebody follows the texts once more, the good state must stay.
 func TestPrintedCommands(t *testing.T) {
 	t.Parallel()
 	const n = 60
@@ -80,7 +80,7 @@ func TestPrintedCommands(t *testing.T) {
 	ruin, vote := bad(set("a", 1, n, "bad")), good(set("a", n+1, n+1, "new"))
 	for name, test := range map[string]struct {
 		steps []any
-		isAll bool // whether the first text does not restore all that was lost
+		isAll bool // whether the good state comes back only if all commands are run
 	}{
 		"two UPDATEs of the same rows":            {steps: []any{ruin, bad(set("a", 1, n, "worse"))}},
 		"a vote between two UPDATEs":              {steps: []any{ruin, vote, bad(set("a", 1, n+1, "worse"))}},
@@ -160,8 +160,9 @@ func printedCommands(t *testing.T, f *store.File, tab *snapshot.Table) (commands
 	return commands
 }
 
-// TestLossGrowsWhileWaiting: a Write fails after it has kept the state before a loss, and the table loses more before the Write is
-// repeated. The loss is described again if the first text would not lead to all that is lost, but not at each attempt.
+// TestLossGrowsWhileWaiting: a Write fails after it has kept the state before a loss, and the table loses more before the Write
+// is repeated. If the command for the first loss would not restore everything, capture keeps another state, whose command does.
+// But it does not keep a state at each attempt.
 func TestLossGrowsWhileWaiting(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "feedback.json")

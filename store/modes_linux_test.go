@@ -109,7 +109,7 @@ func wantMode(t *testing.T, path string, want fs.FileMode) {
 func init() { children["unreadable"] = makeUnreadable }
 
 // TestUnreadableFiles runs a child as an unprivileged user, because root may read every file. The child takes the rights away
-// from each file and from the folder, and checks that capture notices it and gives the rights to the files back. For the folder,
+// from each file and from the folder, and checks that capture notices it and gives the files their rights back. For the folder,
 // the error must name the missing right.
 func TestUnreadableFiles(t *testing.T) {
 	dir, nobody := nobodysFolder(t)

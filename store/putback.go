@@ -9,9 +9,9 @@ import (
 	"capture/store/manifest"
 )
 
-// PutBack puts the file of an earlier run in place again if readers no longer find it. It is for the time before the first
-// Write of this run, in which the rows of this file may be nowhere else. v has these rows, and m is the manifest with which
-// they were read. m stays as it is, except for the digest.
+// PutBack puts the file of an earlier run in place again if readers no longer find it. It is called before the first Write of
+// this run, when the rows of this file may be nowhere else. v has these rows, and m is the manifest with which they were read.
+// The new manifest equals m, except for the digest.
 //
 // PutBack makes the same checks as a Write: it refuses another device, takes the lock again, and keeps a file that somebody has
 // put in the place of the file. The next Write compares the file with the new rows, as if PutBack had not been called.
@@ -48,7 +48,7 @@ func (f *File) putBack(v *snapshot.View, m manifest.Manifest) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
-	f.temp.discard() // the start of a file that WriteAhead has written has other rows
+	f.temp.discard() // WriteAhead may have written the start of a file, with other rows
 	p := newPendingVersion(v, written{}, nil)
 	p.complete = true
 	if err := f.replaceBoth(p, &m, written{}); err != nil {

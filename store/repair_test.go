@@ -62,9 +62,9 @@ func (r *rowsTable) load(t *testing.T, tab *snapshot.Table) *snapshot.View {
 }
 
 // TestRepairOfLostValues ruins values and changes the table again. If the last change repairs the loss, its text says so. If
-// everything is repaired then, the text continues with the command that acknowledges losses. If another loss remains, the text must
-// not contain this command: after an acknowledgement, the only good values may be dropped. If the last change is no repair, the
-// text must begin with the command that restores values.
+// everything is repaired then, the text continues with the command that acknowledges losses. If another loss remains, the text
+// must not contain this command: after an acknowledgement, the only good values may be dropped. If the last change is no
+// repair, the text must begin with the command that restores values.
 func TestRepairOfLostValues(t *testing.T) {
 	t.Parallel()
 	const n = 300 // more rows than a manifest describes

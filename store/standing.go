@@ -3,8 +3,9 @@ package store
 import "os"
 
 // standing has the identities of feedback.json and its manifest as capture last left them or as Open found them. They also say
-// which mode and owner new files get: those that capture has chosen, or that somebody has given to capture's own files. If somebody
-// replaces the files, their modes do not count, because more people may be allowed to read them.
+// which mode and owner new files get: those that capture has chosen, or that somebody has given to capture's own files. If
+// somebody replaces capture's files by others, the modes of these others do not count, because they may let more people read
+// the rows.
 type standing struct {
 	data, manifest os.FileInfo // nil if there was no regular file
 	intact         bool        // whether the file matched its manifest

@@ -7,9 +7,9 @@ import (
 	"syscall"
 )
 
-// CreateLike creates an empty file at path. If like is not nil, the new file gets the mode and, if permitted, the owner of that
-// file. But the owner may always read the new file. CreateLike first removes whatever exists at path. It never opens what exists
-// there, because that may be a link.
+// CreateLike creates an empty file at path. If like is not nil, the new file gets the mode and, if permitted, the owner of the
+// file that like describes. In any case, the owner may read the new file. CreateLike first removes whatever exists at path. It
+// never opens what exists there, because that may be a link.
 func CreateLike(path string, like os.FileInfo) (*os.File, error) {
 	if err := os.Remove(path); err != nil && !IsMissing(err) {
 		return nil, err

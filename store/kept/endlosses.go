@@ -37,10 +37,10 @@ func (k *States) EndLosses(newest func() *snapshot.View) (ended []State, err err
 	return ended, nil
 }
 
-// RepairedBy returns the time of the state whose loss the loss l repairs, or zero if l is no repair. m describes the current file,
-// and v shows the table after l. Of several open losses of values, l may repair any one that has not been repaired yet. RepairedBy
-// tries the earliest first. It ignores states that equal the current file: the loss after such a state has not happened yet, because
-// its Write has failed, or all that it removed is back.
+// RepairedBy returns the time of the state whose loss the loss l repairs, or zero if l is no repair. m describes the current
+// file, and v shows the table after l. Of several open losses of values, l may repair any one that has not been repaired yet.
+// RepairedBy tries the earliest first. It ignores states that equal the current file: the file does not show the loss after
+// such a state, because the Write of the loss has failed, or because all that was lost is back.
 func (k *States) RepairedBy(m *manifest.Manifest, l *manifest.Loss, v *snapshot.View) time.Time {
 	info, _ := os.Lstat(k.dataPath)
 	open := OpenLossesOf(slices.DeleteFunc(k.List(), func(s State) bool {

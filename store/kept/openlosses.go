@@ -35,8 +35,8 @@ func ListOpenLosses(path string) (OpenLosses, error) {
 	return open, err
 }
 
-// Shown returns the states in the order in which a text should describe them. The first one is the state before the earliest loss
-// of values that nobody has repaired: all later states have ruined values. The other states follow, newest first.
+// Shown returns the states in the order in which a text should describe them. The first one is the state before the earliest
+// loss of values that nobody has repaired: all later states have ruined values. The other states follow, newest first.
 func (o OpenLosses) Shown() []State {
 	shown := slices.Clone(o.states)
 	for i, s := range slices.Backward(shown) {
@@ -54,8 +54,9 @@ func (o OpenLosses) AreRepaired() bool {
 	return !slices.ContainsFunc(o.states, func(s State) bool { return !s.Loss.IsRepair() && !o.isRepaired(s) })
 }
 
-// isRepaired reports whether a later change has repaired the loss after s. A repair names one loss that it has repaired. It has
-// also repaired a later loss that had changed the same values once more, unless the later loss changed more rows than the repair.
+// isRepaired reports whether a later change has repaired the loss after s. The manifest of a repair names one loss that it has
+// repaired. Between the two, another loss may have changed the same values once more. The repair has repaired this loss, too,
+// unless it changed more rows than the repair.
 func (o OpenLosses) isRepaired(s State) bool {
 	return slices.ContainsFunc(o.states, func(repair State) bool {
 		if !repair.Loss.IsRepair() || !repair.Loss.Found.After(s.Loss.Found) {
@@ -71,8 +72,9 @@ func (o OpenLosses) isRepaired(s State) bool {
 	})
 }
 
-// Text returns a text for the operator about the loss after s: what is lost, where s is, what restores the rows, and the command
-// that acknowledges the loss. In the commands, a space or the end of the text follows each path, so that people can copy the path.
+// Text returns a text for the operator about the loss after s: what is lost, where s is, what restores the rows, and the
+// command that acknowledges the loss. In the commands, a space or the end of the text follows each path, so that people can
+// copy the path.
 func (o OpenLosses) Text(s State, acknowledge string) string {
 	place := "kept"
 	if s.Remote {
@@ -93,8 +95,9 @@ func (o OpenLosses) Text(s State, acknowledge string) string {
 	return s.Loss.Found.UTC().Format(time.RFC3339) + ": " + text
 }
 
-// RestoreHint is like [State.RestoreHint]. But if values were lost, the command restores the states before all losses of values,
-// the earliest state last. So each row gets its value from before the first loss, and rows that are newer get theirs, too.
+// RestoreHint is like [State.RestoreHint]. But if values were lost, the command restores the states before all losses of
+// values, the earliest state last. So each row gets the value that it had before the first loss. Rows that were added later get
+// their values from a later state.
 func (o OpenLosses) RestoreHint(s State) string {
 	if !s.canRestoreValues() {
 		return s.RestoreHint()
@@ -108,7 +111,7 @@ func (o OpenLosses) RestoreHint(s State) string {
 	return strings.Join(commands, " && ")
 }
 
-// canRestoreValues reports whether s has values that an open loss has ruined, and `capture restore` accepts s.
+// canRestoreValues reports whether s has values that an open loss has ruined, and whether `capture restore` accepts s.
 func (s State) canRestoreValues() bool {
 	return s.HasOpenLoss() && s.Loss.RuinsValues() && !s.isRefused()
 }

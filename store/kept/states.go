@@ -142,9 +142,9 @@ func (k *States) IsOff() bool {
 // Keep makes a kept state of the current file, which m describes: it gives the file a second name and writes the state's
 // manifest. m.Kept has the reason. Keep makes no second state if the state before a loss is already kept, for example by a
 // Write that failed later. But if the table has lost more since then, the second state is necessary, because its manifest
-// describes the larger loss. Keep also makes no second state if an ordinary state equals the newest kept state. If the state before
-// a loss is already kept as an ordinary state, Keep renames the files of the ordinary state. If an older state is equal and
-// compressed, the new state shares the data of the older state. The state's manifest gets the mode and owner of like.
+// describes the larger loss. Keep also makes no second state if an ordinary state equals the newest kept state. If the state
+// before a loss is already kept as an ordinary state, Keep renames the files of the ordinary state. If an older state is equal
+// and compressed, the new state shares the data of the older state. The state's manifest gets the mode and owner of like.
 func (k *States) Keep(m manifest.Manifest, like os.FileInfo) (State, error) {
 	k.losses.Lock()
 	defer k.losses.Unlock()
@@ -190,8 +190,8 @@ func (k *States) keep(m manifest.Manifest, like os.FileInfo) (State, error) {
 	return k.add(id, m, like, k.dataPath, k.names.plain(id), k.names.plainManifest(id))
 }
 
-// coversLoss reports whether the loss after s describes the loss l of the same rows and columns, so that s need not be kept once
-// more. isSame reports whether the current file is the file of s. Only then does an acknowledgement of the loss after s count for l:
+// coversLoss reports whether the manifest of s already describes the loss l, so that the state need not be kept once more.
+// isSame reports whether the current file is the file of s. Only then does an acknowledgement of the loss after s count for l:
 // somebody has acknowledged it before capture repeated the failed Write.
 func (s *State) coversLoss(l *manifest.Loss, isSame bool) bool {
 	more := l.RowsLost - s.Loss.RowsLost

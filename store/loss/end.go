@@ -32,10 +32,10 @@ func IsBack(l *manifest.Loss, v *snapshot.View) (bool, error) {
 	return err == nil && enough(back, len(keys)), err
 }
 
-// IsRepair reports whether the loss later repairs the earlier loss of values l. v shows the table after the loss later. A
-// repair gives all columns that l changed their values from before l, and changes no other column in most rows. Columns with
-// times are an exception, because a trigger may set them to the time of each update. But at least one column must have its
-// values back.
+// IsRepair reports whether a second loss (later) repairs a first loss (l), which is a loss of values. v shows the table after
+// the second loss. A repair brings back the earlier values of all columns that the first loss changed, and changes no other
+// column in most rows. Columns with times are an exception, because a trigger may set them to the time of each update. But at
+// least one column must have its values back.
 //
 // A repair ends neither of the two losses, because nobody can distinguish it from another mistake: perhaps the first change was
 // intended.
@@ -60,9 +60,10 @@ func IsRepair(l, later *manifest.Loss, v *snapshot.View) (bool, error) {
 	return slices.Contains(isBack, true), nil
 }
 
-// ChangesSameValues reports whether the loss later changed only values that the earlier loss l had just changed, so that a repair of
-// l repairs later, too. This is certain enough only if l changed all rows, and if no rows were added since. Otherwise, later may have
-// changed rows that had good values after l, and perhaps only the state before later has these values.
+// ChangesSameValues reports whether a second loss (later) changed only values that a first loss (l) had just changed, so that a
+// repair of the first loss also repairs the second. This is certain enough only if the first loss changed all rows, and if no
+// rows were added since. Otherwise, the second loss may have changed rows that still had good values. Then perhaps only the
+// state before the second loss has these values.
 func ChangesSameValues(later, l *manifest.Loss) bool {
 	isOther := func(name string) bool { return !slices.Contains(l.ChangedColumns, name) }
 	return losesOnlyValues(later) && len(later.ChangedColumns) > 0 && !slices.ContainsFunc(later.ChangedColumns, isOther) &&
