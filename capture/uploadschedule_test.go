@@ -35,7 +35,7 @@ func TestUploadShare(t *testing.T) {
 			}
 			now = now.Add(100 * time.Millisecond)
 		}
-		if share := (busy - took).Seconds() / now.Sub(start).Seconds(); share > 0.101 { // no pause precedes the first upload, so it does not count
+		if share := (busy - took).Seconds() / now.Sub(start).Seconds(); share > 0.101 { // the first upload does not count, because no pause precedes it
 			t.Errorf("uploads that take %s take %.3f of the time", took, share)
 		}
 		if took <= 3*time.Second && longest > time.Minute {

@@ -11,7 +11,7 @@ import (
 
 // PutBack puts the file of an earlier run in place again if readers no longer find it. It is called before the first Write of
 // this run, when the rows of this file may be nowhere else. v has these rows, and m is the manifest with which they were read.
-// The new manifest equals m, except for the digest.
+// The new manifest equals m, except for the file's size and digest.
 //
 // PutBack makes the same checks as a Write: it refuses another device, takes the lock again, and keeps a file that somebody has
 // put in the place of the file. The next Write compares the file with the new rows, as if PutBack had not been called.

@@ -180,8 +180,8 @@ func (m *stagedMerge) checkForeignKeys(ctx context.Context) error {
 	return nil
 }
 
-// errDisplaced is the error of a way of merging that finds out, before it runs its steps, that it cannot work for these
-// rows. See [stagedMerge.write].
+// errDisplaced is returned by a way of merging that cannot work for these rows, if this is known before any step has run. See
+// [stagedMerge.write].
 var errDisplaced = errors.New("rows stand in each other's way")
 
 // explainDisplaced returns the error for a merge that failed in every way that [stagedMerge.write] knows, because rows block

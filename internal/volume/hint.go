@@ -21,8 +21,8 @@ func WithHint(err error) error {
 	return err
 }
 
-// WithTempHint adds to an error about a file in the system's folder for temporary files a hint that names the folder, and the
-// variable that selects another one. It returns any other error unchanged.
+// WithTempHint adds a hint to an error about a file in the system's folder for temporary files. The hint names this folder, and
+// the variable that selects another one. WithTempHint returns any other error unchanged.
 func WithTempHint(err error) error {
 	var p *fs.PathError
 	folder := os.TempDir()

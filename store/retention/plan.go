@@ -11,9 +11,9 @@ type State struct {
 	Time         time.Time // time at which the state was written
 	Rows         int       // number of rows
 	Bytes        int64     // length on disk in bytes
-	Loss         bool      // whether it is kept like the state before a loss
-	Acknowledged bool      // whether that loss is acknowledged or has ended
-	Values       bool      // whether that loss may have ruined values of rows that remain
+	Loss         bool      // whether it is the state before a loss, or a state of another table has replaced it
+	Acknowledged bool      // whether the loss is acknowledged or has ended, or there was none
+	Values       bool      // whether the loss may have ruined values of rows that remain
 }
 
 // class is the reason to keep a state. When space is short, states of a lower class are dropped first.
