@@ -16,7 +16,7 @@ func (f *flusher) putBack() (err error) {
 	case reason == "":
 		f.tracker.clearFailure()
 	case previous == nil:
-		err = fmt.Errorf("%s is not in place (%s), and its rows are not in memory; capture writes it when it has read the table", f.file.Path(), reason)
+		err = fmt.Errorf("%s is not in place (%s), and its rows are not in memory; capture writes the file once it has read the table", f.file.Path(), reason)
 	default:
 		start := time.Now()
 		f.tracker.startWrite(start)

@@ -77,7 +77,7 @@ func (c setupCmd) Run(ctx context.Context, std streams) error {
 		return err
 	}
 	if len(missing) > 0 {
-		notes = append(notes, "this is still missing, and you may not do it; run the command as a superuser or the service's administrator, or give them this SQL:\n"+
+		notes = append(notes, "you may not run the statements that are still missing; run the command as a superuser or the service's administrator, or give them this SQL:\n"+
 			strings.Join(missing, ";\n")+";")
 	}
 	if len(statements) > 0 || len(missing) == 0 {

@@ -97,7 +97,7 @@ func TestFailedSetupTalksOfNoRole(t *testing.T) {
 	}
 	sql(t, url, "ALTER ROLE capture_test_uncreated NOREPLICATION")
 	if got = run(t, t.TempDir(), env, "setup", "--role=capture_test_uncreated"); got.code != exitDone || got.stdout != "" ||
-		!strings.Contains(got.stderr, "still missing, and you may not do it") || !strings.HasSuffix(got.stderr, "\nALTER ROLE \"capture_test_uncreated\" REPLICATION;\n") {
+		!strings.Contains(got.stderr, "you may not run the statements that are still missing") || !strings.HasSuffix(got.stderr, "\nALTER ROLE \"capture_test_uncreated\" REPLICATION;\n") {
 		t.Errorf("as the owner, while the role may not replicate: %+v", got)
 	}
 	sql(t, url, "ALTER ROLE capture_test_uncreated REPLICATION") // otherwise teardown leaves the publication alone
