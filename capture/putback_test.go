@@ -92,22 +92,30 @@ func TestFileRemovedWithoutDatabase(t *testing.T) {
 		})
 	}
 	for _, path := range []string{d.path, manifest.Path(d.path), d.path + ".lock", folder} {
-		if err := os.RemoveAll(path); err != nil {
+		if err := os.Rename(path, path+".away"); err != nil { // RemoveAll of the folder would fail if capture writes into it
 			t.Fatal(err)
 		}
 		inPlace(path)
+		os.RemoveAll(path + ".away")
 	}
-	if err := errors.Join(os.Rename(folder, folder+".away"), os.WriteFile(folder, nil, 0o644)); err != nil {
-		t.Fatal(err)
+	// replaceFolder puts a file in the place of the folder. capture may create the folder again before the file is there.
+	replaceFolder := func(away string) {
+		t.Helper()
+		if err := os.Rename(folder, away); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "a file is in the place of the folder", func() error {
+			os.RemoveAll(folder)
+			return os.WriteFile(folder, nil, 0o644)
+		})
 	}
+	replaceFolder(folder + ".away")
 	d.notReady("file", folder, "not a directory")
 	if err := os.Remove(folder); err != nil {
 		t.Fatal(err)
 	}
 	inPlace("new folder")
-	if err := errors.Join(os.RemoveAll(folder), os.WriteFile(folder, nil, 0o644)); err != nil {
-		t.Fatal(err)
-	}
+	replaceFolder(folder + ".removed")
 	d.notReady("file", folder, "not a directory")
 	if err := errors.Join(os.Remove(folder), os.Rename(folder+".away", folder)); err != nil {
 		t.Fatal(err)

@@ -51,13 +51,15 @@ func (f *File) putBack(v *snapshot.View, m manifest.Manifest) (Result, error) {
 	f.temp.discard() // WriteAhead may have written the start of a file, with other rows
 	p := newPendingVersion(v, written{}, nil)
 	p.complete = true
-	if err := f.replaceBoth(p, &m, written{}); err != nil {
+	err = f.replaceBoth(p, &m, written{})
+	f.hasWritten = false // otherwise CheckInPlace would wait for the repetition of a failed Write
+	if err != nil {
 		return Result{Kept: state}, err
 	}
 	if there, err = os.Lstat(f.dataPath); err != nil {
 		return Result{Kept: state}, err
 	}
 	f.standing.data, f.standing.intact = there, true
-	f.existing, f.hasWritten = existing{checked: true, intact: true, manifest: m}, false
+	f.existing = existing{checked: true, intact: true, manifest: m}
 	return Result{Manifest: m, BytesWritten: p.bytesWritten, Kept: state}, nil
 }

@@ -116,6 +116,37 @@ func TestPutBackBeforeLoss(t *testing.T) {
 	}
 }
 
+// TestPutBackFailsAfterRename checks that a PutBack that fails after its first rename is not the end: CheckInPlace must still report
+// that the file is not in place, and the next PutBack must succeed.
+func TestPutBackFailsAfterRename(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "data", "feedback.json")
+	f := open(t, path)
+	write(t, f, votes(10, "x").View(), store.ReasonStart)
+	f.Close()
+	f = open(t, path)
+	m := checkPair(t, path)
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	store.SetAtRename(func() { os.RemoveAll(filepath.Dir(path)) })
+	defer store.SetAtRename(func() {})
+	if _, err := f.PutBack(votes(10, "x").View(), m); err == nil {
+		t.Fatal("PutBack succeeded without a folder")
+	}
+	if f.CheckInPlace() == "" {
+		t.Error("CheckInPlace does not notice the missing file")
+	}
+	store.SetAtRename(func() {})
+	r, err := f.PutBack(votes(10, "x").View(), m)
+	if err != nil || r.Kept != nil {
+		t.Fatalf("kept %+v, %v", r.Kept, err)
+	}
+	checkPair(t, path)
+	if problem := f.CheckInPlace(); problem != "" {
+		t.Error(problem)
+	}
+}
+
 // replaceFile replaces the file at path by another file.
 func replaceFile(path, content string) error {
 	return errors.Join(os.WriteFile(path+".x", []byte(content), 0o644), os.Rename(path+".x", path))
