@@ -25,7 +25,8 @@ PLATFORMS = linux/amd64 linux/arm64 darwin/amd64 darwin/arm64
 # program with the race detector sleeps for a second when it exits. When Go reuses more than 64 kB of memory, the race
 # detector also replaces its own records of this memory by new pages. In tests with long rows, the page faults took two
 # fifths of the processor time. GORACE prevents both. With -trimpath, packages and programs do not contain the path of the
-# clone, so a clone in another folder finds the packages in the build cache. Vet is left to make vet, which checks more.
+# clone, so a clone in another folder finds the packages in the build cache. With -count=1, tests run even if Go remembers that
+# they have passed. Vet is left to make vet, which checks more.
 TEST      = GORACE='atexit_sleep_ms=0 clear_shadow_mmap_threshold=1000000000' go test -race -count=1 -vet=off -trimpath -p 3 -parallel 8 -timeout 20m
 
 .PHONY: compiler help run build check test test-versions vet lint vulnerabilities bench fuzz release postgres chromium strace stores peers clean
