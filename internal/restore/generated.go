@@ -3,6 +3,7 @@ package restore
 import (
 	"context"
 	"errors"
+	"regexp"
 
 	"capture/internal/postgres"
 )
@@ -70,16 +71,43 @@ const foreignFunctionsSQL = `
 // not run them. The view also contains the cast to the column's type, which a generated column makes, too. Without this check,
 // CREATE TABLE would already run immutable functions of the expression. checkExpression does not look for functions that are
 // not immutable, because Postgres refuses them in a generated column.
+//
+// Even for a view, Postgres reads string constants, and so runs functions of their types. For example, '{x}'::trap[] runs the
+// CHECK constraints of the domain trap. Therefore the first view has NULL in place of each string constant.
 func (c *creation) checkExpression(ctx context.Context, i int) error {
+	for _, expression := range []string{withoutStrings(c.manifest.Columns[i].Default), c.manifest.Columns[i].Default} {
+		if err := c.checkView(ctx, expression, &c.types[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// quotedPattern matches quoted names and string constants. Because of isOneExpression, neither has escapes.
+var quotedPattern = regexp.MustCompile(`"[^"]*"|'(?:[^']|'')*'`)
+
+// withoutStrings returns the expression with NULL in place of each string constant. Both have the type unknown, so Postgres
+// resolves the same functions and types.
+func withoutStrings(expression string) string {
+	return quotedPattern.ReplaceAllStringFunc(expression, func(quoted string) string {
+		if quoted[0] == '\'' {
+			return " NULL "
+		}
+		return quoted
+	})
+}
+
+// checkView returns errNotSimple if a view with the expression, cast to the type, uses a function or operator that is not built in.
+func (c *creation) checkView(ctx context.Context, expression string, to *serverType) error {
 	return withSavepoint(ctx, c.tx, func() error {
 		err := withOwnPath(ctx, c.tx, func() error {
-			return execAlone(ctx, c.tx, "CREATE TEMPORARY VIEW capture_expression AS SELECT CAST(("+c.manifest.Columns[i].Default+") AS "+c.types[i].sql+") AS value FROM "+c.name.Quoted())
+			return execAlone(ctx, c.tx, "CREATE TEMPORARY VIEW capture_expression AS SELECT CAST(("+expression+") AS "+to.sql+") AS value FROM "+c.name.Quoted())
 		})
 		if err != nil {
 			return err
 		}
 		var found bool
-		if err := c.tx.QueryRow(ctx, foreignFunctionsSQL, c.types[i].oid).Scan(&found); err != nil {
+		if err := c.tx.QueryRow(ctx, foreignFunctionsSQL, to.oid).Scan(&found); err != nil {
 			return err
 		}
 		if found {

@@ -175,6 +175,7 @@ func TestManifestRunsNoFunctionsOfTypes(t *testing.T) {
 	d.Exec(`CREATE SEQUENCE calls; CREATE FUNCTION own() RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN PERFORM nextval('public.calls'); RETURN true; END $$;
 		CREATE DOMAIN trap AS text CHECK (own()); CREATE DOMAIN traps AS text[] CHECK (own()); CREATE TYPE holder AS (t trap); CREATE TYPE span AS RANGE (subtype = trap);
 		CREATE TYPE mood AS ENUM ('sad');
+		CREATE FUNCTION count_traps(trap[]) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT 1';
 		CREATE FUNCTION from_mood(mood) RETURNS text LANGUAGE sql IMMUTABLE AS $$ SELECT own()::text $$; CREATE CAST (mood AS text) WITH FUNCTION from_mood AS IMPLICIT;
 		CREATE FUNCTION at_mood(mood) RETURNS timestamptz LANGUAGE sql AS $$ SELECT now() WHERE own() $$; CREATE CAST (mood AS timestamptz) WITH FUNCTION at_mood AS IMPLICIT;
 		CREATE FUNCTION to_mood(int) RETURNS mood LANGUAGE sql IMMUTABLE AS $$ SELECT 'sad'::mood WHERE own() $$; CREATE CAST (int AS mood) WITH FUNCTION to_mood AS IMPLICIT;
@@ -194,6 +195,9 @@ func TestManifestRunsNoFunctionsOfTypes(t *testing.T) {
 		{TypeName: "timestamp", Default: "timezone('utc'::text, 'sad'::public.mood)"}, {TypeName: "text[]", Default: "ARRAY['sad'::public.mood, 'x'::text]"},
 		{TypeName: "text[]", Default: "ARRAY['sad'::public.mood]"},
 		{TypeName: "text", Default: "'x'::public.trap", Generated: "s"}, {TypeName: "text", Default: "'sad'::public.mood", Generated: "s"}, {TypeName: "mood", Default: "id", Generated: "s"},
+		// Postgres reads these constants while it parses the expression.
+		{TypeName: "text[]", Default: "'{x}'::public.trap[]", Generated: "s"}, {TypeName: "text", Default: "('(x)'::public.holder)::text", Generated: "s"},
+		{TypeName: "text", Default: "('[x,y]'::public.span)::text", Generated: "s"}, {TypeName: "integer", Default: "public.count_traps('{x}')", Generated: "s"},
 	}
 	harmless := []rowjson.Column{
 		{TypeName: "mood", Default: "'sad'::public.mood"}, {TypeName: "mood[]", Default: "ARRAY['sad'::public.mood]"}, {TypeName: "mood[]", Default: "'{sad}'::public.mood[]"},
