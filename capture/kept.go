@@ -201,7 +201,7 @@ func (k *keeper) recordKept(s *kept.State) {
 			"rows_after", s.Loss.RowsAfter, "rows_lost", s.Loss.RowsLost, "rows_changed", s.Loss.RowsChanged, "rows_not_compared", s.Loss.RowsNotCompared, "column", s.Loss.Column,
 			"columns_dropped", strings.Join(s.Loss.Dropped, ","), "highest_of_the_hour", s.Loss.HourHighest)
 	case s.Other:
-		k.log.Info("the file was of another table or database; that state is kept", "file", path, "file_once_compressed", compressed, "rows", s.Rows)
+		k.log.Info("the file was of another table, database or program; that state is kept", "file", path, "file_once_compressed", compressed, "rows", s.Rows)
 	default:
 		k.log.Info("the earlier run's state is kept", "file", path, "file_once_compressed", compressed, "rows", s.Rows)
 	}

@@ -32,7 +32,7 @@ func TestLogNamesKeptStates(t *testing.T) {
 	for _, step := range []struct{ message, change string }{
 		{"the earlier run's state is kept", "INSERT INTO votes (user_query) VALUES ('one more')"},
 		{"the table lost rows or values; the state before is kept", "UPDATE votes SET user_query = 'lost'"},
-		{"the file was of another table or database; that state is kept", "ALTER TABLE votes RENAME TO old; CREATE TABLE votes (LIKE old INCLUDING ALL); INSERT INTO votes TABLE old"},
+		{"the file was of another table, database or program; that state is kept", "ALTER TABLE votes RENAME TO old; CREATE TABLE votes (LIKE old INCLUDING ALL); INSERT INTO votes TABLE old"},
 	} {
 		exec(t, conn, step.change)
 		d = startAt(t, cfg, d.path)

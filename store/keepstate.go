@@ -22,8 +22,8 @@ import (
 // the last Write has failed, or another program has touched the file.
 
 // stateToKeep decides whether the current file must be kept before v replaces it. If so, it returns the manifest of the kept
-// state, whose Kept field has the reason. If not, it returns nil.
-func (f *File) stateToKeep(v *snapshot.View, last *written) (*manifest.Manifest, error) {
+// state, whose Kept field has the reason. If not, it returns nil. foreign is set if another program has written the file.
+func (f *File) stateToKeep(v *snapshot.View, last *written, foreign bool) (*manifest.Manifest, error) {
 	first := !f.hasWritten
 	info, err := os.Lstat(f.dataPath)
 	switch {
@@ -46,7 +46,7 @@ func (f *File) stateToKeep(v *snapshot.View, last *written) (*manifest.Manifest,
 		_, replaced, _ = diffParts(v, last)
 	}
 	m.Kept = f.newKept(&m, c, v, replaced)
-	m.Kept.Other = first && isOther(&m, v)
+	m.Kept.Other = first && isOther(&m, v) || foreign && !c.IsEqual()
 	if m.Kept.Loss == nil && !(first && (m.Kept.Other || !c.IsEqual() && !f.kept.IsOff())) {
 		return nil, nil
 	}

@@ -14,7 +14,8 @@ import (
 // The new manifest equals m, except for the file's size and digest.
 //
 // PutBack makes the same checks as a Write: it refuses another device, takes the lock again, and keeps a file that somebody has
-// put in the place of the file. The next Write compares the file with the new rows, as if PutBack had not been called.
+// put in the place of the file. If this file has other rows, it is kept even if the policy keeps no ordinary states, because its
+// rows may be nowhere else. The next Write compares the file with the new rows, as if PutBack had not been called.
 func (f *File) PutBack(v *snapshot.View, m manifest.Manifest) (Result, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -30,6 +31,9 @@ func (f *File) putBack(v *snapshot.View, m manifest.Manifest) (Result, error) {
 	if err := f.ensureLocked(); err != nil {
 		return Result{}, err
 	}
+	if f.doubtful > 0 { // the source has just loaded the rows, and has called DropHorizon
+		m.Horizon = nil
+	}
 	there, err := os.Lstat(f.dataPath)
 	switch {
 	case err == nil && f.standing.intact && isSameVersion(there, f.standing.data) && ownerMayRead(f.dataPath):
@@ -44,19 +48,20 @@ func (f *File) putBack(v *snapshot.View, m manifest.Manifest) (Result, error) {
 	case !disk.IsMissing(err):
 		return Result{}, err
 	}
-	state, err := f.keepStanding(v, &written{})
+	state, err := f.keepStanding(v, &written{}, true)
 	if err != nil {
 		return Result{}, err
 	}
-	f.temp.discard() // WriteAhead may have written the start of a file, with other rows
+	f.last = written{} // if the source has just loaded the rows, f.last describes the file that is replaced now
+	f.temp.discard()   // the start of a file that WriteAhead has written has other rows
 	p := newPendingVersion(v, written{}, nil)
 	p.complete = true
 	err = f.replaceBoth(p, &m, written{})
-	f.hasWritten = false // otherwise CheckInPlace would wait for the repetition of a failed Write
-	if err != nil {
-		return Result{Kept: state}, err
+	f.hasWritten = false // also after an error, so that CheckInPlace still compares the files, and PutBack is repeated
+	if err == nil {
+		there, err = os.Lstat(f.dataPath)
 	}
-	if there, err = os.Lstat(f.dataPath); err != nil {
+	if err != nil {
 		return Result{Kept: state}, err
 	}
 	f.standing.data, f.standing.intact = there, true

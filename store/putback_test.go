@@ -11,6 +11,7 @@ import (
 	"capture/snapshot"
 	"capture/store"
 	"capture/store/manifest"
+	"capture/store/retention"
 )
 
 // TestPutBack checks that CheckInPlace notices each way in which readers can lose the file of an earlier run before the first
@@ -116,30 +117,80 @@ func TestPutBackBeforeLoss(t *testing.T) {
 	}
 }
 
-// TestPutBackFailsAfterRename checks that a PutBack that fails after its first rename is not the end: CheckInPlace must still report
-// that the file is not in place, and the next PutBack must succeed.
-func TestPutBackFailsAfterRename(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "data", "feedback.json")
+// TestPutBackKeepsNewerVotes: another program has put a pair with five newer votes in place, and the policy keeps no ordinary
+// states. Only this pair may have these votes, because the database is away.
+func TestPutBackKeepsNewerVotes(t *testing.T) {
+	path, newer := filepath.Join(t.TempDir(), "feedback.json"), filepath.Join(t.TempDir(), "feedback.json")
+	write(t, open(t, newer), votes(105, "x").View(), store.ReasonStart)
 	f := open(t, path)
-	write(t, f, votes(10, "x").View(), store.ReasonStart)
+	write(t, f, votes(100, "x").View(), store.ReasonStart)
+	f.Close()
+	f = open(t, path)
+	f.Kept().SetPolicy(retention.Policy{})
+	m := checkPair(t, path)
+	if err := copyPair(newer, path); err != nil {
+		t.Fatal(err)
+	}
+	r, err := f.PutBack(votes(100, "x").View(), m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.Kept().Prune(); err != nil {
+		t.Fatal(err)
+	}
+	states := f.Kept().List()
+	if r.Kept == nil || len(states) != 1 || states[0].Rows != 105 || states[0].Loss != nil {
+		t.Errorf("kept is %+v, and the kept states are %+v", r.Kept, states)
+	}
+}
+
+// TestPutBackAfterDropHorizon: the database comes back at the same moment. The source has loaded the rows and then found them in
+// doubt, so no later run may build on the file.
+func TestPutBackAfterDropHorizon(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "feedback.json")
+	f := open(t, path)
+	write(t, f, votes(100, "x").View(), store.ReasonStart)
+	f.Close()
+	f = open(t, path)
+	m, tab := checkPair(t, path), snapshot.NewTable()
+	if err := errors.Join(loadInto(t.Context(), f, tab), f.DropHorizon(tab.View()), os.Remove(manifest.Path(path))); err != nil {
+		t.Fatal(err)
+	}
+	m.Horizon = &manifest.Horizon{}
+	if _, err := f.PutBack(votes(100, "x").View(), m); err != nil {
+		t.Fatal(err)
+	}
+	if after := checkPair(t, path); after.Horizon != nil {
+		t.Error("the manifest has a horizon again")
+	}
+}
+
+// TestFailedPutBackIsRepeated: PutBack has replaced the file, but not the manifest. CheckInPlace says so, and the next PutBack
+// completes the pair.
+func TestFailedPutBackIsRepeated(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "feedback.json")
+	f := open(t, path)
+	write(t, f, votes(100, "x").View(), store.ReasonStart)
 	f.Close()
 	f = open(t, path)
 	m := checkPair(t, path)
-	if err := os.Remove(path); err != nil {
+	if err := errors.Join(os.Remove(path), os.Remove(manifest.Path(path)), os.MkdirAll(filepath.Join(manifest.Path(path), "x"), 0o750)); err != nil {
 		t.Fatal(err)
 	}
-	store.SetAtRename(func() { os.RemoveAll(filepath.Dir(path)) })
-	defer store.SetAtRename(func() {})
-	if _, err := f.PutBack(votes(10, "x").View(), m); err == nil {
-		t.Fatal("PutBack succeeded without a folder")
+	if _, err := f.PutBack(votes(100, "x").View(), m); err == nil {
+		t.Fatal("a folder was replaced by the manifest")
 	}
 	if f.CheckInPlace() == "" {
-		t.Error("CheckInPlace does not notice the missing file")
+		t.Error("nobody notices that the manifest is missing")
 	}
-	store.SetAtRename(func() {})
-	r, err := f.PutBack(votes(10, "x").View(), m)
-	if err != nil || r.Kept != nil {
-		t.Fatalf("kept %+v, %v", r.Kept, err)
+	if err := os.RemoveAll(manifest.Path(path)); err != nil {
+		t.Fatal(err)
+	}
+	if f.CheckInPlace() == "" {
+		t.Error("nobody notices that the manifest is missing, after the folder was removed")
+	}
+	if _, err := f.PutBack(votes(100, "x").View(), m); err != nil {
+		t.Fatal(err)
 	}
 	checkPair(t, path)
 	if problem := f.CheckInPlace(); problem != "" {

@@ -28,7 +28,7 @@ type State struct {
 	Acknowledged bool           // whether the loss is acknowledged or has ended
 	RowsBack     bool           // whether the loss has ended because its rows are back; nobody had to acknowledge the loss
 	Damaged      string         // how the state differs from what was written; "" if it does not
-	Other        bool           // whether a state of another table, database or cluster has replaced this state
+	Other        bool           // whether a state of another table, database, cluster or program has replaced this state
 	Remote       bool           // whether the state is off the machine, and Path is its URL
 
 	names names
