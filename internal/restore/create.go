@@ -90,8 +90,8 @@ func (c *creation) findTypes(ctx context.Context) error {
 			missing = append(missing, fmt.Sprintf("%s (column %s)", foreign.Text(name), foreign.Text(postgres.QuoteIdentifier(c.manifest.Columns[i].Name))))
 		} else if err != nil {
 			return err
-		} else if !t.trusted {
-			c.notes = append(c.notes, fmt.Sprintf("column %s has the type %s: each write of a value runs the functions of this type, such as its CHECK constraints, "+
+		} else if !t.trusted || t.asJSON {
+			c.notes = append(c.notes, fmt.Sprintf("column %s has the type %s: each write of a value runs the functions of this type, such as its CHECK constraints or its cast to json, "+
 				"with your rights, whoever has written them", foreign.Text(postgres.QuoteIdentifier(c.manifest.Columns[i].Name)), foreign.Text(t.sql)))
 		}
 		c.types = append(c.types, t)

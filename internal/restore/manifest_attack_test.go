@@ -174,7 +174,8 @@ func TestManifestRunsNoFunctionsOfTypes(t *testing.T) {
 	// Each call of own() leaves a trace that survives a rollback: the value of a sequence.
 	d.Exec(`CREATE SEQUENCE calls; CREATE FUNCTION own() RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN PERFORM nextval('public.calls'); RETURN true; END $$;
 		CREATE DOMAIN trap AS text CHECK (own()); CREATE DOMAIN traps AS text[] CHECK (own()); CREATE TYPE holder AS (t trap); CREATE TYPE span AS RANGE (subtype = trap);
-		CREATE TYPE mood AS ENUM ('sad');
+		CREATE TYPE mood AS ENUM ('sad'); CREATE TYPE voice AS ENUM ('loud');
+		CREATE FUNCTION from_voice(voice) RETURNS json LANGUAGE sql AS $$ SELECT 'null'::json WHERE own() $$; CREATE CAST (voice AS json) WITH FUNCTION from_voice;
 		CREATE FUNCTION count_traps(trap[]) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT 1';
 		CREATE FUNCTION from_mood(mood) RETURNS text LANGUAGE sql IMMUTABLE AS $$ SELECT own()::text $$; CREATE CAST (mood AS text) WITH FUNCTION from_mood AS IMPLICIT;
 		CREATE FUNCTION at_mood(mood) RETURNS timestamptz LANGUAGE sql AS $$ SELECT now() WHERE own() $$; CREATE CAST (mood AS timestamptz) WITH FUNCTION at_mood AS IMPLICIT;
@@ -236,7 +237,7 @@ func TestManifestRunsNoFunctionsOfTypes(t *testing.T) {
 	if d.Query("SELECT is_called FROM calls") != "f" {
 		t.Error("a function of a type was called")
 	}
-	for typ, printed := range map[string]string{"trap": "trap", "public.trap[]": "trap[]", "holder": "holder", "mood": ""} {
+	for typ, printed := range map[string]string{"trap": "trap", "public.trap[]": "trap[]", "holder": "holder", "mood": "", "voice": "voice", "voice[]": "voice[]"} {
 		d.Exec("DROP TABLE origin")
 		m := honest
 		m.Columns = append(slices.Clone(honest.Columns), rowjson.Column{Name: "v", TypeName: typ})

@@ -19,6 +19,7 @@ type serverType struct {
 	sql     string // name and modifier of the type, as the server prints them
 	builtIn bool   // whether the type is in the schema pg_catalog
 	trusted bool   // whether only Postgres or a superuser can have written the code that reads values of the type: see trustedTypeSQL
+	asJSON  bool   // whether the owner of an enum has written the cast to json, which capture runs to check restored values
 
 	// The base of a domain is the type under all domains. The base of any other type is the type itself.
 	base        int64 // OID of the base
@@ -71,11 +72,16 @@ const (
 const trustedTypeSQL = `(t.typnamespace = 'pg_catalog'::regnamespace
 	OR t.typtype IN ('b', 'e') AND NOT EXISTS (SELECT FROM pg_catalog.pg_type elem WHERE elem.oid = t.typelem AND elem.typtype NOT IN ('b', 'e')))`
 
+// ownCastSQL is an SQL condition about the type of the pg_type row t: the type is an enum or an array of an enum, which has a cast
+// to json. Only the owner of an enum can create a cast for it.
+const ownCastSQL = `EXISTS (SELECT FROM pg_catalog.pg_cast k JOIN pg_catalog.pg_type e ON e.oid = k.castsource AND e.typtype = 'e'
+	WHERE k.castsource IN (t.oid, t.typelem) AND k.casttarget = 'pg_catalog.json'::regtype)`
+
 // describeTypeSQL returns the properties of the type with OID $1.
 const describeTypeSQL = `
 	WITH RECURSIVE under(oid) AS (
 		SELECT $1::bigint::oid UNION ALL SELECT d.typbasetype FROM pg_catalog.pg_type d JOIN under USING (oid) WHERE d.typtype = 'd')
-	SELECT t.typnamespace = 'pg_catalog'::regnamespace, ` + trustedTypeSQL + `, b.oid::bigint, b.typelem::bigint, b.typnamespace = 'pg_catalog'::regnamespace
+	SELECT t.typnamespace = 'pg_catalog'::regnamespace, ` + trustedTypeSQL + `, ` + ownCastSQL + `, b.oid::bigint, b.typelem::bigint, b.typnamespace = 'pg_catalog'::regnamespace
 	FROM pg_catalog.pg_type t, pg_catalog.pg_type b JOIN under USING (oid) WHERE t.oid = $1::bigint::oid AND b.typtype <> 'd'`
 
 // find returns the type with the given name. The error is a [*typeError] if the server has no such type.
@@ -92,7 +98,7 @@ func (n *typeNames) find(ctx context.Context, name string) (serverType, error) {
 		if err != nil {
 			return err
 		}
-		return n.tx.QueryRow(ctx, describeTypeSQL, t.oid).Scan(&t.builtIn, &t.trusted, &t.base, &t.baseElement, &t.baseBuiltIn)
+		return n.tx.QueryRow(ctx, describeTypeSQL, t.oid).Scan(&t.builtIn, &t.trusted, &t.asJSON, &t.base, &t.baseElement, &t.baseBuiltIn)
 	})
 	var refused *pgconn.PgError // before PostgreSQL 16, to_regtype fails for a text that is not a type name
 	switch {
