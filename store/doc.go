@@ -23,6 +23,7 @@
 //	shadow.go           the shadow file: an earlier version or a copy of the file, which the next Write patches
 //	lock.go             the lock of the file; lockword.go is for network shares, where locks may fail
 //	devicechange.go     notices that the folder is on another device than at Open; mount_linux.go finds mounted files
+//	birthtime_linux.go  tells a new file from a removed file with the same inode number
 //	writeback_linux.go  starts to write to the disk before fsync
 //
 // These files do the rest:

@@ -84,9 +84,9 @@ func (f *File) open(o Owner) error {
 	os.Remove(f.adoptTmp())
 	f.letOwnerRead()
 	f.inspectExisting(hashAtOpen)
-	f.standing = standing{disk.StatRegular(f.dataPath), disk.StatRegular(f.manifestPath), f.existing.intact}
-	if f.existing.intact && f.standing.data != nil {
-		f.published.add(f.standing.data)
+	f.standing = standing{findFile(f.dataPath), findFile(f.manifestPath), f.existing.intact}
+	if f.existing.intact && f.standing.data.FileInfo != nil {
+		f.published.add(f.standing.data.FileInfo)
 	}
 	accepted := f.existing.manifest.AcceptedAt // not WrittenAt, because the clock may have been wrong then
 	if accepted.IsZero() {

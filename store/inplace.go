@@ -39,9 +39,9 @@ func (f *File) CheckInPlace() string {
 	case f.share != nil:
 		// Some network shares give a file another inode number from time to time, so the next checks could fail wrongly.
 		return ""
-	case !os.SameFile(info, f.standing.data) || info.Size() != f.standing.data.Size():
+	case !f.standing.data.is(f.dataPath, info):
 		return "another program has replaced it"
-	case !isSameVersion(m, f.standing.manifest):
+	case !isSameVersion(m, f.standing.manifest.FileInfo) || !f.standing.manifest.is(f.manifestPath, m):
 		return "another program has replaced its manifest"
 	case !ownerMayRead(f.dataPath):
 		return fmt.Sprintf("its mode %04o does not let its owner read it", info.Mode().Perm())

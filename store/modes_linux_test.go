@@ -99,6 +99,32 @@ func TestModesOfForeignFiles(t *testing.T) {
 	}
 }
 
+// TestModesOfReusedInode replaces the file and its manifest by foreign files of the same sizes and inode numbers. File systems such
+// as ext4 give the inode number of a removed file to the next new file.
+func TestModesOfReusedInode(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "feedback.json")
+	f := open(t, path)
+	write(t, f, votes(100, "x").View(), store.ReasonStart)
+	for _, name := range []string{path, manifest.Path(path)} {
+		before := stat(t, name)
+		if err := errors.Join(os.Remove(name), os.WriteFile(name, nil, 0o600), os.Truncate(name, before.Size()), os.Chmod(name, 0o666)); err != nil {
+			t.Fatal(err)
+		}
+		if !os.SameFile(before, stat(t, name)) {
+			t.Skip("the file system does not use an inode number again at once")
+		}
+		if f.CheckInPlace() == "" {
+			t.Errorf("nobody notices that %s is replaced", name)
+		}
+		if name == path { // the next Write must not take the mode of the foreign file
+			write(t, f, votes(100, "y").View(), store.ReasonForced)
+			wantMode(t, name, 0o640)
+		}
+	}
+	write(t, f, votes(100, "z").View(), store.ReasonForced)
+	wantMode(t, manifest.Path(path), 0o640)
+}
+
 func wantMode(t *testing.T, path string, want fs.FileMode) {
 	t.Helper()
 	if info, err := os.Lstat(path); err != nil || info.Mode().Perm() != want {

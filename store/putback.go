@@ -36,7 +36,7 @@ func (f *File) putBack(v *snapshot.View, m manifest.Manifest) (Result, error) {
 	}
 	there, err := os.Lstat(f.dataPath)
 	switch {
-	case err == nil && f.standing.intact && isSameVersion(there, f.standing.data) && ownerMayRead(f.dataPath):
+	case err == nil && f.standing.intact && isSameVersion(there, f.standing.data.FileInfo) && f.standing.data.is(f.dataPath, there) && ownerMayRead(f.dataPath):
 		// The file itself has stayed, so only the manifest, the lock file or a mode was wrong.
 		if err := f.replaceManifest(m); err != nil {
 			return Result{}, err
@@ -64,7 +64,7 @@ func (f *File) putBack(v *snapshot.View, m manifest.Manifest) (Result, error) {
 	if err != nil {
 		return Result{Kept: state}, err
 	}
-	f.standing.data, f.standing.intact = there, true
+	f.standing.data, f.standing.intact = knownFile{there, birthTime(f.dataPath)}, true
 	f.existing = existing{checked: true, intact: true, manifest: m}
 	return Result{Manifest: m, BytesWritten: p.bytesWritten, Kept: state}, nil
 }

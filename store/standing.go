@@ -1,26 +1,46 @@
 package store
 
-import "os"
+import (
+	"os"
+	"time"
+
+	"capture/store/disk"
+)
 
 // standing has the identities of feedback.json and its manifest as capture last left them or as Open found them. They also say
 // which mode and owner new files get: those that capture has chosen, or that somebody has given to capture's own files. If
 // somebody replaces capture's files by others, the modes of these others do not count, because they may let more people read
 // the rows.
 type standing struct {
-	data, manifest os.FileInfo // nil if there was no regular file
-	intact         bool        // whether the file matched its manifest
+	data, manifest knownFile
+	intact         bool // whether the file matched its manifest
+}
+
+// knownFile is a file that capture has left or found. If there was no regular file, FileInfo is nil.
+type knownFile struct {
+	os.FileInfo
+	born time.Time // time at which the file was created; zero if the system does not report it
+}
+
+// findFile returns the regular file at path, if there is one.
+func findFile(path string) knownFile { return knownFile{disk.StatRegular(path), birthTime(path)} }
+
+// is reports whether the file at path is still k. Its mode may have changed. The parameter info is the result of Lstat for path. A
+// new file may have the inode number of a file that somebody has just removed, and any size, but not its time of birth.
+func (k knownFile) is(path string, info os.FileInfo) bool {
+	return os.SameFile(info, k.FileInfo) && info.Size() == k.Size() && birthTime(path).Equal(k.born)
 }
 
 // dataLike returns the file whose mode and owner a new version of feedback.json gets, or nil for the defaults.
-func (f *File) dataLike() os.FileInfo { return newestInfo(f.dataPath, f.standing.data) }
+func (f *File) dataLike() os.FileInfo { return f.standing.data.newestInfo(f.dataPath) }
 
 // manifestLike returns the file whose mode and owner a new manifest gets, or nil for the defaults.
-func (f *File) manifestLike() os.FileInfo { return newestInfo(f.manifestPath, f.standing.manifest) }
+func (f *File) manifestLike() os.FileInfo { return f.standing.manifest.newestInfo(f.manifestPath) }
 
-// newestInfo describes the file at path if it is still the known file. Otherwise it returns known.
-func newestInfo(path string, known os.FileInfo) os.FileInfo {
-	if info, err := os.Lstat(path); err == nil && known != nil && os.SameFile(info, known) && info.Size() == known.Size() {
+// newestInfo describes the file at path if it is still k. Otherwise it describes k.
+func (k knownFile) newestInfo(path string) os.FileInfo {
+	if info, err := os.Lstat(path); err == nil && k.is(path, info) {
 		return info
 	}
-	return known
+	return k.FileInfo
 }

@@ -119,7 +119,7 @@ func (f *File) write(v *snapshot.View, reason manifest.Reason) (Result, error) {
 	}
 	next.manifest, next.file = m, info
 	f.last, f.hasWritten = next, true
-	f.standing.data, f.standing.intact = info, true
+	f.standing.data, f.standing.intact = knownFile{info, birthTime(f.dataPath)}, true
 	f.rowCounts.Add(time.Now(), m.Rows)
 	return Result{Manifest: m, BytesWritten: bytesWritten, Kept: state}, nil
 }
@@ -254,14 +254,12 @@ func (f *File) replaceManifest(m manifest.Manifest) error {
 
 // renameManifest gives the pending manifest its final name.
 func (f *File) renameManifest() error {
-	info, err := os.Lstat(f.manifestTmp())
-	if err == nil {
-		err = f.share.rename(f.manifestTmp(), f.manifestPath)
+	known := findFile(f.manifestTmp())
+	if err := f.share.rename(f.manifestTmp(), f.manifestPath); err != nil {
+		return err
 	}
-	if err == nil {
-		f.standing.manifest = info
-	}
-	return err
+	f.standing.manifest = known
+	return nil
 }
 
 // writeManifest writes the manifest under its temporary name and syncs it.
