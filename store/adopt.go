@@ -26,7 +26,7 @@ func (f *File) Adopt(m manifest.Manifest, data io.Reader) (adopted bool, err err
 func (f *File) adopt(m manifest.Manifest, data io.Reader) (bool, error) {
 	f.mu.Lock()
 	lacksFile, err := f.lacksFile()
-	tmp, folder, like := f.adoptTmp(), f.folder(), f.dataLike()
+	tmp, folder, like := f.adoptTmp(), f.folder(), f.standing.dataLike()
 	f.mu.Unlock()
 	if err != nil || !lacksFile {
 		return false, err

@@ -84,7 +84,7 @@ func (f *File) open(o Owner) error {
 	os.Remove(f.adoptTmp())
 	f.letOwnerRead()
 	f.inspectExisting(hashAtOpen)
-	f.standing = standing{findFile(f.dataPath), findFile(f.manifestPath), f.existing.intact}
+	f.standing = findStanding(f.paths, f.existing.intact)
 	if f.existing.intact && f.standing.data.FileInfo != nil {
 		f.published.add(f.standing.data.FileInfo)
 	}
@@ -207,6 +207,16 @@ func (f *File) completeRename() error {
 		return err
 	}
 	f.renamed = false
+	return nil
+}
+
+// renameManifest gives the pending manifest its final name.
+func (f *File) renameManifest() error {
+	known := findFile(f.manifestTmp())
+	if err := f.share.rename(f.manifestTmp(), f.manifestPath); err != nil {
+		return err
+	}
+	f.standing.manifest = known
 	return nil
 }
 

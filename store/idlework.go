@@ -71,7 +71,7 @@ func (f *File) shadowStep(ctx context.Context) (done bool, err error) {
 	}
 	c, ok := f.temp.use.(*shadowCopy)
 	if !ok {
-		if c, err = newShadowCopy(&f.temp, f.last.layout.Bytes, f.dataLike()); c == nil {
+		if c, err = newShadowCopy(&f.temp, f.last.layout.Bytes, f.standing.dataLike()); c == nil {
 			return true, err
 		}
 	}

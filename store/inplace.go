@@ -52,16 +52,3 @@ func (f *File) CheckInPlace() string {
 	}
 	return ""
 }
-
-// letOwnerRead gives the owner of feedback.json and its manifest the right to read them, if somebody has taken it away. If
-// capture may not change the mode, the next Write makes a new file.
-func (f *File) letOwnerRead() {
-	disk.AddMode(f.dataPath, disk.OwnerRead)
-	disk.AddMode(f.manifestPath, disk.OwnerRead)
-}
-
-// ownerMayRead reports whether the mode of the file at path lets its owner read it.
-func ownerMayRead(path string) bool {
-	info, err := os.Lstat(path)
-	return err == nil && info.Mode()&disk.OwnerRead != 0
-}

@@ -138,7 +138,7 @@ var ownTmpSuffix = regexp.MustCompile(`^-[0-9a-f]{16}\.tmp$`)
 // the pending manifest always finds it complete.
 func (f *File) writeManifestOnShare(write func(*os.File) error) error {
 	own := f.ownTmp(f.manifestPath)
-	err := disk.WriteSynced(own, f.manifestLike(), write)
+	err := disk.WriteSynced(own, f.standing.manifestLike(), write)
 	if err == nil {
 		err = f.share.rename(own, f.manifestTmp())
 	}

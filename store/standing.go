@@ -12,8 +12,14 @@ import (
 // somebody replaces capture's files by others, the modes of these others do not count, because they may let more people read
 // the rows.
 type standing struct {
+	paths          paths
 	data, manifest knownFile
 	intact         bool // whether the file matched its manifest
+}
+
+// findStanding returns the files at the given paths. The parameter intact is true if the file matches its manifest.
+func findStanding(p paths, intact bool) standing {
+	return standing{p, findFile(p.dataPath), findFile(p.manifestPath), intact}
 }
 
 // knownFile is a file that capture has left or found. If there was no regular file, FileInfo is nil.
@@ -32,10 +38,10 @@ func (k knownFile) is(path string, info os.FileInfo) bool {
 }
 
 // dataLike returns the file whose mode and owner a new version of feedback.json gets, or nil for the defaults.
-func (f *File) dataLike() os.FileInfo { return f.standing.data.newestInfo(f.dataPath) }
+func (s *standing) dataLike() os.FileInfo { return s.data.newestInfo(s.paths.dataPath) }
 
 // manifestLike returns the file whose mode and owner a new manifest gets, or nil for the defaults.
-func (f *File) manifestLike() os.FileInfo { return f.standing.manifest.newestInfo(f.manifestPath) }
+func (s *standing) manifestLike() os.FileInfo { return s.manifest.newestInfo(s.paths.manifestPath) }
 
 // newestInfo describes the file at path if it is still k. Otherwise it describes k.
 func (k knownFile) newestInfo(path string) os.FileInfo {
@@ -43,4 +49,17 @@ func (k knownFile) newestInfo(path string) os.FileInfo {
 		return info
 	}
 	return k.FileInfo
+}
+
+// letOwnerRead gives the owner of feedback.json and its manifest the right to read them, if somebody has taken it away. If
+// capture may not change the mode, the next Write makes a new file.
+func (p paths) letOwnerRead() {
+	disk.AddMode(p.dataPath, disk.OwnerRead)
+	disk.AddMode(p.manifestPath, disk.OwnerRead)
+}
+
+// ownerMayRead reports whether the mode of the file at path lets its owner read it.
+func ownerMayRead(path string) bool {
+	info, err := os.Lstat(path)
+	return err == nil && info.Mode()&disk.OwnerRead != 0
 }

@@ -131,7 +131,7 @@ func (f *File) keepStanding(v *snapshot.View, last *written, foreign bool) (*kep
 	if m == nil || err != nil {
 		return nil, err
 	}
-	s, err := f.kept.Keep(*m, f.dataLike())
+	s, err := f.kept.Keep(*m, f.standing.dataLike())
 	if err != nil {
 		return nil, err
 	}
@@ -158,7 +158,7 @@ func (f *File) KeepCurrent() error {
 	}
 	m := f.last.manifest
 	m.Kept = &manifest.Kept{}
-	_, err := f.kept.Keep(m, f.dataLike())
+	_, err := f.kept.Keep(m, f.standing.dataLike())
 	return err
 }
 
@@ -252,16 +252,6 @@ func (f *File) replaceManifest(m manifest.Manifest) error {
 	return disk.SyncFolder(f.folder())
 }
 
-// renameManifest gives the pending manifest its final name.
-func (f *File) renameManifest() error {
-	known := findFile(f.manifestTmp())
-	if err := f.share.rename(f.manifestTmp(), f.manifestPath); err != nil {
-		return err
-	}
-	f.standing.manifest = known
-	return nil
-}
-
 // writeManifest writes the manifest under its temporary name and syncs it.
 func (f *File) writeManifest(m manifest.Manifest) error {
 	data, err := m.Encode()
@@ -275,5 +265,5 @@ func (f *File) writeManifest(m manifest.Manifest) error {
 	if f.share != nil {
 		return f.writeManifestOnShare(write)
 	}
-	return disk.WriteSynced(f.manifestTmp(), f.manifestLike(), write)
+	return disk.WriteSynced(f.manifestTmp(), f.standing.manifestLike(), write)
 }

@@ -69,7 +69,7 @@ func (f *File) writePending(p *pendingVersion, last written) error {
 			return p.patch(s.file, s.layout, disk.DirectAlign, last)
 		}
 	}
-	file, err := f.temp.create(f.dataLike())
+	file, err := f.temp.create(f.standing.dataLike())
 	if err != nil {
 		return err
 	}

@@ -48,7 +48,7 @@ func (f *File) extendPrewrite(c *content) (done bool, err error) {
 	}
 	pre, ok := f.temp.use.(*prewrite)
 	if !ok {
-		file, err := f.temp.create(f.dataLike())
+		file, err := f.temp.create(f.standing.dataLike())
 		if err != nil {
 			return false, err
 		}
