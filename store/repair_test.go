@@ -103,6 +103,8 @@ func TestRepairOfLostValues(t *testing.T) {
 		"ruined after a repair of another loss": {repaired, []step{ruin, acknowledge, set("b", 1, n, "bad"), vote, set("b", 1, n, "good")}},
 		"two UPDATEs repaired at once":          {repaired, []step{ruin, set("a", 1, n, "worse"), repair}},
 		"two losses repaired":                   {repaired, []step{ruin, vote, set("b", 1, n, "bad"), repair, set("b", 1, n, "good")}},
+		"lost rows come back with the values":   {repaired, []step{both(remove(1, n/3), set("a", n/3+1, n, "bad")), repair}},
+		"sparse column comes back":              {repaired, []step{both(ruin, set("b", 1, n/5, "bad")), both(repair, set("b", 1, n/5, "good"))}},
 		"two losses repaired, the later first":  {repaired, []step{ruin, vote, set("b", 1, n, "bad"), set("b", 1, n, "good"), repair}},
 		"repaired again":                        {repaired, []step{ruin, vote, repair, vote, set("a", 1, n+1, "bad"), set("a", 1, n+1, "good")}},
 
@@ -117,6 +119,9 @@ func TestRepairOfLostValues(t *testing.T) {
 		"ruined again":                  {ruined, []step{ruin, set("a", 1, n, "worse")}},
 		"ruined as before":              {ruined, []step{ruin, vote, repair, vote, set("a", 1, n+1, "bad")}},
 		"second column ruined again":    {ruined, []step{both(ruin, set("b", 1, n, "bad")), both(repair, set("b", 1, n, "worse"))}},
+		"rows lost with it remain":      {ruined, []step{both(remove(1, n/3), set("a", n/3+1, n, "bad")), set("a", n/3+1, n, "good")}},
+		"sparse column remains":         {ruined, []step{both(ruin, set("b", 1, n/5, "bad")), repair}},
+		"sparse column ruined with it":  {ruined, []step{ruin, both(repair, set("b", 1, n/5, "bad"))}},
 		"another column ruined":         {ruined, []step{ruin, set("b", 1, n, "bad")}},
 		"an earlier loss remains":       {remains, []step{ruin, vote, set("b", 1, n, "bad"), set("b", 1, n, "good")}},
 		"another column ruined with it": {ruined, []step{ruin, both(repair, set("b", 1, n, "bad"))}},

@@ -18,11 +18,16 @@ const backShare = 0.9
 // when somebody acknowledges it, because nobody can distinguish lost values from intended changes. A loss with rows that
 // could not be compared also ends only when somebody acknowledges it.
 func IsBack(l *manifest.Loss, v *snapshot.View) (bool, error) {
-	enough := func(n, of int) bool { return float64(n) >= backShare*float64(of) }
-	switch {
-	case l.MayChangeValues():
+	if l.MayChangeValues() {
 		return false, nil
-	case l.HourHighest > 0 || len(l.LostKeys) == 0: // the loss came in steps, or no lost key is known, so compare row counts
+	}
+	return areRowsBack(l, v)
+}
+
+// areRowsBack reports whether at least backShare of the rows that l lost are back in v.
+func areRowsBack(l *manifest.Loss, v *snapshot.View) (bool, error) {
+	enough := func(n, of int) bool { return float64(n) >= backShare*float64(of) }
+	if l.HourHighest > 0 || len(l.LostKeys) == 0 { // the loss came in steps, or no lost key is known, so compare row counts
 		lost := max(l.HourHighest, l.RowsBefore) - l.RowsAfter
 		return lost > 0 && enough(v.Rows()-l.RowsAfter, lost), nil
 	}
@@ -34,8 +39,9 @@ func IsBack(l *manifest.Loss, v *snapshot.View) (bool, error) {
 
 // IsRepair reports whether a second loss (later) repairs a first loss (l), which is a loss of values. v shows the table after
 // the second loss. A repair brings back the earlier values of all columns that the first loss changed, and changes no other
-// column in most rows. Columns with times are an exception, because a trigger may set them to the time of each update. But at
-// least one column must have its values back.
+// column in many rows. Columns with times are an exception, because a trigger may set them to the time of each update. But at
+// least one column must have its values back. If the first loss also removed many rows, they must be back, too: perhaps only the
+// state before this loss has them.
 //
 // A repair ends neither of the two losses, because nobody can distinguish it from another mistake: perhaps the first change was
 // intended.
@@ -46,6 +52,11 @@ func IsRepair(l, later *manifest.Loss, v *snapshot.View) (bool, error) {
 	for _, name := range later.ChangedColumns {
 		if !slices.Contains(l.ChangedColumns, name) && !isTime(v, name) {
 			return false, nil
+		}
+	}
+	if MayLose(l.RowsLost, l.RowsBefore) || l.HourHighest > 0 {
+		if areBack, err := areRowsBack(l, v); err != nil || !areBack {
+			return false, err
 		}
 	}
 	isBack, err := areValuesBack(l, v)

@@ -34,8 +34,8 @@ type Loss struct {
 	// sample. With these keys, capture finds out whether the rows are back.
 	LostKeys [][]byte `json:"lost_keys,omitempty"`
 
-	// ChangedColumns are the names of the columns whose values were lost: the columns in Dropped, and those that changed in more
-	// than half of the rows.
+	// ChangedColumns are the names of the columns whose values were lost: the columns in Dropped, and, if values were lost, those
+	// that changed in many rows.
 	ChangedColumns []string `json:"changed_columns,omitempty"`
 
 	// ChangedRows are rows that lost values, with hashes of these values. If there are many, ChangedRows is a random sample. With
