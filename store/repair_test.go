@@ -155,7 +155,11 @@ func TestRepairOfLostValues(t *testing.T) {
 			if last.Kept.Loss.IsRepair() != (test.want != ruined) {
 				t.Errorf("%+v", last.Kept.Loss)
 			}
-			text := kept.OpenLossesOf(f.Kept().List()).Text(*last.Kept, "ACK")
+			losses := kept.OpenLossesOf(f.Kept().List())
+			text := losses.Text(*last.Kept, "ACK")
+			if meant := "if all losses were meant or are repaired: ACK"; test.want == ruined && strings.Contains(text, meant) != (len(losses.Shown()) > 1) {
+				t.Error(text)
+			}
 			if !strings.Contains(text, test.want) || strings.Contains(text, "this brought back lost values of the state of ") != (test.want != ruined) ||
 				test.want == remains && strings.Contains(text, "ACK") {
 				t.Error(text)

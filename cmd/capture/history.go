@@ -313,8 +313,10 @@ func stateNotes(losses kept.OpenLosses, s kept.State) []string {
 // probably a repair, the alert comes first. But while another loss is not repaired, lossAdvice only says to repair that loss.
 func lossAdvice(losses kept.OpenLosses, s kept.State, acknowledge string) []string {
 	switch {
+	case losses.IsRepaired(s):
+		return []string{"a later change has repaired it; to compare: " + losses.RestoreHint(s)}
 	case !s.Loss.IsRepair():
-		return []string{"bring the rows back: " + losses.RestoreHint(s), "or end the alert, if it was meant: " + acknowledge}
+		return []string{"bring the rows back: " + losses.RestoreHint(s), "or end the alert, if " + losses.MeantText() + ": " + acknowledge}
 	case losses.AreRepaired():
 		return []string{"end the alert, if it was a repair: " + acknowledge, "or undo it: " + s.RestoreHint()}
 	}

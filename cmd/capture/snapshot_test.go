@@ -90,7 +90,8 @@ func TestSnapshotNamesRestoreCommand(t *testing.T) {
 		sql(t, url, change)
 		got := snapshot()
 		_, commands, _ := strings.Cut(strings.TrimSpace(got.stderr), "To bring rows back: capture ")
-		command, _, ok := strings.Cut(commands, " – or, if it was meant: capture history --ack --output data/fallback/feedback.json")
+		command, meant, _ := strings.Cut(commands, " – or, if ")
+		_, _, ok := strings.Cut(meant, ": capture history --ack --output data/fallback/feedback.json")
 		if !ok {
 			t.Fatalf("after %s: %+v", change, got)
 		}

@@ -47,7 +47,7 @@ func (k *States) RepairedBy(m *manifest.Manifest, l *manifest.Loss, v *snapshot.
 		return info != nil && s.SharesData(info) || s.SHA256 != "" && s.SHA256 == m.SHA256
 	}))
 	for _, s := range slices.Backward(open.states) {
-		if !s.Loss.RuinsValues() || open.isRepaired(s) {
+		if !s.Loss.RuinsValues() || open.IsRepaired(s) {
 			continue
 		}
 		if isRepair, err := loss.IsRepair(s.Loss, l, v); err == nil && isRepair {

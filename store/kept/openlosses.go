@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"capture/internal/foreign"
 	"capture/store/loss"
 )
 
@@ -40,7 +41,7 @@ func ListOpenLosses(path string) (OpenLosses, error) {
 func (o OpenLosses) Shown() []State {
 	shown := slices.Clone(o.states)
 	for i, s := range slices.Backward(shown) {
-		if s.Loss.RuinsValues() && !o.isRepaired(s) {
+		if s.Loss.RuinsValues() && !o.IsRepaired(s) {
 			shown = slices.Insert(slices.Delete(shown, i, i+1), 0, s)
 			break
 		}
@@ -51,25 +52,29 @@ func (o OpenLosses) Shown() []State {
 // AreRepaired reports whether each of the losses is a repair, or repaired by one. Only then may a text suggest `capture history
 // --ack`, which acknowledges all of them.
 func (o OpenLosses) AreRepaired() bool {
-	return !slices.ContainsFunc(o.states, func(s State) bool { return !s.Loss.IsRepair() && !o.isRepaired(s) })
+	return !slices.ContainsFunc(o.states, func(s State) bool { return !s.Loss.IsRepair() && !o.IsRepaired(s) })
 }
 
-// isRepaired reports whether a later change has repaired the loss after s. The manifest of a repair names one loss that it has
-// repaired. Between the two, another loss may have changed the same values once more. The repair has repaired this loss, too,
-// unless it changed more rows than the repair.
-func (o OpenLosses) isRepaired(s State) bool {
-	return slices.ContainsFunc(o.states, func(repair State) bool {
+// IsRepaired reports whether a later change has repaired the loss after s.
+func (o OpenLosses) IsRepaired(s State) bool { return o.repairOf(s) != nil }
+
+// repairOf returns the state before the first repair of the loss after s, or nil if there is none. The manifest of a repair names
+// one loss that it has repaired. Between the two, another loss may have changed the same values once more. The repair has
+// repaired this loss, too, unless it changed more rows than the repair.
+func (o OpenLosses) repairOf(s State) *State {
+	for _, repair := range slices.Backward(o.states) {
 		if !repair.Loss.IsRepair() || !repair.Loss.Found.After(s.Loss.Found) {
-			return false
+			continue
 		}
-		if s.Time.Equal(repair.Loss.RepairOf) {
-			return true
-		}
-		return slices.ContainsFunc(o.states, func(first State) bool {
+		isRepair := s.Time.Equal(repair.Loss.RepairOf) || slices.ContainsFunc(o.states, func(first State) bool {
 			return first.Time.Equal(repair.Loss.RepairOf) && s.Loss.Found.After(first.Loss.Found) &&
 				s.Loss.RowsChanged <= repair.Loss.RowsChanged && loss.ChangesSameValues(s.Loss, first.Loss)
 		})
-	})
+		if isRepair {
+			return &repair
+		}
+	}
+	return nil
 }
 
 // Text returns a text for the operator about the loss after s: what is lost, where s is, what restores the rows, and the
@@ -82,8 +87,10 @@ func (o OpenLosses) Text(s State, acknowledge string) string {
 	}
 	text := fmt.Sprintf("%s. The state before is %s. ", s.Loss, place)
 	switch {
+	case o.IsRepaired(s):
+		text += "A later change has repaired it. To compare: " + o.RestoreHint(s)
 	case !s.Loss.IsRepair():
-		text += fmt.Sprintf("To bring rows back: %s – or, if it was meant: %s", o.RestoreHint(s), acknowledge)
+		text += fmt.Sprintf("To bring rows back: %s – or, if %s: %s", o.RestoreHint(s), o.MeantText(), acknowledge)
 	case o.AreRepaired():
 		text += fmt.Sprintf("If it was a repair: %s – or, to undo it: %s", acknowledge, s.RestoreHint())
 	default:
@@ -95,17 +102,35 @@ func (o OpenLosses) Text(s State, acknowledge string) string {
 	return s.Loss.Found.UTC().Format(time.RFC3339) + ": " + text
 }
 
+// MeantText returns the condition for the acknowledgement of a loss that may have been intended. `capture history --ack`
+// acknowledges all open losses.
+func (o OpenLosses) MeantText() string {
+	if len(o.states) > 1 {
+		return "all losses were meant or are repaired"
+	}
+	return "it was meant"
+}
+
 // RestoreHint is like [State.RestoreHint]. But if values were lost, the command restores the states before all losses of
 // values, the earliest state last. So each row gets the value that it had before the first loss. Rows that were added later get
 // their values from a later state.
+//
+// The command leaves out a state if the loss after it had been repaired before the earliest of the other states was written: the
+// others have its values, and also the changes that users have made since the repair. If the loss after s itself is repaired, the
+// command only compares s with the table.
 func (o OpenLosses) RestoreHint(s State) string {
+	if o.IsRepaired(s) {
+		return "capture verify " + foreign.ShellPath(s.Path)
+	}
 	if !s.canRestoreValues() {
 		return s.RestoreHint()
 	}
 	var commands []string
+	var earliest time.Time // of the states in commands
 	for _, state := range o.states {
-		if state.canRestoreValues() {
-			commands = append(commands, state.RestoreHint())
+		repair := o.repairOf(state)
+		if state.canRestoreValues() && (repair == nil || earliest.Before(repair.Time) && commands != nil) {
+			commands, earliest = append(commands, state.RestoreHint()), state.Time
 		}
 	}
 	return strings.Join(commands, " && ")
