@@ -152,10 +152,10 @@ func (c *fileConfig) selectAt(l *remote.Location, clusters []remote.Cluster) (be
 }
 
 // noteLoss prints a note if the newest state follows a loss that nobody has acknowledged. The note contains the value of --at
-// that selects the state before the loss. Of several losses, it describes the one that [kept.OpenLosses] shows first. If the
-// state before that loss is damaged, the command would refuse it, so the note refers to the documentation instead. noteLoss
-// ignores a loss if the newest state equals the state before the loss. In this case, the rows are back, or the machine was lost
-// before it uploaded a state without the lost rows.
+// that selects the state before the loss, and the command that brings what was lost back into the newest state. Of several
+// losses, the note describes the one that [kept.OpenLosses] shows first. If the state before that loss is damaged, the command
+// would refuse it, so the note refers to the documentation instead. noteLoss ignores a loss if the newest state equals the state
+// before the loss. In this case, the rows are back, or the machine was lost before it uploaded a state without the lost rows.
 func noteLoss(ctx context.Context, std streams, command string, l *remote.Location, newest remote.State, all []remote.State) {
 	open := slices.DeleteFunc(slices.Clone(all), func(s remote.State) bool {
 		return !s.Loss || s.Acknowledged || s.Time.After(newest.Time) || s.URL == newest.URL
@@ -179,10 +179,11 @@ func noteLoss(ctx context.Context, std streams, command string, l *remote.Locati
 	if len(before) == 0 {
 		return
 	}
-	s := kept.OpenLossesOf(before).Shown()[0]
-	hint := "--at " + s.Time.UTC().Format(time.RFC3339)
-	if s.Damaged != "" {
-		hint = s.RestoreHint()
+	losses := kept.OpenLossesOf(before)
+	s := losses.Shown()[0]
+	hint := s.RestoreHint()
+	if s.Damaged == "" {
+		hint = fmt.Sprintf("--at %s. To keep later rows, too, restore this state, and then run: %s", s.Time.UTC().Format(time.RFC3339), losses.RestoreHint(s))
 	}
 	fmt.Fprintf(std.err, "%s: this state follows a loss that nobody has acknowledged: %s. The state before it has %s: %s\n",
 		command, foreign.Text(s.Loss.String()), rowsText(s.Rows), hint)

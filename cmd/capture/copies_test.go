@@ -183,9 +183,14 @@ func TestRestoreBeforeLoss(t *testing.T) {
 	if note.code != exitDone || !found {
 		t.Fatalf("restore: %+v", note)
 	}
-	restored := run(t, t.TempDir(), env, "restore", "--create", "--yes", to, "--at", strings.TrimSpace(at))
-	if restored.code != exitDone || table(t, empty) != before {
-		t.Errorf("restore --at: %+v", restored)
+	at, command, found := strings.Cut(at, ". To keep later rows, too, restore this state, and then run: capture ")
+	restored := run(t, t.TempDir(), env, "restore", "--create", "--yes", to, "--at", at)
+	if restored.code != exitDone || !found || table(t, empty) != before {
+		t.Errorf("restore --at %s: %+v", at, restored)
+	}
+	sql(t, empty, "DELETE FROM votes WHERE vote_id > 3")
+	if restored := run(t, t.TempDir(), env, strings.Fields(command)...); restored.code != exitDone || table(t, empty) != before {
+		t.Errorf("capture %s: %+v", command, restored)
 	}
 	listed := runPlain(t, t.TempDir(), env, "history", "--copy-to", to)
 	if listed.code != exitDone || !strings.Contains(listed.stdout, "bring the rows back: capture restore --on-conflict skip "+to+"/") ||
@@ -253,7 +258,7 @@ func TestNewestCopyIsBeforeLoss(t *testing.T) {
 	if got.code != exitDone || strings.Count(got.stderr, "follows a loss") != 1 {
 		t.Errorf("an earlier loss: %+v", got)
 	}
-	wantAll(t, got.stderr, "The state before it has 7 rows: --at 2026-11-22T16:00:00Z")
+	wantAll(t, got.stderr, "The state before it has 7 rows: --at 2026-11-22T16:00:00Z. ")
 }
 
 // TestCopyBeforeLossIsDamaged: restore refuses the state before a loss if the copy of this state is damaged. Commands must

@@ -322,5 +322,7 @@ func TestSeveralCopiedLosses(t *testing.T) {
 	if got.code != exitDone || strings.Count(got.stderr, "follows a loss") != 1 {
 		t.Errorf("%+v", got)
 	}
-	wantAll(t, got.stderr, `7 of 7 rows got another value in column "comment". The state before it has 7 rows: --at 2026-11-22T16:00:00Z`+"\n")
+	wantAll(t, got.stderr, `7 of 7 rows got another value in column "comment". The state before it has 7 rows: --at 2026-11-22T16:00:00Z. `,
+		"restore this state, and then run: capture restore --on-conflict overwrite file://"+folder+"/feedback-20261122T170000Z-0000000000000080-7-loss.json.gz && "+
+			"capture restore --on-conflict overwrite file://"+folder+"/feedback-20261122T160000Z-0000000000000070-7-loss.json.gz\n")
 }
