@@ -181,6 +181,35 @@ func TestLossEnds(t *testing.T) {
 	}
 }
 
+// TestLossInStepsEnds loses rows in two steps. New rows must not end the loss.
+func TestLossInStepsEnds(t *testing.T) {
+	t.Parallel()
+	f, tab := open(t, filepath.Join(t.TempDir(), "feedback.json")), votes(100, "x")
+	write(t, f, tab.View(), store.ReasonStart)
+	for _, first := range []int{0, 10} {
+		write(t, f, commit(t, tab, func() {
+			for i := range 10 {
+				tab.Delete(key(first + i))
+			}
+		}), store.ReasonChange)
+	}
+	if states := f.Kept().List(); len(states) != 1 || states[0].Loss == nil || states[0].Loss.HourHighest != 100 {
+		t.Fatalf("the kept states are %+v", states)
+	}
+	for _, step := range []struct {
+		first, ended int
+	}{{200, 0}, {0, 1}} { // other keys, and then the lost ones
+		commit(t, tab, func() {
+			for i := range 20 {
+				put(tab, step.first+i, "y")
+			}
+		})
+		if ended, err := f.Kept().EndLosses(tab.View); err != nil || len(ended) != step.ended {
+			t.Errorf("after rows from %d on, ended are %+v (%v)", step.first, ended, err)
+		}
+	}
+}
+
 // TestLossRecursWhileItEnds puts lost rows back, and deletes them again while EndLosses runs. EndLosses must not end the
 // second loss together with the first one.
 func TestLossRecursWhileItEnds(t *testing.T) {

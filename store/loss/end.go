@@ -29,7 +29,11 @@ func areRowsBack(l *manifest.Loss, v *snapshot.View) (bool, error) {
 	enough := func(n, of int) bool { return float64(n) >= backShare*float64(of) }
 	if l.HourHighest > 0 || len(l.LostKeys) == 0 { // the loss came in steps, or no lost key is known, so compare row counts
 		lost := max(l.HourHighest, l.RowsBefore) - l.RowsAfter
-		return lost > 0 && enough(v.Rows()-l.RowsAfter, lost), nil
+		isBack := lost > 0 && enough(v.Rows()-l.RowsAfter, lost)
+		if !isBack || len(l.LostKeys) == 0 {
+			return isBack, nil
+		}
+		// New rows may have taken the place of lost rows, so the lost keys that are known must be back, too.
 	}
 	keys := slices.Clone(l.LostKeys)
 	slices.SortFunc(keys, bytes.Compare)
