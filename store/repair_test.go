@@ -109,7 +109,7 @@ func TestRepairOfLostValues(t *testing.T) {
 		"repaired again":                        {repaired, []step{ruin, vote, repair, vote, set("a", 1, n+1, "bad"), set("a", 1, n+1, "good")}},
 
 		"a later loss remains":     {remains, []step{ruin, set("b", 1, n, "bad"), repair}},
-		"a loss of rows remains":   {remains, []step{ruin, remove(1, n/3), set("a", n/3+1, n, "good")}},
+		"a loss of rows remains":   {remains, []step{set("a", 1, n*2/3, "bad"), remove(n*2/3+1, n), set("a", 1, n*2/3, "good")}},
 		"other rows remain":        {remains, []step{set("a", 1, n*2/3, "bad"), set("a", n/3, n, "worse"), set("a", 1, n*2/3, "good")}},
 		"newer rows remain":        {remains, []step{ruin, set("a", n+1, n+30, "new"), set("a", 1, n+30, "worse"), repair}},
 		"newer rows replaced some": {remains, []step{ruin, remove(1, 20), set("a", n+1, n+20, "new"), set("a", 21, n+20, "worse"), set("a", 21, n, "good")}},
@@ -119,6 +119,7 @@ func TestRepairOfLostValues(t *testing.T) {
 		"ruined again":                  {ruined, []step{ruin, set("a", 1, n, "worse")}},
 		"ruined as before":              {ruined, []step{ruin, vote, repair, vote, set("a", 1, n+1, "bad")}},
 		"second column ruined again":    {ruined, []step{both(ruin, set("b", 1, n, "bad")), both(repair, set("b", 1, n, "worse"))}},
+		"ruined rows were deleted":      {ruined, []step{ruin, remove(1, n/3), set("a", n/3+1, n, "good")}},
 		"rows lost with it remain":      {ruined, []step{both(remove(1, n/3), set("a", n/3+1, n, "bad")), set("a", n/3+1, n, "good")}},
 		"sparse column remains":         {ruined, []step{both(ruin, set("b", 1, n/5, "bad")), repair}},
 		"sparse column ruined with it":  {ruined, []step{ruin, both(repair, set("b", 1, n/5, "bad"))}},

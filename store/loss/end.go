@@ -106,8 +106,8 @@ func isTime(v *snapshot.View, name string) bool {
 }
 
 // areValuesBack reports, for each changed column of l, whether at least backShare of the changed rows have in v the values that
-// they had before l. Changed rows that v lacks do not count. But if v lacks more than half of the changed rows, no column is
-// back.
+// they had before l. A row that v lacks has not got its values back: if somebody inserts it again from a state after l, it has the
+// values that l gave it.
 func areValuesBack(l *manifest.Loss, v *snapshot.View) ([]bool, error) {
 	isBack := make([]bool, len(l.ChangedColumns))
 	columns := make([]int, len(l.ChangedColumns))
@@ -120,7 +120,7 @@ func areValuesBack(l *manifest.Loss, v *snapshot.View) ([]bool, error) {
 	}
 	rows := slices.Clone(l.ChangedRows)
 	slices.SortFunc(rows, func(a, b manifest.ChangedRow) int { return bytes.Compare(a.Key, b.Key) })
-	found, back := 0, make([]int, len(columns))
+	back := make([]int, len(columns))
 	var fields [][]byte
 	var hash []byte
 	for _, row := range rows {
@@ -132,7 +132,6 @@ func areValuesBack(l *manifest.Loss, v *snapshot.View) ([]bool, error) {
 		if fields, ok = encoder.AppendFields(fields[:0], line); !ok {
 			continue // v lacks the row
 		}
-		found++
 		for i, column := range columns {
 			if column < 0 {
 				continue // v lacks the column
@@ -143,7 +142,7 @@ func areValuesBack(l *manifest.Loss, v *snapshot.View) ([]bool, error) {
 		}
 	}
 	for i, n := range back {
-		isBack[i] = n > 0 && 2*found >= len(rows) && float64(n) >= backShare*float64(found)
+		isBack[i] = n > 0 && float64(n) >= backShare*float64(len(rows))
 	}
 	return isBack, nil
 }
