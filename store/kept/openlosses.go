@@ -88,7 +88,7 @@ func (o OpenLosses) Text(s State, acknowledge string) string {
 	text := fmt.Sprintf("%s. The state before is %s. ", s.Loss, place)
 	switch {
 	case o.IsRepaired(s):
-		text += "A later change has repaired it. To compare: " + o.RestoreHint(s)
+		text += fmt.Sprintf("To compare: %s – a later change has repaired it", o.RestoreHint(s))
 	case !s.Loss.IsRepair():
 		text += fmt.Sprintf("To bring rows back: %s – or, if %s: %s", o.RestoreHint(s), o.MeantText(), acknowledge)
 	case o.AreRepaired():
@@ -102,8 +102,7 @@ func (o OpenLosses) Text(s State, acknowledge string) string {
 	return s.Loss.Found.UTC().Format(time.RFC3339) + ": " + text
 }
 
-// MeantText returns the condition for the acknowledgement of a loss that may have been intended. `capture history --ack`
-// acknowledges all open losses.
+// MeantText returns the condition under which a text suggests `capture history --ack`, which acknowledges all open losses.
 func (o OpenLosses) MeantText() string {
 	if len(o.states) > 1 {
 		return "all losses were meant or are repaired"
