@@ -93,6 +93,7 @@ func TestPrintedCommands(t *testing.T) {
 		"TRUNCATE, INSERT and UPDATE":              {isAll: true, steps: []any{bad(remove(1, n)), good(set("a", n+1, 2*n, "new")), bad(set("a", n+1, 2*n, "bad"))}},
 		"UPDATE, TRUNCATE, INSERT and UPDATE":      {isAll: true, steps: []any{ruin, vote, bad(remove(1, n+1)), good(set("a", n+2, 2*n, "new")), bad(set("a", n+2, 2*n, "bad"))}},
 		"DELETE, all rows come back, and UPDATE":   {steps: []any{bad(remove(20, n)), good(set("a", 20, n, "good")), ruin}},
+		"DELETE, undone, and DELETE of others":     {steps: []any{bad(remove(20, n)), good(set("a", 20, n, "good")), bad(remove(1, 19))}},
 		"UPDATE, repair, and the same UPDATE":      {steps: []any{ruin, good(set("a", 1, n, "good")), ruin}},
 		"UPDATE, repair in two steps, and DELETE":  {isAll: true, steps: []any{ruin, good(set("a", 1, 40, "good")), good(set("a", 41, n, "good")), bad(remove(20, n))}},
 		"UPDATE, repair, edit, and UPDATE":         {steps: []any{ruin, good(set("a", 1, n, "good")), good(set("a", 5, 5, "edited")), ruin}},

@@ -194,12 +194,31 @@ func (k *States) keep(m manifest.Manifest, like os.FileInfo) (State, error) {
 // isSame reports whether the current file is the file of s. Only then does an acknowledgement of the loss after s count for l:
 // somebody has acknowledged it before capture repeated the failed Write.
 func (s *State) coversLoss(l *manifest.Loss, isSame bool) bool {
-	more := l.RowsLost - s.Loss.RowsLost
+	more := max(l.RowsLost-s.Loss.RowsLost, newKeys(l, s.Loss))
 	if loss.MayLose(more, l.RowsBefore) || s.Acknowledged && (!isSame || more > 0) {
 		return false
 	}
 	isNew := func(column string) bool { return !slices.Contains(s.Loss.ChangedColumns, column) }
 	return !slices.ContainsFunc(l.ChangedColumns, isNew) && (s.Loss.MayChangeValues() || !l.MayChangeValues()) && s.Loss.RepairOf.Equal(l.RepairOf)
+}
+
+// newKeys returns the number of lost keys of l that known lacks, or 0 if known has only a sample of its lost keys. All rows of known
+// may have come back before others were lost.
+func newKeys(l, known *manifest.Loss) int {
+	if len(known.LostKeys) < known.RowsLost {
+		return 0
+	}
+	keys := map[string]bool{}
+	for _, key := range known.LostKeys {
+		keys[string(key)] = true
+	}
+	n := 0
+	for _, key := range l.LostKeys {
+		if !keys[string(key)] {
+			n++
+		}
+	}
+	return n
 }
 
 // nextTimes limits how far the names of states may be ahead of the clock. If capture keeps several states within a second,
