@@ -15,18 +15,6 @@ import (
 	"capture/internal/postgres"
 )
 
-// deniedError is the server's error that a role lacks a privilege. [restoration.explainDenied] finds out which privilege, but
-// only after the transaction has ended: until then, the server refuses the necessary queries.
-type deniedError struct {
-	action string // what failed
-	schema string // schema in which the statement was to create a table; "" for any other statement
-	err    error  // error of the server
-}
-
-func (e *deniedError) Error() string { return e.action + ": " + postgres.RedactedMessage(e.err) }
-
-func (e *deniedError) Unwrap() error { return e.err }
-
 // explainDenied explains a [*deniedError]: it returns a [*postgres.Problem] that names the role and what it lacks, as far as
 // these can be found out. It returns any other error unchanged. The transaction of the restore must have ended.
 func (r *restoration) explainDenied(ctx context.Context, err error) error {

@@ -81,6 +81,18 @@ func (e *rowError) Error() string {
 
 func (e *rowError) Unwrap() error { return e.err }
 
+// deniedError is the server's error that a role lacks a privilege. [restoration.explainDenied] finds out which privilege, but
+// only after the transaction has ended: until then, the server refuses the necessary queries.
+type deniedError struct {
+	action string // what failed
+	schema string // schema in which the statement was to create a table; "" for any other statement
+	err    error  // error of the server
+}
+
+func (e *deniedError) Error() string { return e.action + ": " + postgres.RedactedMessage(e.err) }
+
+func (e *deniedError) Unwrap() error { return e.err }
+
 // explain adds the action that failed to err, as [postgres.ExplainRedacted] does. But an error about a row still wraps the
 // server's error, which explainViolation needs. If a role lacks a privilege, explain returns a [*deniedError], because the hint
 // of ExplainRedacted is about following a table.

@@ -82,6 +82,15 @@ type Change struct {
 // shownKeys is the maximum number of keys in a Change.
 const shownKeys = 5
 
+// OtherTable is another table whose rows changed because rows of the restored table changed. The cause is a foreign key with an
+// action, such as ON DELETE CASCADE, or a trigger or rule.
+type OtherTable struct {
+	Table    string `json:"table"`
+	Inserted int64  `json:"inserted,omitempty"`
+	Updated  int64  `json:"updated,omitempty"`
+	Deleted  int64  `json:"deleted,omitempty"`
+}
+
 // UnsetSequence describes a sequence that should be advanced but can't be.
 type UnsetSequence struct {
 	Name   string `json:"name"`

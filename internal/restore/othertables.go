@@ -10,15 +10,6 @@ import (
 	"capture/internal/postgres"
 )
 
-// OtherTable is another table whose rows changed because rows of the restored table changed. The cause is a foreign key with an
-// action, such as ON DELETE CASCADE, or a trigger or rule.
-type OtherTable struct {
-	Table    string `json:"table"`
-	Inserted int64  `json:"inserted,omitempty"`
-	Updated  int64  `json:"updated,omitempty"`
-	Deleted  int64  `json:"deleted,omitempty"`
-}
-
 // tableCounts are the numbers of rows that the current transaction has inserted, updated and deleted in a table.
 type tableCounts [3]int64
 
