@@ -21,12 +21,6 @@ func (r *restoration) confirmTable() error {
 	return o.ConfirmTable(name.String())
 }
 
-// needsConfirmation reports whether the user must agree before rows may be overwritten or deleted.
-func (r *restoration) needsConfirmation() bool {
-	o := &r.options
-	return o.Confirm != nil && !o.DryRun && (o.OnConflict == Overwrite || o.DeleteExtra)
-}
-
 // confirm asks the user whether rows of the table may be overwritten or deleted. It does so before the transaction begins.
 // Otherwise the transaction would hold a lock while the user decides: an ALTER TABLE would wait for that lock, and the
 // application's statements would wait for the ALTER TABLE.

@@ -19,6 +19,7 @@
 // The restore:
 //
 //   - restore.go: Restore, and the steps of a restore
+//   - restoration.go: the state of one restore
 //   - targettable.go, confirm.go: the target table, the choice between copy and merge, and the questions to the user
 //   - options.go: Options and Result
 //   - progress.go: reports of how far the restore is

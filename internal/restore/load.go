@@ -30,6 +30,10 @@ type loader struct {
 	firstKeys []string // keys of the first rows, at most shownKeys
 }
 
+func (r *restoration) newLoader(into string, staged bool) *loader {
+	return &loader{tx: r.tx, file: r.file, rows: r.rows, columns: r.columns, into: into, staged: staged, progress: r.progress}
+}
+
 // load copies all rows. It reads and encodes one batch while the server processes the previous batch. The parameter first is
 // the first row of the file, which has been read already.
 func (l *loader) load(ctx context.Context, first statefile.Row) error {

@@ -36,31 +36,6 @@ func Restore(ctx context.Context, conn *pgx.Conn, o Options) (Result, error) {
 	return r.result, nil
 }
 
-// restoration is one run of Restore.
-type restoration struct {
-	options  Options
-	file     *statefile.File
-	rows     *statefile.Reader
-	progress *progress
-	conn     *pgx.Conn
-	tx       pgx.Tx
-	result   Result
-
-	transaction int64 // ID of the transaction, from txid_current
-
-	first     statefile.Row // first row of the file; zero if the file has no rows
-	confirmed int64         // number of rows in the table when the user agreed to overwrite or delete rows
-	table     *postgres.Table
-	hooks     *hooks // the hooks that may act on the rows
-
-	hooksDocument string // all hooks, as loadHooks has found them
-
-	columns *columnMap                  // mapping of the file's columns; nil if the file has no rows
-	merge   *stagedMerge                // merge by a temporary table; nil if the rows are copied straight into the table
-	empty   bool                        // whether the table had no rows at the start
-	compare func(context.Context) error // compares the table with the file after all rows have been written; may be nil
-}
-
 func (r *restoration) run(ctx context.Context) (err error) {
 	if err := r.readFirst(); err != nil {
 		return err
@@ -250,19 +225,6 @@ func (r *restoration) isExact() bool {
 	return o.OnConflict == Overwrite && o.DeleteExtra || r.empty && o.OnConflict != Skip
 }
 
-// checkFile compares the file with its manifest after the rows have been read. The parameter found is the error that ended the
-// reading, or nil.
-func (r *restoration) checkFile(ctx context.Context, found error) error {
-	if found != nil && ctx.Err() != nil {
-		return found
-	}
-	return r.file.CheckManifest(r.rows.Rows(), found)
-}
-
-func (r *restoration) newLoader(into string, staged bool) *loader {
-	return &loader{tx: r.tx, file: r.file, rows: r.rows, columns: r.columns, into: into, staged: staged, progress: r.progress}
-}
-
 // explainDuplicate returns a clearer error if the server has refused a duplicate key: either the table has a row with that key,
 // or the file has two such rows. It returns any other error unchanged.
 func (r *restoration) explainDuplicate(ctx context.Context, err error) error {
@@ -286,10 +248,4 @@ func (r *restoration) explainDuplicate(ctx context.Context, err error) error {
 		return &ConflictError{Table: r.result.Table, First: refused.place}
 	}
 	return err
-}
-
-// isTableMissing reports whether LoadTable failed because the table does not exist.
-func isTableMissing(err error) bool {
-	var problem *postgres.Problem
-	return errors.As(err, &problem) && problem.TableMissing()
 }

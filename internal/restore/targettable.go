@@ -2,6 +2,7 @@ package restore
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -18,6 +19,12 @@ func (r *restoration) loadTable(ctx context.Context, q postgres.Querier) (*postg
 		key = m.Key
 	}
 	return postgres.LoadTarget(ctx, q, r.file.Table(r.options.Table), key)
+}
+
+// isTableMissing reports whether loadTable failed because the table does not exist.
+func isTableMissing(err error) bool {
+	var problem *postgres.Problem
+	return errors.As(err, &problem) && problem.TableMissing()
 }
 
 // prepareTable loads or creates the table, maps the file's columns to it, and loads its hooks.
