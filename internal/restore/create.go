@@ -1,7 +1,6 @@
 package restore
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -16,29 +15,6 @@ import (
 	"capture/internal/postgres"
 	"capture/store/manifest"
 )
-
-// creation creates a table from a manifest. The manifest is untrusted: anybody may have written it. Therefore capture quotes
-// the manifest's names, and lets the server resolve the type names. capture uses only expressions that can do no harm,
-// unless the user asked for all expressions.
-type creation struct {
-	tx          pgx.Tx
-	name        postgres.Name
-	manifest    *manifest.Manifest
-	expressions bool // whether the user asked for all expressions: see [Options]
-	virtual     bool // whether the server supports virtual generated columns
-
-	schema     string   // schema in which the table was created
-	collations []string // SQL name of each column's collation; "" for the type's default
-	period     bool     // whether the key is created WITHOUT OVERLAPS
-	partition  bool     // whether the table is created with the manifest's partitions
-	partitions int      // number of partitions that were created so far
-
-	names     typeNames
-	types     []serverType // type of each column
-	generated []bool       // whether each column is created as a generated column
-	leftOut   bool         // whether capture left out an expression that --expressions would have included
-	notes     []string     // sentences for the user about differences from the manifest
-}
 
 // createTable creates the table from the manifest. The notes are sentences for the user: they say what the manifest does not
 // contain, and which of its expressions were left out.
@@ -164,61 +140,6 @@ func (c *creation) partitionDefinition() string {
 	return fmt.Sprintf("%s, with %d partitions", foreign.Text(c.manifest.Partitioning.Definition), len(c.manifest.Partitioning.Partitions))
 }
 
-// leaveOut adds a note that column i is created without its expression, and why. The parameter ask is true if the user can
-// include the expression with --expressions.
-func (c *creation) leaveOut(i int, reason string, ask bool) {
-	column := &c.manifest.Columns[i]
-	what := "is created without its default, "
-	if column.Generated != "" {
-		what = "is created as an ordinary column with the file's values, not GENERATED ALWAYS AS "
-	}
-	c.leftOut = c.leftOut || ask
-	c.notes = append(c.notes, fmt.Sprintf("column %s %s%s: %s", foreign.Text(postgres.QuoteIdentifier(column.Name)), what, foreign.Text(column.Default), reason))
-}
-
-func (c *creation) execCreateTable(ctx context.Context) error {
-	var lines []string
-	for i := range c.manifest.Columns {
-		lines = append(lines, c.defineColumn(i))
-	}
-	if len(c.manifest.Key) > 0 {
-		overlaps := ""
-		if c.period {
-			overlaps = " WITHOUT OVERLAPS"
-		}
-		lines = append(lines, "PRIMARY KEY ("+columnList("", c.manifest.Key)+overlaps+")")
-	}
-	by := ""
-	if c.partition {
-		var err error
-		if by, err = c.partitionBy(c.manifest.Partitioning); err != nil {
-			return err
-		}
-	}
-	err := withOwnPath(ctx, c.tx, func() error {
-		return execAlone(ctx, c.tx, "CREATE TABLE "+c.name.Quoted()+" (\n\t"+strings.Join(lines, ",\n\t")+"\n)"+by)
-	})
-	if err != nil {
-		return err
-	}
-	if err := c.findSchema(ctx); err != nil || !c.partition {
-		return err
-	}
-	return c.createPartitions(ctx, postgres.Name{Schema: c.schema, Table: c.name.Table}.Quoted(), c.manifest.Partitioning, 1)
-}
-
-// findSchema sets the schema of the table that was created.
-func (c *creation) findSchema(ctx context.Context) error {
-	if c.schema = c.name.Schema; c.schema != "" {
-		return nil
-	}
-	return withSavepoint(ctx, c.tx, func() error {
-		return withOwnPath(ctx, c.tx, func() error {
-			return c.tx.QueryRow(ctx, "SELECT pg_catalog.current_schema()::pg_catalog.text").Scan(&c.schema)
-		})
-	})
-}
-
 // setDefaults sets the columns' defaults. It leaves out a default that is not simple unless the user asked for all
 // expressions.
 func (c *creation) setDefaults(ctx context.Context) error {
@@ -253,73 +174,10 @@ func (c *creation) setDefaults(ctx context.Context) error {
 	return nil
 }
 
-// defineColumn returns the definition of column i for CREATE TABLE, without its default.
-func (c *creation) defineColumn(i int) string {
-	column, typ := &c.manifest.Columns[i], c.types[i].sql
-	if serial := c.serialType(i); serial != "" {
-		typ = serial
-	}
-	line := postgres.QuoteIdentifier(column.Name) + " " + typ
-	if c.collations[i] != "" {
-		line += " COLLATE " + c.collations[i]
-	}
-	switch {
-	case c.generated[i] && column.Generated == "v" && c.virtual:
-		line += " GENERATED ALWAYS AS (" + column.Default + ") VIRTUAL"
-	case c.generated[i]:
-		line += " GENERATED ALWAYS AS (" + column.Default + ") STORED"
-		if column.Generated == "v" {
-			c.noteOnce(fmt.Sprintf("column %s is stored here, not virtual: this server is older than PostgreSQL 18", foreign.Text(postgres.QuoteIdentifier(column.Name))))
-		}
-	case column.Identity == "a":
-		line += " GENERATED ALWAYS AS IDENTITY"
-	case column.Identity == "d":
-		line += " GENERATED BY DEFAULT AS IDENTITY"
-	}
-	if column.NotNull {
-		line += " NOT NULL"
-	}
-	return line
-}
-
-func (c *creation) noteOnce(note string) {
-	if !slices.Contains(c.notes, note) {
-		c.notes = append(c.notes, note)
-	}
-}
-
-// serialType returns the pseudo-type, such as serial, with which CREATE TABLE creates a sequence for column i. It returns ""
-// if the column's default does not call nextval.
-func (c *creation) serialType(i int) string {
-	types := map[string]string{"smallint": "smallserial", "integer": "serial", "bigint": "bigserial"}
-	column := &c.manifest.Columns[i]
-	if !strings.HasPrefix(column.Default, "nextval(") || column.Generated != "" || column.Identity != "" {
-		return ""
-	}
-	return types[c.types[i].sql]
-}
-
 // supportsVirtualColumns reports whether the server supports virtual generated columns, which PostgreSQL 18 introduced.
 func supportsVirtualColumns(ctx context.Context, tx pgx.Tx) (bool, error) {
 	var setting string
 	err := tx.QueryRow(ctx, "SELECT pg_catalog.current_setting('server_version_num')").Scan(&setting)
 	version, _ := strconv.Atoi(setting)
 	return version >= 180000, postgres.ExplainRedacted("read the server's version", err)
-}
-
-// explainCreateError returns an error that says why CREATE TABLE failed and what to do.
-func explainCreateError(name postgres.Name, err error) error {
-	p := &postgres.Problem{Summary: fmt.Sprintf("create table %s: %s", name, foreign.Text(postgres.Explain(err).Error())), Err: err}
-	switch postgres.SQLState(err) {
-	case invalidSchemaName:
-		p.Summary = fmt.Sprintf("create table %s: there is no such schema", name)
-		p.Hint = "CREATE SCHEMA " + postgres.QuoteIdentifier(name.Schema) + "; or name another one with --table"
-		if name.Schema == "" {
-			p.Summary = fmt.Sprintf("create table %s: the user may use no schema on the search path", name)
-			p.Hint = "name a schema with --table, such as public." + name.Table + "; if the user may not use that one, the error then says what to grant"
-		}
-	case insufficientPrivilege:
-		return &deniedError{action: "create table " + name.String(), schema: cmp.Or(name.Schema, "public"), err: err}
-	}
-	return p
 }

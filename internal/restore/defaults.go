@@ -42,6 +42,20 @@ type defaultValue struct {
 	isArray   bool  // whether the value is an array of elements of the type ownType
 }
 
+// takes reports whether Postgres stores the value of an expression in a column of type t without running a cast function that a
+// user may have written. The owner of a type outside pg_catalog may have written such a function.
+func (t *serverType) takes(v defaultValue) bool {
+	switch {
+	case v.isLiteral:
+		return true
+	case v.ownType == 0:
+		return t.baseBuiltIn
+	case v.isArray:
+		return t.baseElement == v.ownType
+	}
+	return t.base == v.ownType
+}
+
 // maxDefaultDepth is the maximum depth of nested parentheses and arrays in a default.
 const maxDefaultDepth = 10
 

@@ -46,7 +46,8 @@
 //
 // The creation of a table from the manifest:
 //
-//   - create.go, create_options.go, partitions.go: the table, its sequences and partitions
+//   - creation.go, create.go: the state and the steps of a creation
+//   - create_statement.go, create_options.go, partitions.go: the table, its sequences and partitions
 //   - defaults.go, generated.go: expressions that can do no harm
 //   - typenames.go: the server's types by their names
 //

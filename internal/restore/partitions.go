@@ -2,13 +2,11 @@ package restore
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"regexp"
 	"slices"
 	"strings"
 
-	"capture/internal/foreign"
 	"capture/internal/postgres"
 	"capture/snapshot/rowjson"
 )
@@ -154,20 +152,3 @@ func (p *defaultParser) parseBounds(columnAt func(i int) *serverType) (string, e
 
 // boundPattern matches the bounds of a range that are not values.
 var boundPattern = regexp.MustCompile(`^(?:MINVALUE|MAXVALUE)\b`)
-
-// noteRefused returns nil and records a note if the server, or capture itself, has refused a part of the manifest with err.
-// It returns any other error unchanged.
-func (c *creation) noteRefused(err error, what string) error {
-	var unknown *typeError
-	switch {
-	case err == nil:
-		return nil
-	case errors.Is(err, errNotSimple), errors.As(err, &unknown):
-		c.notes = append(c.notes, what+": "+foreign.Text(err.Error()))
-	case isRefusal(err) && !slices.Contains([]string{invalidSchemaName, insufficientPrivilege}, postgres.SQLState(err)):
-		c.notes = append(c.notes, what+": "+postgres.RedactedMessage(err))
-	default:
-		return err
-	}
-	return nil
-}

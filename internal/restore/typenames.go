@@ -27,20 +27,6 @@ type serverType struct {
 	baseBuiltIn bool  // whether the base is in the schema pg_catalog
 }
 
-// takes reports whether Postgres stores the value of an expression in a column of type t without running a cast function that a
-// user may have written. The owner of a type outside pg_catalog may have written such a function.
-func (t *serverType) takes(v defaultValue) bool {
-	switch {
-	case v.isLiteral:
-		return true
-	case v.ownType == 0:
-		return t.baseBuiltIn
-	case v.isArray:
-		return t.baseElement == v.ownType
-	}
-	return t.base == v.ownType
-}
-
 // typeError is the error for a name that is not a type of the server.
 type typeError struct{ name string }
 
