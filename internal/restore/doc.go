@@ -41,6 +41,7 @@
 //   - mergeplan.go: which rows to insert, overwrite and delete
 //   - merge.go: merges the rows, in one of four ways
 //   - mergesteps.go: the statements of the merge
+//   - protected.go: rows that must not be deleted because of foreign keys, and whether foreign keys can be turned off
 //   - diagnose.go: why the server refused the merge
 //   - outcome.go: what became of the rows
 //

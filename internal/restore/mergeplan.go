@@ -98,3 +98,20 @@ func (m *stagedMerge) planDeletes(ctx context.Context) (err error) {
 	m.planned.deleted = m.result.Deleted.Rows
 	return err
 }
+
+// markMoved marks the rows of the plan for which the condition is true. The merge deletes marked rows and inserts them
+// again.
+func (m *stagedMerge) markMoved(ctx context.Context, condition string) error {
+	for _, sql := range []string{"UPDATE " + planTable + " p SET moved = true WHERE " + condition, "ANALYZE " + planTable} {
+		if _, err := m.tx.Exec(ctx, sql); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// countMoved returns the number of rows in the plan that are to be deleted and inserted again.
+func (m *stagedMerge) countMoved(ctx context.Context) (n int64, err error) {
+	err = m.tx.QueryRow(ctx, "SELECT pg_catalog.count(*) FROM "+planTable+" WHERE moved").Scan(&n)
+	return n, err
+}
