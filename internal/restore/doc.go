@@ -31,7 +31,8 @@
 //
 // From the file to COPY:
 //
-//   - columns.go, valuecheck.go: the file's columns in the table, and values that a type would change
+//   - columns.go, mapcolumns.go: the file's columns in the table
+//   - valuecheck.go: values that a type would change
 //   - encode.go, batch.go: rows in COPY's text format
 //   - load.go, refused.go: sends the batches, and searches a refused batch for the refused row
 //
