@@ -1,7 +1,6 @@
 package capture
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -203,18 +202,4 @@ type intervals struct {
 	heartbeat   time.Duration // time between heartbeats
 	steady      time.Duration // time that the table must be followed before the condition "following" is over
 	alertRetry  time.Duration // pause before the first retry of an alert; the pauses double up to longestAlertRetry
-}
-
-// withDefaults returns i with the default in place of each zero, except for probe.
-func (i intervals) withDefaults() intervals {
-	i.setupCheck = cmp.Or(i.setupCheck, setupCheckInterval)
-	i.volumeCheck = cmp.Or(i.volumeCheck, volumeCheckInterval)
-	i.keptCheck = cmp.Or(i.keptCheck, keptCheckInterval)
-	i.alertCheck = cmp.Or(i.alertCheck, alertCheckInterval)
-	i.uploadCheck = cmp.Or(i.uploadCheck, uploadCheckInterval)
-	i.uploadDelay = cmp.Or(i.uploadDelay, uploadDelay)
-	i.heartbeat = cmp.Or(i.heartbeat, heartbeatInterval)
-	i.steady = cmp.Or(i.steady, steadyInterval)
-	i.alertRetry = cmp.Or(i.alertRetry, firstAlertRetry)
-	return i
 }

@@ -1,6 +1,7 @@
 package capture
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -78,6 +79,20 @@ func New(cfg Config, file *store.File) (*Daemon, error) {
 		d.metrics.register(cfg.Registry, d.status.report)
 	}
 	return d, nil
+}
+
+// withDefaults returns i with the default in place of each zero, except for probe.
+func (i intervals) withDefaults() intervals {
+	i.setupCheck = cmp.Or(i.setupCheck, setupCheckInterval)
+	i.volumeCheck = cmp.Or(i.volumeCheck, volumeCheckInterval)
+	i.keptCheck = cmp.Or(i.keptCheck, keptCheckInterval)
+	i.alertCheck = cmp.Or(i.alertCheck, alertCheckInterval)
+	i.uploadCheck = cmp.Or(i.uploadCheck, uploadCheckInterval)
+	i.uploadDelay = cmp.Or(i.uploadDelay, uploadDelay)
+	i.heartbeat = cmp.Or(i.heartbeat, heartbeatInterval)
+	i.steady = cmp.Or(i.steady, steadyInterval)
+	i.alertRetry = cmp.Or(i.alertRetry, firstAlertRetry)
+	return i
 }
 
 // Run follows the table until ctx ends, then writes the file a last time. It waits for every goroutine that it starts
