@@ -146,7 +146,3 @@ func (c *CopiesStatus) check(now time.Time) Check {
 
 // copyCheck is the name of the check and the alert for copies off the machine.
 const copyCheck = "copy"
-
-func ageText(now time.Time, t *time.Time) string {
-	return max(now.Sub(*t), 0).Round(time.Second).String() + " ago"
-}

@@ -63,6 +63,8 @@
 // Reports:
 //
 //   - status.go, filestatus.go, copiesstatus.go: the status, which is the answer of /readyz
-//   - readychecks.go: the checks in the status, and the conditions that the parts report
+//   - conditions.go: a Check in the status, and the conditions that the parts report
+//   - statusreport.go, readychecks.go: how the status is built; its checks of the source and the logs
+//   - timeformat.go: how the status and the log lines show times
 //   - metrics.go, statusmetrics.go: metrics that the parts count, and metrics that come from the status
 package capture
