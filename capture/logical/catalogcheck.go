@@ -7,6 +7,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"capture/capture/source"
+	"capture/capture/tablecopy"
 	"capture/internal/postgres"
 )
 
@@ -27,5 +28,16 @@ func checkCatalog(ctx context.Context, conn *pgx.Conn, env *source.Env, table *p
 	case publicationChanged:
 		return &source.ResyncError{Reason: fmt.Sprintf("publication %s changed, or the table may have left it for a while", pub.name), Backoff: true}
 	}
+	return nil
+}
+
+// proposeHorizon proposes the present moment as the next horizon. It returns a *source.ResyncError if the table's definition or
+// the publication has changed.
+func (s *Source) proposeHorizon(ctx context.Context, conn *pgx.Conn) error {
+	var m postgres.Moment
+	if err := checkCatalog(ctx, conn, s.env, s.table, s.publication, &m); err != nil {
+		return err
+	}
+	s.horizons.propose(tablecopy.HorizonAt(&m, &s.server, s.table))
 	return nil
 }

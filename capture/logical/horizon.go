@@ -1,15 +1,10 @@
 package logical
 
 import (
-	"context"
 	"sync"
-	"time"
 
 	"github.com/jackc/pglogrepl"
-	"github.com/jackc/pgx/v5"
 
-	"capture/capture/tablecopy"
-	"capture/internal/postgres"
 	"capture/snapshot"
 )
 
@@ -75,32 +70,4 @@ func (p *horizons) awaited() pglogrepl.LSN {
 		return p.first.LSN
 	}
 	return 0
-}
-
-// proposeHorizon proposes the present moment as the next horizon. It returns a *source.ResyncError if the table's definition or
-// the publication has changed.
-func (s *Source) proposeHorizon(ctx context.Context, conn *pgx.Conn) error {
-	var m postgres.Moment
-	if err := checkCatalog(ctx, conn, s.env, s.table, s.publication, &m); err != nil {
-		return err
-	}
-	s.horizons.propose(tablecopy.HorizonAt(&m, &s.server, s.table))
-	return nil
-}
-
-// advanceHorizon moves the horizon past all transactions that have ended, if the server answers within Timeouts.Stop. stream
-// calls it when capture stops. Without this call, the horizon could be older than a change of many rows just before the
-// stop, and the next run would transfer these rows again.
-//
-// If the answer to the last regular check is overdue, the server probably hangs. advanceHorizon then returns immediately.
-func (s *Source) advanceHorizon(ctx context.Context) error {
-	if time.Since(s.queries.LastRead()) > s.env.Timeouts.Check+s.env.Timeouts.Stop {
-		return nil
-	}
-	ctx, cancel := context.WithTimeout(ctx, s.env.Timeouts.Stop)
-	defer cancel()
-	if err := s.queries.Do(ctx, s.proposeHorizon); err != nil {
-		return err
-	}
-	return s.awaitStream(ctx, s.horizons.awaited(), func() bool { return s.horizons.awaited() == 0 })
 }
