@@ -189,6 +189,14 @@ func TestFrozenGivesWay(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "feedback.json")
 			c := startChild(t, url, path, "CAPTURE_TEST_CHILD_RATE=2000000", "CAPTURE_TEST_CHILD_CONNECTIONS="+connections, "CAPTURE_TEST_FROZEN_AFTER=2s")
 			copying(t, conn, 1)
+			// A session that has locked the table and not begun its COPY would end later, after lockIdleTimeout.
+			eventually(t, "all sessions with a lock copy", func() error {
+				const preparing = "SELECT count(*) FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE l.relation = 'votes'::regclass AND a.query NOT LIKE 'COPY %'"
+				if n := one[int](t, conn, preparing); n > 0 {
+					return fmt.Errorf("%d do not yet", n)
+				}
+				return nil
+			})
 			if err := c.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
 				t.Fatal(err)
 			}
