@@ -14,7 +14,7 @@ import (
 	"capture/internal/postgres"
 )
 
-// Times of awaitCommits. Its pauses grow from firstGuardPause to longestGuardPause.
+// Times of awaitCommits. The pauses between its queries grow from firstGuardPause to longestGuardPause.
 const (
 	firstGuardPause   = time.Millisecond
 	longestGuardPause = 100 * time.Millisecond

@@ -17,7 +17,7 @@ type publication struct{ name, fingerprint string }
 // checkCatalog returns a *source.ResyncError if the table's definition or the publication has changed, because the stream does
 // not show these changes. ADD COLUMN … DEFAULT, ALTER TYPE … USING and DROP COLUMN change existing rows without a message. If
 // the table leaves the publication, the server just stops sending its changes. If m is not nil, checkCatalog first reads an
-// xmin and a WAL position into *m. If checkCatalog then finds no change, there was none at the moment of *m either.
+// xmin and a WAL position into *m. If checkCatalog then finds no change, there was no change at the moment of *m either.
 func checkCatalog(ctx context.Context, conn *pgx.Conn, env *source.Env, table *postgres.Table, pub publication, m *postgres.Moment) error {
 	tableChanged, publicationChanged, err := postgres.CompareCatalog(ctx, conn, env.Table, table, pub.name, pub.fingerprint, m)
 	switch {

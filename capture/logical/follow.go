@@ -69,7 +69,7 @@ func (s *Source) stream(stop context.Context, t *snapshot.Table, encoder *rowjso
 	s.endStream = endStream
 	defer endStream(nil)
 	g, ctx := errgroup.WithContext(ctx)
-	checking, endChecks := context.WithCancel(ctx) // ends with the context stop: a check must not delay the stop
+	checking, endChecks := context.WithCancel(ctx) // ends with the context stop, because a check must not delay the end of capture
 	defer context.AfterFunc(stop, endChecks)()
 	generated := newServerValues(ctx, s.queries, s.table)
 	encoder.Server = generated.encode

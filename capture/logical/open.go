@@ -40,7 +40,7 @@ func Probe(ctx context.Context, env *source.Env) error {
 	return s.createPublication(ctx, missing)
 }
 
-// open connects for queries and for replication concurrently. Over a slow line, it spends most of its time on connecting. If
+// open connects for queries and for replication concurrently, because connecting takes most of the time over a slow line. If
 // both connections fail, it returns the error of the query connection, which explains more.
 func (s *Source) open(ctx context.Context) (origin snapshot.Origin, err error) {
 	connecting, stop := context.WithCancel(ctx)
@@ -103,9 +103,9 @@ func (s *Source) prepare(ctx context.Context) (missing, err error) {
 }
 
 // testSlot tests whether capture can create a slot, and drops that slot. capture creates its publication only after this test,
-// because a publication can make the application's writes fail even if nobody uses it. The slot of the test cannot be used,
-// because it is older than the publication: for each change, pgoutput looks up the publication in the catalog as it was at this
-// change.
+// because a publication can make the application's writes fail even if nobody uses it. The stream cannot use this slot,
+// because it is older than the publication: for each change, pgoutput looks up the publication in the catalog as it was at
+// this change.
 func (s *Source) testSlot(ctx context.Context) error {
 	test := newSlot(s.env)
 	created, err := test.probe(ctx, s.standby.conn)

@@ -14,8 +14,8 @@ import (
 	"capture/snapshot/rowjson"
 )
 
-// serverValues queries values that only the server can compute: the JSON of types that rowjson does not know, and generated
-// columns, which the stream leaves out. The applier waits for the result of each query before it continues.
+// serverValues queries values that only the server can compute: the JSON of values whose types rowjson does not know, and
+// generated columns, which the stream leaves out. The applier waits for the result of each query before it continues.
 type serverValues struct {
 	ctx         context.Context // context of the stream, because rowjson.Encoder passes no context to encode
 	queries     *postgres.QueryConn
@@ -39,7 +39,7 @@ func newServerValues(ctx context.Context, queries *postgres.QueryConn, table *po
 }
 
 // encode returns the JSON of a column's value, which the server computes by to_json. The parameter text is the text form of
-// the value. The stream's rowjson.Encoder has encode in its field Server.
+// the value. The stream's rowjson.Encoder calls encode by its field Server.
 func (v *serverValues) encode(column int, text []byte) (answer []byte, err error) {
 	c := &v.shape.Columns[column]
 	types := []uint32{c.TypeOID} // the type's name instead of its OID would require USAGE on the type's schema
@@ -133,7 +133,7 @@ func determinesValue(t *rowjson.Type, value json.RawMessage) bool {
 				case rowjson.Array, rowjson.Vector, rowjson.JSON:
 					return false
 				}
-				elementType = t // e is a sub-array of a multidimensional array, so e is an array of type t, too
+				elementType = t // e is a sub-array of a multidimensional array, so the type of e is t, too
 			}
 			if !determinesValue(elementType, e) {
 				return false

@@ -44,7 +44,7 @@ type slotSnapshot struct {
 }
 
 // connectionChecks is how many times the server tests the connection within tablecopy.FrozenClientTimeout. With the default
-// timeout, it tests every 10 s. This costs little, and the slot of a killed capture soon ends.
+// timeout, it tests every 10 s. This costs little, and the server soon drops the slot if capture is killed.
 const connectionChecks = 12
 
 // create creates the slot. The server first waits until all open write transactions have ended. Each transaction is therefore
@@ -99,8 +99,8 @@ func (s *slot) check(ctx context.Context, conn *pgx.Conn) error {
 }
 
 // checkUncreated is like check, but for a slot whose creation may not have ended, so it accepts a missing slot. If the server
-// has dropped the slot because the replication connection was closed, the creation of the slot fails, so checkUncreated need
-// not detect this.
+// drops the slot because the replication connection ends, create returns an error. checkUncreated therefore need not detect
+// this case.
 func (s *slot) checkUncreated(ctx context.Context, conn *pgx.Conn) error {
 	err := s.checkRetainedWAL(ctx, conn)
 	if errors.Is(err, errNoSlot) {

@@ -8,9 +8,10 @@
 //	stream    receive the changes that follow the snapshot, apply them, and confirm them to the server
 //
 // Each part of the stream has one task. The receiver reads messages, advances the position and reports progress. The applier
-// turns messages into writes to the snapshot.Table and returns commits. The standby owns the sending side of the connection
-// and confirms positions. In addition, regular checks find what the stream does not show: changes of the catalog, the amount
-// of WAL that the slot retains, and lost rows. They also read the horizons from which the next attempt can resync (horizon.go).
+// turns messages into writes to the snapshot.Table and returns commits. The standby, named after the protocol's message
+// Standby status update, does all sending on the connection and confirms positions to the server. In addition, regular checks
+// find what the stream does not show: changes of the catalog, the amount of WAL that the slot retains, and lost rows. They
+// also read the horizons from which the next attempt can resync (horizon.go).
 //
 // The slot is temporary: the server drops it when the connection ends, so capture leaves nothing behind that retains WAL.
 //
@@ -18,14 +19,14 @@
 //
 // # Files
 //
-//   - source.go, follow.go: Source; its steps, one after the other, and the check at a stop
+//   - source.go, follow.go: Source; its steps, one after the other, the regular check, and the last horizon before a stop
 //   - open.go: the step open, and the probe of whether a Source could follow the table
 //   - slot.go, awaitcommits.go: the slot; the wait until the commits in its snapshot are complete
 //   - plainread.go, copy.go: a first file while the creation of the slot waits; the copy
 //   - stream.go, apply.go: the receiver; the applier
 //   - displacedrows.go, omittedrows.go: two rows with one key in the middle of a transaction; rows that are too large
 //   - servervalues.go: values that only the server can compute
-//   - standbystatus.go, barrier.go: the standby; barriers
+//   - standbystatus.go, barrier.go: the type standby; barriers
 //   - catalogcheck.go, rowcount.go, physicalstandbys.go: the regular checks; catalogcheck.go also proposes horizons
 //   - horizon.go: the horizons that have been proposed, and which of them the stream has passed
 package logical
@@ -51,7 +52,7 @@ type Source struct {
 	slot    *slot
 	ended   chan struct{} // closed when Follow has ended
 
-	// open sets these fields.
+	// The method open sets these fields.
 	server      postgres.Server
 	table       *postgres.Table
 	publication publication
@@ -77,8 +78,8 @@ func (s *Source) withIdleTimeout(ctx context.Context, f func(context.Context) er
 	return s.reads.WithIdleTimeout(ctx, s.env.Timeouts.Idle, f)
 }
 
-// noteDoubt sets s.doubt if err is a ResyncError that is not Intact. It must get the error of every task, because stream
-// returns only the first error, for example the error of a lost connection.
+// noteDoubt sets s.doubt if err is a ResyncError whose field Intact is false. It must get the error of every task, because
+// stream returns only the first error, for example the error of a lost connection.
 func (s *Source) noteDoubt(err error) {
 	if resync := (*source.ResyncError)(nil); errors.As(err, &resync) && !resync.Intact {
 		s.doubt.Store(true)

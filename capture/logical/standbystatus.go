@@ -25,7 +25,7 @@ const (
 // standby is the sending side of a replication connection. It confirms positions to the server by Standby status update
 // messages ("Streaming Replication Protocol" in the PostgreSQL documentation).
 //
-// standby confirms a change when the change has been applied to the Table in memory, even if the file does not contain it
+// A standby confirms a change when the change has been applied to the Table in memory, even if the file does not contain it
 // yet. The slot is temporary: after a restart, capture follows a new slot, and needs no WAL of the old one. A later
 // confirmation would only retain more WAL. It would also delay a shutdown of the server, because the server waits until all
 // sent WAL is confirmed.
@@ -47,15 +47,15 @@ type standby struct {
 	sentLSN pglogrepl.LSN // position that the last status message confirmed
 	sentAt  time.Time
 
-	// closeMu guards closed and the connection's write deadline. close sets both. A sender sets its deadline only while closed
-	// is false, so it cannot replace the deadline with which close interrupts a write.
+	// closeMu guards closed and the connection's write deadline. The method close sets both. sendStatus sets a deadline only
+	// while closed is false, so it cannot replace the deadline by which the method close interrupts a write.
 	closeMu sync.Mutex
 	closed  bool
 }
 
 func newStandby(conn *pgconn.PgConn, reads *postgres.ReadClock, timeouts source.Timeouts) *standby {
-	// The server asks for a reply after half of wal_sender_timeout. An interval of a quarter of it leaves time for a late
-	// message.
+	// The server asks for a reply after half of wal_sender_timeout. An interval of a quarter of wal_sender_timeout leaves time
+	// for a late message.
 	interval := min(maxStatusInterval, max(postgres.WALSenderTimeout(conn)/4, 10*time.Millisecond))
 	return &standby{conn: conn, reads: reads, timeouts: timeouts, interval: interval}
 }
@@ -142,10 +142,10 @@ func encodeStatus(lsn pglogrepl.LSN, now time.Time, requestReply bool) ([]byte, 
 // epoch is the time from which the protocol counts microseconds.
 var epoch = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
 
-// statusLoop sends a status message after progress, and at least once per s.interval, until ctx ends. Once per
-// Timeouts.Ping, a message also requests a keepalive, because a server that is alive answers. If the server sends nothing
-// for Timeouts.Idle, statusLoop returns an error. A keepalive also makes the receiver log the summary of earlier commits.
-// Therefore, while hasSummary returns true, statusLoop requests a keepalive once per summaryInterval.
+// statusLoop sends a status message soon after the applied position has advanced, and at least once per s.interval, until ctx
+// ends. Once per Timeouts.Ping, a message also requests a keepalive, because a server that is alive answers. If the server
+// sends nothing for Timeouts.Idle, statusLoop returns an error. A keepalive also makes the receiver log the summary of earlier
+// commits. Therefore, while hasSummary returns true, statusLoop requests a keepalive once per summaryInterval.
 func (s *standby) statusLoop(ctx context.Context, hasSummary func() bool) error {
 	tick := time.NewTicker(min(minReplyInterval, s.interval/2))
 	defer tick.Stop()

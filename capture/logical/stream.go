@@ -151,9 +151,9 @@ func (r *receiver) setApplied(lsn pglogrepl.LSN) {
 	r.env.Progress.SetAppliedLSN(r.standby.appliedLSN(), r.commitLag)
 }
 
-// leavesRowsIntact reports whether the rows in memory are certainly correct although a message could not be applied. err is the
-// reason. The rows are correct if a connection or a query failed or was interrupted, or if the spill file had no room. After
-// any other error, the message or the rows may be wrong.
+// leavesRowsIntact reports whether the rows in memory are certainly correct although a message could not be applied because of
+// err. The rows are correct if a connection or a query failed or was interrupted, or if the spill file had no room. After any
+// other error, the message or the rows may be wrong.
 func leavesRowsIntact(err error) bool {
 	var network net.Error
 	var connect *pgconn.ConnectError

@@ -15,7 +15,7 @@ import (
 const (
 	lossReread   = 10 * time.Second // time between full reads while triggers may drop notifications
 	hourlyReread = time.Hour        // longest time between full reads, even if nothing indicates a change
-	statsReread  = time.Minute      // shortest time between full reads caused by changes that only the statistics show
+	statsReread  = time.Minute      // shortest time before a full read whose only reason is a change in the statistics
 	statsDelay   = 75 * time.Second // after this time, the statistics include a notified change; they lag by up to a minute
 )
 
@@ -82,7 +82,8 @@ func (s *Source) checkLoop(ctx context.Context, last activity) error {
 	})
 }
 
-// reportLoss reports in the log and in the status why the triggers drop notifications, or that they no longer do.
+// reportLoss reports in the log and in the status why the triggers drop notifications. If the triggers drop none, it removes
+// the report from the status.
 func (s *Source) reportLoss(q postgres.NotificationQueue) {
 	text := ""
 	if q.LosesNotifications() {
@@ -126,8 +127,8 @@ func (s *Source) check(ctx context.Context) (a activity, err error) {
 	return a, err
 }
 
-// checkTriggers returns a *source.ResyncError if the triggers are missing or not as capture creates them. If the operator chose
-// this source, the next attempt repairs the triggers before its copy.
+// checkTriggers returns a *source.ResyncError if triggers are missing or differ from those that capture creates. If the
+// operator chose this source, the next attempt repairs the triggers before its copy.
 func (s *Source) checkTriggers(ctx context.Context, q postgres.Querier) error {
 	err := postgres.CheckTriggers(ctx, q, s.table)
 	if problem := (*postgres.Problem)(nil); errors.As(err, &problem) && problem.Err == nil {
@@ -136,8 +137,8 @@ func (s *Source) checkTriggers(ctx context.Context, q postgres.Querier) error {
 	return err
 }
 
-// checkNotifications returns an error if the triggers are missing or not as capture creates them. If the triggers may have
-// dropped notifications, it turns b into a full read.
+// checkNotifications returns an error if triggers are missing or differ from those that capture creates. If the triggers may
+// have dropped notifications, it turns b into a full read.
 func (s *Source) checkNotifications(ctx context.Context, tx pgx.Tx, b *keyBatch) error {
 	if err := s.checkTriggers(ctx, tx); err != nil {
 		return err

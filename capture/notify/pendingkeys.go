@@ -28,12 +28,12 @@ type pendingKeys struct {
 	batch        keyBatch
 	since        time.Time // arrival time of the oldest pending key or request for a full read; zero if nothing is pending
 	lastNotified time.Time // arrival time of the last notification of a change
-	marker       uint64    // highest number of a marker that has arrived
+	marker       uint64    // highest number among the markers that have arrived
 }
 
 // keyBatch is what a round reads: the rows with these keys, or the whole table.
 type keyBatch struct {
-	keys           map[string][]string // texts of each row's key columns; the map's key is these texts, joined with \x00
+	keys           map[string][]string // for each row, the texts of its key columns; the key in the map is the same texts, joined with \x00
 	fullReadReason string              // reason to read the whole table; "" if the keys are enough
 }
 
@@ -80,8 +80,8 @@ func (p *pendingKeys) requestFullRead(reason string) {
 	p.addLocked(reason)
 }
 
-// addLocked wakes the loop after an addition. If fullReadReason is set, the next round reads the whole table. The caller holds
-// mu.
+// addLocked wakes the loop after an addition. If fullReadReason is not "", the next round reads the whole table. The caller
+// holds mu.
 func (p *pendingKeys) addLocked(fullReadReason string) {
 	if p.batch.fullReadReason == "" {
 		p.batch.fullReadReason = fullReadReason

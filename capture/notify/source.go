@@ -32,7 +32,7 @@ import (
 )
 
 const (
-	burstDelay   = 20 * time.Millisecond // delay of a round after its first notification, so that the round includes the rest of a burst
+	burstDelay   = 20 * time.Millisecond // time from the first pending notification to its round, so that the round includes the rest of a burst
 	longestPause = time.Second           // longest pause after a round that reads single rows
 
 	// Pauses between full reads that notifications request. They limit the load that such notifications cause, because any role
@@ -81,7 +81,7 @@ type Source struct {
 	// Earliest times of the next round and of the next full read. A round that Barrier requests ignores them and starts at
 	// once. The longer a round or a full read took, the longer is the pause after it. This limits the load on the database.
 	nextRound, nextFullRead time.Time
-	fullReadPause           time.Duration // shortest pause after the last full read
+	fullReadPause           time.Duration // minimum length of the pause after the last full read
 }
 
 // New returns a Source for one call of Follow.
@@ -223,7 +223,7 @@ func (s *Source) loop(ctx context.Context, t *snapshot.Table) error {
 }
 
 // roundDue returns a channel that receives a value when a round for the pending keys is due. The channel is nil if nothing is
-// pending. stop releases the channel's timer.
+// pending. The function stop releases the channel's timer.
 func (s *Source) roundDue() (due <-chan time.Time, stop func()) {
 	since, full := s.pending.oldest()
 	if since.IsZero() {
@@ -332,8 +332,8 @@ func (s *Source) completeBatch(ctx context.Context, tx pgx.Tx, b *keyBatch, forc
 }
 
 // waitForMarker is step 3 of a round: it sends a marker, waits for it, and adds to b the keys that have arrived by then. If
-// the marker does not arrive in time, waitForMarker turns b into a full read, which needs no marker. A marker is late, for
-// example, while a commit that notifies waits for a synchronous standby.
+// the marker does not arrive in time, waitForMarker turns b into a full read, which needs no marker. One cause of a late
+// marker is a commit with notifications that waits for a synchronous standby.
 func (s *Source) waitForMarker(ctx context.Context, b *keyBatch) {
 	waiting, cancel := context.WithTimeout(ctx, cmp.Or(s.env.Timeouts.Marker, markerTimeout))
 	defer cancel()

@@ -10,10 +10,10 @@ import (
 	"capture/internal/postgres"
 )
 
-// ensureTriggers returns an error if the triggers are not as capture creates them. If the operator chose this source,
-// ensureTriggers creates or repairs the triggers instead. Otherwise it does not change them, because triggers have drawbacks
-// for the application. They slow its commits down. They also make PREPARE TRANSACTION fail in a transaction that has sent a
-// notification.
+// ensureTriggers returns an error if triggers are missing or differ from those that capture creates. If the operator chose
+// this source, ensureTriggers creates or repairs the triggers instead. Otherwise it does not change them, because triggers
+// have drawbacks for the application. They slow its commits down. They also make PREPARE TRANSACTION fail in a transaction
+// that has sent a notification.
 func ensureTriggers(ctx context.Context, conn *pgx.Conn, table *postgres.Table, chosen bool) error {
 	missing := postgres.CheckTriggers(ctx, conn, table)
 	problem := (*postgres.Problem)(nil)

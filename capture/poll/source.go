@@ -33,7 +33,7 @@ type Source struct {
 	rowsHash       string // result of rowsHashQuery
 
 	shownLSN pglogrepl.LSN // WAL position at or after the state in the Table; see checkReplay
-	readTook time.Duration // duration of the last readIfChanged that scanned the table
+	readTook time.Duration // duration of the last call of readIfChanged that scanned the table
 }
 
 // New returns a Source for one call of Follow.

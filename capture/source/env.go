@@ -52,7 +52,7 @@ func (e *Env) SetServer(systemID string, server *postgres.Server) {
 	if server.Superuser && e.Progress.SetCondition("role", superuser) && e.SystemID == "" {
 		e.Logger.Warn(superuser, "user", server.User, "hint", "capture setup --role")
 	}
-	if server.Address != postgres.Address(&e.Database.Config) { // the configuration names several hosts, so log which of them has answered
+	if server.Address != postgres.Address(&e.Database.Config) { // true only if the configuration names several hosts; log which of them has answered
 		e.Logger.Info("connected", "server", server.Address)
 	}
 	if systemID != "" && e.SystemID != "" && e.SystemID != systemID {

@@ -16,7 +16,7 @@ type Rounds struct {
 func NewRounds() *Rounds { return &Rounds{requests: make(chan chan error), ended: make(chan struct{})} }
 
 // Requests returns the channel from which the loop receives requests for a round. Each request is itself a channel, to which
-// the loop sends the round's error or nil. This channel is buffered, so the loop does not block.
+// the loop sends the round's error or nil. The channel of a request is buffered, so the loop does not block.
 func (r *Rounds) Requests() <-chan chan error { return r.requests }
 
 // End makes every call of Barrier return ErrNotFollowing. The loop calls it when it ends.

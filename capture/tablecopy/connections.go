@@ -25,7 +25,7 @@ type relationSize struct {
 	bytes        int64 // size in bytes, including TOAST tables and their indexes
 	rows         int64 // number of rows in the server's statistics; 0 if unknown
 	pages        int64 // number of pages of the table itself, or of its largest partition
-	tidRangeScan bool  // whether several connections can share the table by ranges of its pages
+	tidRangeScan bool  // whether several connections can share the work, each by reading ranges of the table's pages
 }
 
 // loadRelationSize queries the size of the table and its number of pages. These pages hold all rows that the transaction of

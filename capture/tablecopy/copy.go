@@ -1,7 +1,7 @@
 // Package tablecopy reads a table over ordinary connections, as one snapshot of the database shows it.
 //
-// A [Copier] copies the whole table with COPY in binary format. It reads a large table over several connections, which
-// take ranges of its pages in turn. The rows pass through a pipeline:
+// A [Copier] copies the whole table with COPY in binary format. It reads a large table over several connections, each of which
+// reads one range of pages after another. The rows pass through a pipeline:
 //
 //	connection ──COPY──▶ copyDecoder ──rowBatch──▶ insertLoop ──▶ snapshot.Table
 //	connection ──COPY──▶ copyDecoder ──rowBatch──▶     │

@@ -27,7 +27,7 @@ type copyDecoder struct {
 	values  [][]byte         // values of the current row, which alias the input
 	key     []int            // indexes of the key's columns if the rows come from ChangesQuery; otherwise nil
 	free    chan *rowBatch   // empty batches
-	full    chan<- *rowBatch // receives the filled batches of the current range; it has room for all batches
+	full    chan<- *rowBatch // receives the filled batches of the current range; the channel has room for all batches
 	batch   *rowBatch        // batch that is being filled, or nil
 	partial []byte           // start of a row whose end has not arrived yet
 	need    int              // minimum length of the complete row in bytes, according to the field lengths that have arrived
@@ -92,9 +92,9 @@ func (d *copyDecoder) takeBatch() error {
 	}
 }
 
-// keepPartial stores in d.partial the part of the input that has not been decoded. For a large row, it allocates memory for the
-// whole row, but at first at most firstPartialBytes. If that is not enough, it doubles the memory later. After a large row, it
-// releases this memory.
+// keepPartial stores in d.partial the part of the input that has not been decoded. For a large row, it allocates memory for
+// the whole row, but for at most firstPartialBytes or twice the bytes that have arrived, whichever is more. If that is not
+// enough, it allocates more memory later. After a large row, it releases this memory.
 func (d *copyDecoder) keepPartial(input []byte, decoded int) error {
 	rest := input[decoded:]
 	if d.need <= cap(d.partial) && (cap(d.partial) <= 4*batchBytes || len(rest) > batchBytes || d.need > batchBytes) {
@@ -115,7 +115,7 @@ func (d *copyDecoder) keepPartial(input []byte, decoded int) error {
 
 const (
 	copyPieceRoom     = 64 << 10 // bytes of free space after a partial row, for the piece of input that completes the row
-	firstPartialBytes = 64 << 20 // largest first allocation for a partial row, in bytes
+	firstPartialBytes = 64 << 20 // limit in bytes of the memory for a row of which at most half of this limit has arrived; copyPieceRoom is added
 )
 
 // awaitTurn is called before a connection reads a large row. If memory is limited, it waits for the connection's turn, so
@@ -254,7 +254,7 @@ func (d *copyDecoder) decodeField(b []byte, n int) (value []byte, next int, ok b
 	return b[n : n+length : n+length], n + length, true, nil
 }
 
-// decodeError is the error for output of COPY that cannot be decoded or encoded as JSON.
+// decodeError is the error for output of COPY that cannot be decoded, or whose rows cannot be encoded as JSON.
 type decodeError struct{ err error }
 
 func (e *decodeError) Error() string { return e.err.Error() }

@@ -69,9 +69,9 @@ func (r *Reader) Confirm(ctx context.Context, t *snapshot.Table) error {
 	return r.Outlast(ctx, func(ctx context.Context) error { return r.confirm(ctx, t) })
 }
 
-// Outlast calls f with a context that ends Timeouts.Stop later than ctx. When the source stops, a short query can therefore
-// still end. Interrupting the query would close the connection, and only the session of this connection can confirm the last
-// rows that were read.
+// Outlast calls the function f with a context that is canceled only when Timeouts.Stop has passed since the end of ctx. A
+// short query can therefore finish even if the source is stopped in the meantime. Interrupting the query would close the
+// connection, and only the session of this connection can confirm the last rows that were read.
 func (r *Reader) Outlast(ctx context.Context, f func(context.Context) error) error {
 	querying, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()

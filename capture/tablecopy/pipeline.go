@@ -37,7 +37,7 @@ type copyPipeline struct {
 	ranges        chan *copyRange // ranges for the connections to read
 	rangesInOrder chan *copyRange // the same ranges, for insertLoop
 
-	// insertLoop owns these fields.
+	// Only insertLoop changes these fields.
 	rows, bytes  int64
 	changed      int64 // number of rows that were read whole
 	notOffered   int   // bytes of rows inserted since the last call of offerWriteAhead
@@ -97,7 +97,7 @@ func (p *copyPipeline) run(ctx context.Context) error {
 	start("divide a copy into ranges", func(ctx context.Context) error { return p.sendRanges(ctx, size, connections) })
 	start("insert copied rows", func(ctx context.Context) error {
 		writing, stop := context.WithCancel(ctx)
-		defer stop() // ends writing ahead: the Write after the copy writes the last rows
+		defer stop() // ends writing ahead, because the Write after the copy writes the remaining rows
 		if p.partials != nil {
 			start("write a copy ahead", func(context.Context) error { return p.writeAheadLoop(writing) })
 		}

@@ -127,9 +127,9 @@ func (r *Reader) WithWatchdog(ctx context.Context, f func(context.Context) error
 	return NewWatchdog(r.env, &r.Reads, nil).Run(ctx, r.Conn, f)
 }
 
-// KeyLookupProblem returns the reason why ReadRows cannot be used for the table, or "" if it can. One reason is a key column
-// that only the server can encode. The server no longer has deleted rows, so it cannot encode their keys. Another reason is
-// that the user may not use the schema of a key column's type.
+// KeyLookupProblem returns the reason why ReadRows cannot be used for the table, or "" if ReadRows can be used. One reason is
+// a key column that only the server can encode. The server no longer has deleted rows, so it cannot encode their keys. Another
+// reason is that the user may not use the schema of a key column's type.
 func (r *Reader) KeyLookupProblem() string {
 	for _, k := range r.Table.Key {
 		if r.Table.Columns[k].Type.NeedsServer() {
@@ -195,8 +195,8 @@ func (r *Reader) applyRows(ctx context.Context, t *snapshot.Table, keys [][]stri
 	return stats, nil
 }
 
-// putRows reads the rows that exist, puts them into t, and returns their keys. A row that t already contains unchanged does not
-// count as a change.
+// putRows reads the rows that exist, puts them into t, and returns their keys. If t already contains a row with the same
+// values, the row does not count as a change.
 func (r *Reader) putRows(ctx context.Context, t *snapshot.Table, keys [][]string, stats *source.TxnStats) (found map[string]bool, err error) {
 	found = make(map[string]bool, len(keys))
 	result := r.Conn.PgConn().ExecParams(ctx, r.Table.RowsByKeyQuery(), keyArrays(keys, len(r.Table.Key)), nil, nil, []int16{1})

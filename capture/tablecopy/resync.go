@@ -92,8 +92,8 @@ func LoadPlace(ctx context.Context, conn *pgx.Conn, table *postgres.Table, serve
 }
 
 // changesError returns a *source.ResyncError if the server has refused a statement, or if the server's answer cannot be
-// decoded. The next attempt then copies the whole table. Otherwise, changesError returns err, for example after a FATAL error,
-// which only ends the connection.
+// decoded. The next attempt then copies the whole table. Otherwise, changesError returns err unchanged. It also does so after
+// a FATAL error, because such an error only ends the connection.
 func changesError(err error) error {
 	pg, decode := (*pgconn.PgError)(nil), (*decodeError)(nil)
 	if errors.As(err, &pg) && pg.SeverityUnlocalized != "FATAL" || errors.As(err, &decode) {
@@ -141,7 +141,8 @@ func (c *Copier) wholeCopyReason(ctx context.Context, t *snapshot.Table, origin 
 	return c.mostlyChanged(ctx, h, m)
 }
 
-// mostlyChanged returns a reason to copy the whole table if a sample shows that most of its rows have changed.
+// mostlyChanged returns a reason to copy the whole table if a sample shows that most of its rows have changed, or that the
+// horizon is too old. Otherwise it returns "".
 func (c *Copier) mostlyChanged(ctx context.Context, h *snapshot.Horizon, m *postgres.Moment) (why string, err error) {
 	var rows, changed int64
 	var age int32

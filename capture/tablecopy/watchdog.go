@@ -20,7 +20,7 @@ import (
 // the Watchdog opens no connection.
 const WatchdogInterval = 500 * time.Millisecond
 
-// frozenClientTimeout is the default of FrozenClientTimeout.
+// frozenClientTimeout is what FrozenClientTimeout returns unless a test has set Timeouts.FrozenClient.
 const frozenClientTimeout = 2 * time.Minute
 
 // FrozenClientTimeout returns the time after which the server ends a session if this process is frozen. It applies to the
@@ -53,8 +53,8 @@ func NewWatchdog(env *source.Env, reads *postgres.ReadClock, check CheckFunc) *W
 	return &Watchdog{env: env, reads: reads, check: check, checkNow: make(chan struct{}), connected: make(chan struct{})}
 }
 
-// Run calls read, which reads over conn and the connections added by AddSession. It returns read's error, or the Watchdog's
-// error if the Watchdog has ended the read.
+// Run calls the function read, which reads over conn and the connections added by AddSession. Run returns the error of this
+// function, or the Watchdog's error if the Watchdog has ended the read.
 func (w *Watchdog) Run(ctx context.Context, conn *pgx.Conn, read func(context.Context) error) error {
 	if err := w.AddSession(ctx, conn); err != nil {
 		return err
