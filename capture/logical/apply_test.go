@@ -175,9 +175,9 @@ func record(t *testing.T, url string, f func()) (messages [][]byte) {
 	}
 }
 
-// applyAll applies the messages in input. The first byte of input decides whether the key is deferrable. Then come the
-// messages, each after its length as a number of 4 bytes. applyAll checks that committed rows are JSON, and that no message
-// is accepted without its last byte.
+// applyAll applies the messages in input. The first byte of input decides whether the key is deferrable. The other bytes are
+// the messages. Each message follows a number of 4 bytes, which is the message's length. applyAll checks that committed rows
+// are JSON, and that no message is accepted without its last byte.
 func applyAll(t *testing.T, input []byte) (*snapshot.Table, error) {
 	t.Helper()
 	if len(input) == 0 {
@@ -197,7 +197,7 @@ func applyAll(t *testing.T, input []byte) (*snapshot.Table, error) {
 		msg := rest[4 : 4+n : 4+n]
 		rest = rest[4+n:]
 		if rel, err := pgoutput.ParseRelation(msg); pgoutput.Kind(msg) == pgoutput.KindRelation && err == nil && tab.ReplicaIdentity == "" {
-			tab.ReplicaIdentity = string(rel.Replica) // a Source reads the replica identity from the catalog before the stream begins
+			tab.ReplicaIdentity = string(rel.Replica) // a Source has read the replica identity from the catalog before the stream begins
 		}
 		commit, err := a.apply(msg)
 		if err != nil {

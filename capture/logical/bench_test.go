@@ -136,8 +136,8 @@ func drain(b *testing.B, s *Source, t *snapshot.Table, encoder *rowjson.Encoder,
 	return took, after.Mallocs - before.Mallocs
 }
 
-// foreign has the output plugin of each peer that is a program. Any other peer is an output plugin itself, whose slot
-// pg_recvlogical reads.
+// foreign maps each peer that is a program to the output plugin that this program uses. Every other peer is itself an output
+// plugin, and pg_recvlogical reads from its slot.
 var foreign = map[string]string{"node": "pgoutput", "go-pq-cdc": "pgoutput", "pgstream": "wal2json", "conduit": "pgoutput"}
 
 // bareSlots creates a slot with pgoutput for pg_recvlogical, and a slot for each peer whose output plugin the server has. It
@@ -158,7 +158,7 @@ func bareSlots(b *testing.B, conn *sourcetest.Conn, others []string) map[string]
 	return slots
 }
 
-// dropSlot drops a slot as soon as the server has noticed that its reader is gone.
+// dropSlot drops a slot as soon as the server has noticed that the slot's reader is gone.
 func dropSlot(b *testing.B, conn *sourcetest.Conn, slot string) {
 	b.Helper()
 	for range 1000 {

@@ -89,8 +89,8 @@ func (s *Source) createSlotOrPlainRead(ctx context.Context, t *snapshot.Table, o
 // as the slot exists. If the plain read fails, readIfDue only logs the error.
 func (p *plainReads) readIfDue(ctx, reading context.Context) error {
 	if !p.logged && time.Now().Before(p.next) {
-		// Usually, the slot soon exists. Its creation cancels the context reading. This would interrupt a query and break the
-		// query's connection.
+		// Usually, the slot soon exists. Its creation cancels the context reading. If a query were running, the cancellation
+		// would interrupt it and break its connection.
 		return nil
 	}
 	if err := p.queries.Do(reading, p.check); err != nil && reading.Err() == nil {

@@ -18,8 +18,8 @@ import (
 // rowCountInterval is the time between two counts of the rows.
 const rowCountInterval = time.Hour
 
-// rowCounter regularly compares the number of rows in dst with the number of rows in the database. It would detect lost or
-// doubled rows if an unknown fault caused them.
+// rowCounter regularly compares the number of rows in dst with the number of rows in the database. It detects rows that an
+// unknown fault has lost or doubled.
 type rowCounter struct {
 	env     *source.Env
 	table   *postgres.Table

@@ -39,7 +39,7 @@ func newServerValues(ctx context.Context, queries *postgres.QueryConn, table *po
 }
 
 // encode returns the JSON of a column's value, which the server computes by to_json. The parameter text is the text form of
-// the value. The stream's rowjson.Encoder calls encode by its field Server.
+// the value. The stream's rowjson.Encoder calls encode through its field Server.
 func (v *serverValues) encode(column int, text []byte) (answer []byte, err error) {
 	c := &v.shape.Columns[column]
 	types := []uint32{c.TypeOID} // the type's name instead of its OID would require USAGE on the type's schema

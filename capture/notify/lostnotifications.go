@@ -15,7 +15,7 @@ import (
 const (
 	lossReread   = 10 * time.Second // time between full reads while triggers may drop notifications
 	hourlyReread = time.Hour        // longest time between full reads, even if nothing indicates a change
-	statsReread  = time.Minute      // shortest time before a full read whose only reason is a change in the statistics
+	statsReread  = time.Minute      // shortest time between a full read and the next one if only the statistics show a change
 	statsDelay   = 75 * time.Second // after this time, the statistics include a notified change; they lag by up to a minute
 )
 

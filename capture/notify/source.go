@@ -32,7 +32,7 @@ import (
 )
 
 const (
-	burstDelay   = 20 * time.Millisecond // time from the first pending notification to its round, so that the round includes the rest of a burst
+	burstDelay   = 20 * time.Millisecond // time from the first pending notification to the next round, so that the round includes the rest of a burst
 	longestPause = time.Second           // longest pause after a round that reads single rows
 
 	// Pauses between full reads that notifications request. They limit the load that such notifications cause, because any role

@@ -14,7 +14,7 @@ import (
 
 func TestMain(m *testing.M) { os.Exit(pgserver.Main(m.Run)) }
 
-// reads is a Source whose reads the test starts one at a time, without the Source's loop.
+// reads is a Source without its loop. The test itself starts each read of the table.
 type reads struct {
 	*Source
 	t     *testing.T

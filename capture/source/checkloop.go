@@ -15,10 +15,10 @@ import (
 // triggers, and the WAL that a slot retains.
 const checkInterval = 2 * time.Second
 
-// CheckLoop calls check once per [Timeouts.Check] until ctx ends. If check returns an error that must end the source, CheckLoop
-// returns this error: a *ResyncError, or a problem with the table or the server. Any other error concerns only the connection
-// that check uses. CheckLoop reports it as a condition until check succeeds again. The connection that delivers the changes
-// reports its own errors.
+// CheckLoop calls check once per [Timeouts.Check] until ctx ends. If check returns an error that must end the source,
+// CheckLoop returns this error: a *ResyncError, or a problem with the table or the server. Any other error concerns only the
+// connection over which the check runs. CheckLoop reports it as a condition until check succeeds again. The connection that
+// delivers the changes reports its own errors.
 func (e *Env) CheckLoop(ctx context.Context, check func(context.Context) error) error {
 	tick := time.NewTicker(e.Timeouts.Check)
 	defer tick.Stop()

@@ -19,7 +19,7 @@ func NewRounds() *Rounds { return &Rounds{requests: make(chan chan error), ended
 // the loop sends the round's error or nil. The channel of a request is buffered, so the loop does not block.
 func (r *Rounds) Requests() <-chan chan error { return r.requests }
 
-// End makes every call of Barrier return ErrNotFollowing. The loop calls it when it ends.
+// End makes every call of Barrier return ErrNotFollowing. The source calls End when Follow ends.
 func (r *Rounds) End() { close(r.ended) }
 
 // Barrier returns nil once a round that began after the call has succeeded. If the round fails, the source ends, and Barrier

@@ -75,7 +75,7 @@ type copyStats struct {
 	rows, bytes int64 // number of rows and bytes received from the server
 	changed     int64 // number of rows that were received whole
 	deleted     int64 // number of rows that were deleted from the Table
-	connections int   // number of connections that read
+	connections int   // number of connections that have read a range
 	took        time.Duration
 	invalidUTF8 bool // whether some bytes were not valid UTF-8
 }

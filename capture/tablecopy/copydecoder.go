@@ -93,8 +93,8 @@ func (d *copyDecoder) takeBatch() error {
 }
 
 // keepPartial stores in d.partial the part of the input that has not been decoded. For a large row, it allocates memory for
-// the whole row, but for at most firstPartialBytes or twice the bytes that have arrived, whichever is more. If that is not
-// enough, it allocates more memory later. After a large row, it releases this memory.
+// the whole row. If the row is larger than both firstPartialBytes and twice the part that has arrived, it first allocates only
+// the larger of these two sizes. It allocates more memory when the row needs it. After a large row, it releases this memory.
 func (d *copyDecoder) keepPartial(input []byte, decoded int) error {
 	rest := input[decoded:]
 	if d.need <= cap(d.partial) && (cap(d.partial) <= 4*batchBytes || len(rest) > batchBytes || d.need > batchBytes) {
@@ -115,7 +115,7 @@ func (d *copyDecoder) keepPartial(input []byte, decoded int) error {
 
 const (
 	copyPieceRoom     = 64 << 10 // bytes of free space after a partial row, for the piece of input that completes the row
-	firstPartialBytes = 64 << 20 // limit in bytes of the memory for a row of which at most half of this limit has arrived; copyPieceRoom is added
+	firstPartialBytes = 64 << 20 // limit of the memory for a partial row, in bytes, until half as many bytes have arrived; see keepPartial
 )
 
 // awaitTurn is called before a connection reads a large row. If memory is limited, it waits for the connection's turn, so

@@ -44,8 +44,8 @@ func (r *skippedRow) keeps(n int) bool {
 	return true
 }
 
-// skipNext reads the skipped row's next value, or a part of it, from the start of b. It returns the number of bytes that it has
-// read, or 0 if too few have arrived. After the last value, it adds the row to the batch as omitted.
+// skipNext reads the skipped row's next value, or a part of it, from the start of b. It returns the number of bytes that it
+// has read, or 0 if too few bytes have arrived. After the last value, it adds the row to the batch as omitted.
 func (d *copyDecoder) skipNext(b []byte) (int, error) {
 	r := d.skipped
 	n := 0

@@ -159,8 +159,8 @@ func benchmarkCopyTime(b *testing.B, n int) {
 }
 
 // restoreTime returns how many seconds `capture restore` takes to restore a file or URL into an empty database. It runs
-// `capture restore` in another folder, because stop may already have removed the daemon's folder. It checks that the restored
-// rows equal the rows of the table that the daemon follows.
+// `capture restore` in another folder, because d.stop may already have removed the daemon's folder. It checks that the
+// restored rows equal the rows of the table that the daemon follows.
 func restoreTime(b *testing.B, d *daemon, from string) float64 {
 	b.Helper()
 	s, err := server()

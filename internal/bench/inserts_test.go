@@ -131,8 +131,8 @@ VALUES ('How do I reset password :n?', ':n ` + answer.String() + `', '{"relevanc
 	return path
 }
 
-// startCapture starts capture with a source. stop checks that the file has all rows, and removes what the source created in
-// the database.
+// startCapture starts capture with a source. The function stop checks that the file has all rows, and removes what the source
+// created in the database.
 func startCapture(b *testing.B, url string, conn *pgx.Conn, source string) (stop func()) {
 	b.Helper()
 	d := startDaemon(b, url, "--source="+source)
@@ -146,8 +146,8 @@ func startCapture(b *testing.B, url string, conn *pgx.Conn, source string) (stop
 	}
 }
 
-// startRecvlogical starts pg_recvlogical, which discards what it reads. stop waits until the server has sent all changes to
-// pg_recvlogical.
+// startRecvlogical starts pg_recvlogical, which discards what it reads. The function stop waits until the server has sent all
+// changes to pg_recvlogical.
 func startRecvlogical(b *testing.B, url string, conn *pgx.Conn) (stop func()) {
 	b.Helper()
 	bin, err := pgserver.Bin()

@@ -74,8 +74,8 @@ func TestMain(m *testing.M) {
 	}())
 }
 
-// allowPlugins lets the programs that the benchmarks compare with capture use their output plugins. Since August 2026, minor
-// releases of Postgres load only the output plugins that the setting output_plugin_libraries lists.
+// allowPlugins makes the server load the output plugins of the programs with which the benchmarks compare capture. Since
+// August 2026, minor releases of Postgres load only the output plugins that the setting output_plugin_libraries lists.
 func allowPlugins(s *pgserver.Server) error {
 	ctx := context.Background()
 	conn, err := pgx.Connect(ctx, s.URL("postgres"))
@@ -150,7 +150,7 @@ func execSQL(b *testing.B, conn *pgx.Conn, statement string, args ...any) {
 	}
 }
 
-// daemon is a running `capture run`.
+// daemon is a running process of `capture run`.
 type daemon struct {
 	b       *testing.B
 	cmd     *exec.Cmd
@@ -250,7 +250,7 @@ func (d *daemon) waitFlush(reason string) flush {
 	}
 }
 
-// waitFollowing waits until the daemon begins to follow the table, and returns the time.
+// waitFollowing waits until the daemon has begun to follow the table, and returns the time at which it began.
 func (d *daemon) waitFollowing() time.Time {
 	d.b.Helper()
 	select {

@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// comparison is a row of the table: a figure of capture or of another program, and the baseline for it.
+// comparison is a row of the table in docs/performance.md: a figure of capture or of another program, and the baseline for it.
 type comparison struct {
 	subject   string // "" means the subject of the row above
 	program   string

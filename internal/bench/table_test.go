@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// TestResultTable checks that the table has medians of several runs, ratios and verdicts.
+// TestResultTable checks that the table has the medians of several runs, the ratios and the verdicts.
 func TestResultTable(t *testing.T) {
 	t.Parallel()
 	found := make(results)

@@ -10,7 +10,7 @@ import (
 
 const (
 	checkInterval = 5 * time.Millisecond // time between two checks of the file for a new version
-	drainTimeout  = 5 * time.Second      // time that watch waits for the last changes to reach the file
+	drainTimeout  = 5 * time.Second      // longest time that the function watch waits for the last changes to reach the file
 )
 
 // File describes a version of feedback.json.
@@ -29,13 +29,14 @@ type watcher struct {
 	read    os.FileInfo // file info of the last version that was read
 }
 
-// watch calls show for each change once the file at path contains the change. It returns after the channel is closed: when
-// all changes were shown, or at the latest after drainTimeout. [Demo.Compare] then reports what is missing in the file.
+// watch calls the function show for each change once the file at path contains the change. It returns after the channel is
+// closed: when all changes were shown, or at the latest after drainTimeout. [Demo.Compare] then reports what is missing in the
+// file.
 func watch(path string, changes <-chan Change, show func(Change, File)) {
 	w := watcher{path: path, show: show}
 	tick := time.NewTicker(checkInterval)
 	defer tick.Stop()
-	var timeout <-chan time.Time // set when changes is closed
+	var timeout <-chan time.Time // set when the channel changes is closed
 	for changes != nil || len(w.pending) > 0 {
 		select {
 		case c, ok := <-changes:

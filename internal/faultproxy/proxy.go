@@ -165,7 +165,7 @@ func (p *Proxy) acceptLoop(l net.Listener) {
 	}
 }
 
-// conditions returns the current values of open, rate and latency.
+// conditions returns the current values of the fields open, rate and latency.
 func (p *Proxy) conditions() (open <-chan struct{}, rate int, latency time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

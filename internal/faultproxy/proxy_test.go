@@ -168,7 +168,7 @@ func TestThrottle(t *testing.T) {
 	if n := len(<-got); n != 10_000 {
 		t.Errorf("%d bytes arrived", n)
 	}
-	// The test has no maximum, because the transfer can take longer on a busy machine.
+	// The test sets no upper limit, because the transfer can take longer on a busy machine.
 	if took := time.Since(started); took < 700*time.Millisecond {
 		t.Errorf("10,000 bytes at 20,000 a second and 200 ms took %s", took)
 	}

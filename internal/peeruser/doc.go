@@ -18,8 +18,8 @@ import (
 // socket, or something between the caller and the server translates addresses (NAT).
 var ErrNoSocket = errors.New("the caller holds no socket with this address")
 
-// Check returns nil if [Lookup] works on this system, and otherwise the reason why not. It tests Lookup with a connection from
-// this process to itself.
+// Check returns nil if [Lookup] works on this system. Otherwise, its error says why Lookup does not work. Check tests Lookup
+// with a connection from this process to itself.
 func Check() error {
 	client, server, err := connectToSelf()
 	if err != nil {

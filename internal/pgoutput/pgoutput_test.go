@@ -10,7 +10,7 @@ import (
 )
 
 // appendTuple appends a row in the protocol's format (TupleData), with the values in text form. A nil value is NULL. If
-// unchanged is set, the tuple ends with a value of kind Unchanged.
+// unchanged is true, the tuple ends with a value of kind Unchanged.
 func appendTuple(dst []byte, unchanged bool, values ...[]byte) []byte {
 	n := len(values)
 	if unchanged {

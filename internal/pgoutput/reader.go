@@ -5,8 +5,8 @@ import (
 	"encoding/binary"
 )
 
-// messageReader is a cursor over a message. Past the message's end, it returns zeros and sets truncated, so callers need to
-// check only once, after the last part.
+// messageReader is a cursor over a message. Past the message's end, it returns zeros and sets the field truncated. Callers
+// therefore need only one check, after the last part.
 type messageReader struct {
 	rest      []byte
 	truncated bool

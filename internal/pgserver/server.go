@@ -205,8 +205,9 @@ func (s *Server) PID() int {
 	return 0
 }
 
-// Stop shuts the server down in a mode of pg_ctl and waits until it has exited: "smart" waits until the clients disconnect,
-// "fast" disconnects them, "immediate" crashes the server. After a minute, Stop returns an error, and the server may still run.
+// Stop shuts the server down in one of the modes of pg_ctl, and waits until the server has exited. The mode "smart" waits
+// until the clients disconnect, "fast" disconnects them, and "immediate" crashes the server. If the server still runs after a
+// minute, Stop returns an error.
 func (s *Server) Stop(mode string) error {
 	sig, ok := map[string]syscall.Signal{"smart": syscall.SIGTERM, "fast": syscall.SIGINT, "immediate": syscall.SIGQUIT}[mode]
 	if !ok {
@@ -298,7 +299,8 @@ func (s *Server) setProcess(p *process) {
 	s.reaper.setTarget(p)
 }
 
-// logTail returns the end of the log as a suffix for an error. It omits everything before the offset from.
+// logTail returns the end of the log as a suffix for an error. The parameter from is an offset in the log. logTail omits
+// everything before this offset.
 func (s *Server) logTail(from int64) string {
 	log, err := os.Open(s.LogPath())
 	if err != nil {

@@ -59,8 +59,8 @@ func templateName(bin string) (string, error) {
 	return fmt.Sprintf("cluster-%x", hash.Sum(nil)[:8]), nil
 }
 
-// createTemplate creates the template dir. If another process creates the same template at the same time, the process that
-// finishes first wins.
+// createTemplate creates the template in the folder dir. If another process creates the same template at the same time, the
+// process that finishes first wins.
 func createTemplate(ctx context.Context, bin, dir string) error {
 	s, err := newServer(bin, memoryDir())
 	if err != nil {
