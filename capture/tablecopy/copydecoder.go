@@ -34,7 +34,7 @@ type copyDecoder struct {
 	skipped *skippedRow      // current row if it is too large, otherwise nil
 
 	maxRow     int             // size limit of a row, in bytes
-	takesTurns bool            // whether a large row waits until all rows before it are inserted, because memory is limited
+	takesTurns bool            // whether memory is limited, so that a large row waits until all rows before it are inserted
 	turn       <-chan struct{} // closed when the current range has its turn, see copyRange
 
 	header, trailer bool // whether the header and the trailer of the current COPY have been read

@@ -74,8 +74,8 @@ func TestMain(m *testing.M) {
 	}())
 }
 
-// allowPlugins makes the server load the output plugins of the programs with which the benchmarks compare capture. Since
-// August 2026, minor releases of Postgres load only the output plugins that the setting output_plugin_libraries lists.
+// allowPlugins lets the server load the output plugins of the programs with which the benchmarks compare capture. Since August
+// 2026, minor releases of Postgres load only the output plugins that the setting output_plugin_libraries lists.
 func allowPlugins(s *pgserver.Server) error {
 	ctx := context.Background()
 	conn, err := pgx.Connect(ctx, s.URL("postgres"))

@@ -299,8 +299,8 @@ func (s *Server) setProcess(p *process) {
 	s.reaper.setTarget(p)
 }
 
-// logTail returns the end of the log as a suffix for an error. The parameter from is an offset in the log. logTail omits
-// everything before this offset.
+// logTail returns the end of the log as a suffix for an error. It omits everything before a position in the log, the parameter
+// from.
 func (s *Server) logTail(from int64) string {
 	log, err := os.Open(s.LogPath())
 	if err != nil {
