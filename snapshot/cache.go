@@ -19,8 +19,8 @@ type Usage struct {
 }
 
 // cache keeps the pages of a tree within a memory limit. It evicts pages over the limit: it writes them to the spill file,
-// unless they are there already, and drops them from memory. A nil cache has no limit. Only the writer uses the fields. The
-// exception is the field usage, which any goroutine may load.
+// unless they are there already, and drops them from memory. A nil cache has no limit. Only the writer uses the fields of a
+// cache c, except that any goroutine may load c.usage.
 //
 // The cache counts two kinds of pages. Resident pages belong to leaves of the tree; evictUntil evicts resident pages that have
 // not been used recently. Retired pages belong to leaves that have left the tree, so only Views can still show them; see

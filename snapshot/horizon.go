@@ -5,9 +5,9 @@ import "github.com/jackc/pglogrepl"
 // Horizon divides the row versions of the Postgres table into two sets: the versions that a View certainly has, and the
 // versions that the View may lack. A later read of the table transfers only the second set. The invariant is:
 //
-// If a later snapshot of the database shows a row version that was written by a transaction with an ID below XID, then the
-// View has this version as the row with its key. This is true only while the Place is the same, and only if the database has
-// not been restored to a state before the View's state.
+// If a later snapshot of the database shows a row version that was written by a transaction with an ID below XID, then the View
+// shows this version under its key. This is true only while the Place is the same, and only if the database has not been
+// restored to a state before the View's state.
 //
 // The reasons: every transaction with an ID below XID had ended when the Horizon was read, and the View shows what these
 // transactions committed. If a transaction had deleted the version before the View's state, the later snapshot would not
@@ -35,8 +35,8 @@ func (p *Place) IsComplete() bool {
 	return p.SystemID != "" && p.Timeline != 0 && p.Started != 0 && p.DatabaseOID != 0 && p.TableOID != 0 && p.Files != "" && p.Fingerprint != ""
 }
 
-// Difference describes, for the operator, the first difference between p and the present place, which is in the parameter now.
-// It returns "" if both are complete and equal.
+// Difference returns a text for the operator that describes the first difference between p and the present place. The present
+// place is the parameter now. Difference returns "" if both places are complete and equal.
 func (p *Place) Difference(now *Place) string {
 	switch {
 	case !p.IsComplete() || !now.IsComplete():

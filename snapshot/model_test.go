@@ -64,7 +64,7 @@ func TestTableEqualsModelSpilled(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	spilled, rounds := 0, 12
 	if race.Enabled {
-		rounds = 3 // one for each limit
+		rounds = 3 // one round for each limit
 	}
 	for round := range rounds {
 		seed := seed + uint64(round)

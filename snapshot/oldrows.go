@@ -27,13 +27,13 @@ type oldRows struct {
 	before  int64     // bytes of the lines in the savepoint
 	list    []oldLeaf // leaves of the savepoint that have left the tree and have a page in memory
 	bytes   int64     // approximate bytes of memory that only the old rows use
-	retryAt int64     // bytes above which the next attempt is made, after an attempt that moved too little; otherwise 0
+	retryAt int64     // the next attempt begins once o.bytes exceeds this value; 0 unless an attempt has moved too little
 	written bool      // whether the open transaction has moved rows to the spill file
 	failed  bool      // whether the open transaction has failed to move rows to the spill file
 	inTree  bool      // whether rows of the tree may be in the spill file, because a transaction was rolled back
 
-	shown atomic.Pointer[spill.File] // the spill file, as usage reports it; nil until rows are moved
-	stuck atomic.Pointer[stuckRows]  // last rows that could not be moved, as usage reports them; nil if later rows could be moved
+	shown atomic.Pointer[spill.File] // the spill file, for the method usage; nil until rows are moved
+	stuck atomic.Pointer[stuckRows]  // last rows that could not be moved, for the method usage; nil once later rows have been moved
 }
 
 // stuckRows are old rows that cannot be moved to the spill file.

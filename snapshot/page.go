@@ -243,7 +243,8 @@ func (p *page) rebuild(extra int, skip []int) {
 // a new buffer.
 const slackDivisor = 32
 
-// growCap returns the capacity of a buffer for n bytes of lines, of which the new lines take line bytes.
+// growCap returns the capacity of a buffer for n bytes of lines. The parameter line is the number of those bytes that the new
+// lines take.
 //
 // A small buffer gets about n/2 bytes of unused room. The size of a large buffer is rounded up to the size that Go allocates
 // anyway. If the new lines are short, growCap first adds n/slackDivisor bytes of room, so that not every change needs a new

@@ -87,7 +87,7 @@ func (v *View) Get(key rowjson.Key) ([]byte, error) {
 // the given keys are in order, it reads each page at most once. It returns an error if a page cannot be read back.
 func (v *View) CountKeys(keys []rowjson.Key) (n int, err error) {
 	var last *leaf
-	var p *page // page of the leaf last; it may lack the lines
+	var p *page // page of the leaf in the variable last; the page may lack its lines
 	for _, key := range keys {
 		l := findLeaf(v.groups, key)
 		if l == nil {

@@ -30,8 +30,8 @@ type target struct {
 	column         *rowjson.Column
 	generated      bool // whether Postgres computes the value
 	jsonNull       bool // whether null stands for JSON's null, not for SQL NULL: the column is json or jsonb, and NOT NULL
-	checked        bool // whether values are checked, because the type may change them: see compareTypes
-	numbersChecked bool // whether numbers are checked, because the type may round them: see isChecked
+	checked        bool // whether to check all values, because the type may change them: see compareTypes
+	numbersChecked bool // whether to check numbers, because the type may round them: see isChecked
 	plainString    bool // whether the text of a JSON string is also the text form of the column's value
 	isTime         bool // whether a JSON number stands for a time
 

@@ -41,8 +41,8 @@ func createTable(ctx context.Context, tx pgx.Tx, name postgres.Name, m *manifest
 		"comments and grants of %s yourself", name)), nil
 }
 
-// noteOwner adds a note if an administrator created the table: the application usually connects as another role, which may not
-// write to the table.
+// noteOwner adds a note if an administrator created the table. The application usually connects as another role, and that role
+// may lack the right to write to the table.
 func (c *creation) noteOwner(ctx context.Context) error {
 	var user string
 	var administrator bool
@@ -107,12 +107,12 @@ func (c *creation) createColumns(ctx context.Context) error {
 	return nil
 }
 
-// createRefined creates the table with the manifest's partitions and with the manifest's key WITHOUT OVERLAPS. If the server
-// refuses the partitions or the key, createRefined creates the table without them and adds a note. If the server also refuses
+// createRefined creates the table. If the manifest says so, the table has partitions, and its key has WITHOUT OVERLAPS. If the
+// server refuses the partitions or WITHOUT OVERLAPS, createRefined leaves them out and adds a note. If the server also refuses
 // the table without them, createRefined returns the server's error.
 func (c *creation) createRefined(ctx context.Context) error {
 	partitioned, period := c.manifest.Partitioning != nil, c.manifest.KeyPeriod
-	var refused [2]error // [0] is the error for the partitions, [1] the error for the key
+	var refused [2]error // [0] is the error for the partitions, [1] the error for WITHOUT OVERLAPS
 	for {
 		c.partition, c.period, c.partitions = partitioned && refused[0] == nil, period && refused[1] == nil, 0
 		err := withSavepoint(ctx, c.tx, func() error { return c.execCreateTable(ctx) })
@@ -124,7 +124,7 @@ func (c *creation) createRefined(ctx context.Context) error {
 		case c.period:
 			refused[1] = err
 		case c.partition:
-			refused[0], refused[1] = err, nil // the server may accept the key in a table without partitions
+			refused[0], refused[1] = err, nil // the server may accept WITHOUT OVERLAPS in a table without partitions
 			period = c.manifest.KeyPeriod
 		default:
 			return err

@@ -35,7 +35,7 @@ type defaultParser struct {
 	rest  string
 }
 
-// defaultValue is what defaultParser knows about a value. It decides which functions a cast of the value may run.
+// defaultValue is what defaultParser knows about a value. This knowledge shows which functions a cast of the value may run.
 type defaultValue struct {
 	isLiteral bool  // whether the value is a string constant or NULL, so that a cast runs only the input function of the type
 	ownType   int64 // OID of the value's type, or of its elements' type if isArray is set; 0 if the type is in pg_catalog

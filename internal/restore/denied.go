@@ -139,10 +139,10 @@ func findInnermostRole(ctx context.Context, tx pgx.Tx, where string) (role int64
 }
 
 // innermostRoleSQL selects a role for findInnermostRole. $1 is the context of the error, $2 are the schemas on the search path.
-// It names a PL/pgSQL function with its argument types, and an SQL function without them, but in quotation marks.
+// The context names a PL/pgSQL function with its argument types. It names an SQL function without them, but in quotation marks.
 //
-// A row's text in the context may lead to the wrong role. This does little harm: findMissing names this role only if it also
-// lacks a privilege for the object.
+// If the context contains text of a row, the query may select the wrong role. This does little harm: findMissing names this
+// role only if it also lacks a privilege for the object.
 const innermostRoleSQL = `
 	SELECT o.owner::bigint
 	FROM (

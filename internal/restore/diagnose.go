@@ -241,7 +241,8 @@ func (m *stagedMerge) explainDisplaced(ctx context.Context, err error) error {
 	return refused
 }
 
-// superuserHint says how a user who may turn off foreign keys can restore rows that must not be deleted while foreign keys act.
+// superuserHint says how to restore rows that must not be deleted while foreign keys act. The user needs the right to turn
+// foreign keys off.
 func (m *stagedMerge) superuserHint() string {
 	hint, or := "restore as a superuser", ", or "
 	if !m.mayTurnOffTriggers() {
@@ -258,9 +259,9 @@ func (m *stagedMerge) describeFixed() string {
 	return "columns " + columnList("", m.fixed) + " are GENERATED ALWAYS AS IDENTITY, and at least one differs"
 }
 
-// explainUnreadableChild returns a [*postgres.Problem] if the user may not read all rows of a table whose foreign key has an
-// action on the restored table. The merge deletes no row to which a row of such a table may refer; see protected. Otherwise
-// explainUnreadableChild returns nil.
+// explainUnreadableChild returns a [*postgres.Problem] if a foreign key with an action refers to the restored table, and the
+// user has no right to read all rows of the table that has the foreign key. Otherwise it returns nil. The merge deletes no row
+// to which a row of such a table may refer; see protected.
 func (m *stagedMerge) explainUnreadableChild() error {
 	for i := range m.hooks.ForeignKeys {
 		if k := &m.hooks.ForeignKeys[i]; k.To && (k.OnDelete != "a" || k.followsUpdates()) && !k.readable() {

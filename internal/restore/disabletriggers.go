@@ -12,11 +12,11 @@ import (
 	"capture/internal/postgres"
 )
 
-// disableTriggers keeps the table's triggers and rules from acting on the rows. If the user may set
-// session_replication_role, it sets that parameter to replica for the transaction, which also keeps foreign keys from
-// acting. Otherwise it disables the table's own triggers and rules, for which the rights of the table's owner are enough.
-// The caller must call enable before the commit, to enable the triggers and rules again. The returned note tells the user
-// which objects did not act. disableTriggers removes from h the objects that no longer act.
+// disableTriggers keeps the table's triggers and rules from acting on the rows. If the user may set session_replication_role,
+// it sets that parameter to replica for the transaction, which also keeps foreign keys from acting. Otherwise it disables the
+// table's own triggers and rules, for which the rights of the table's owner are enough. Before the commit, the caller must call
+// the returned function enable, which enables the triggers and rules again. The returned note tells the user which objects did
+// not act. disableTriggers removes from h the objects that no longer act.
 func disableTriggers(ctx context.Context, tx pgx.Tx, table *postgres.Table, h *hooks) (enable func(context.Context) error, note string, err error) {
 	err = withSavepoint(ctx, tx, func() error {
 		_, err := tx.Exec(ctx, "SET LOCAL session_replication_role = replica")
@@ -52,7 +52,7 @@ func disableTableTriggers(ctx context.Context, tx pgx.Tx, table *postgres.Table,
 			byOID[t.OID], clones[t.CloneOf] = t, append(clones[t.CloneOf], t)
 		}
 	}
-	var uniform func(t *trigger) bool // whether all clones of the trigger, and their clones, are enabled as it is
+	var uniform func(t *trigger) bool // whether all clones of the trigger, and their clones, have the same value of Enabled as the trigger
 	uniform = func(t *trigger) bool {
 		return !slices.ContainsFunc(clones[t.OID], func(c *trigger) bool { return c.Enabled != t.Enabled || !uniform(c) })
 	}

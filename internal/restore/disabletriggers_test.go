@@ -113,13 +113,13 @@ func TestTriggersStayAsTheyWere(t *testing.T) {
 		check("a restore")
 		d.Exec("UPDATE t SET v = 2; TRUNCATE seen")
 	}
-	// A clone acts as it is enabled itself, whatever its parent's state is.
+	// Whether a clone acts depends on its own state, not on the state of its parent.
 	d.Exec("TRUNCATE t; ALTER TABLE ONLY p2 DISABLE TRIGGER d; ALTER TABLE ONLY t ENABLE REPLICA TRIGGER b; ALTER TABLE t DISABLE TRIGGER c; ALTER TABLE t DISABLE TRIGGER a")
 	d.Exec(`CREATE OR REPLACE FUNCTION see() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$ BEGIN NEW.v := 9; RETURN NEW; END $$`)
 	owner.wantRefused(restore.Options{Path: good, Table: d.Name("t")}, `trigger "b" of table public.p2`, "changed 3 rows of 4")
 }
 
-// TestTriggersOfAnothersPartitions checks that the owner of a table can turn off a trigger of the table also on partitions that
+// TestTriggersOfAnothersPartitions checks that the owner of a table can turn off a trigger of the table even on partitions that
 // another role owns.
 func TestTriggersOfAnothersPartitions(t *testing.T) {
 	t.Parallel()

@@ -93,9 +93,9 @@ func (e *deniedError) Error() string { return e.action + ": " + postgres.Redacte
 
 func (e *deniedError) Unwrap() error { return e.err }
 
-// explain adds the action that failed to err, as [postgres.ExplainRedacted] does. But an error about a row still wraps the
-// server's error, which explainViolation needs. If a role lacks a privilege, explain returns a [*deniedError], because the hint
-// of ExplainRedacted is about following a table.
+// explain returns err with a prefix that names the failed action, as [postgres.ExplainRedacted] does. But an error about a row
+// still wraps the server's error, which explainViolation needs. If a role lacks a privilege, explain returns a [*deniedError],
+// because the hint of ExplainRedacted is about following a table.
 func explain(action string, err error) error {
 	if postgres.IsRowRefused(err) {
 		return &rowError{place: action, err: err}

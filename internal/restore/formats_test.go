@@ -11,8 +11,8 @@ import (
 	"capture/internal/verify"
 )
 
-// TestFilesOfOtherPrograms checks that files of other programs restore to the same rows as votes.json. testdata/make.sh
-// makes these files from the votes.
+// TestFilesOfOtherPrograms checks that restores of files that other programs wrote result in the same rows as a restore of
+// votes.json. testdata/make.sh makes these files from the votes.
 func TestFilesOfOtherPrograms(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)

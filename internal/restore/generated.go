@@ -75,7 +75,8 @@ const foreignFunctionsSQL = `
 // Even for a view, Postgres reads string constants, and so runs functions of their types. For example, '{x}'::trap[] runs the
 // CHECK constraints of the domain trap. Therefore the first view has NULL in place of each string constant.
 //
-// pg_depend does not have the type after RETURNING in an SQL/JSON function, so no expression may have this word.
+// In an SQL/JSON function, a type can follow the word RETURNING, and pg_depend does not record this type. So checkExpression
+// refuses each expression with this word.
 func (c *creation) checkExpression(ctx context.Context, i int) error {
 	expression := c.manifest.Columns[i].Default
 	if returningPattern.MatchString(quotedPattern.ReplaceAllString(expression, `""`)) {
@@ -94,8 +95,8 @@ var quotedPattern = regexp.MustCompile(`"[^"]*"|'(?:[^']|'')*'`)
 
 var returningPattern = regexp.MustCompile(`(?i)\breturning\b`)
 
-// withoutStrings returns the expression with NULL in place of each string constant. Both have the type unknown, so Postgres
-// resolves the same functions and types.
+// withoutStrings returns the expression with NULL in place of each string constant. NULL and a string constant both have the
+// type unknown, so Postgres resolves the same functions and types.
 func withoutStrings(expression string) string {
 	return quotedPattern.ReplaceAllStringFunc(expression, func(quoted string) string {
 		if quoted[0] == '\'' {

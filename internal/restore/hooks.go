@@ -126,8 +126,8 @@ var hooksSQL = `
 				AND (x.from_tree AND p.conrelid IN (SELECT oid FROM tree) OR x.to_tree AND p.confrelid IN (SELECT oid FROM tree)))
 	))::text`
 
-// loadHooks reads the hooks of the table. The result document contains the hooks as JSON. If it differs from an earlier
-// document, the hooks have changed.
+// loadHooks reads the hooks of the table. The result document contains the hooks as JSON. If two calls return different
+// documents, the hooks have changed in between.
 func loadHooks(ctx context.Context, tx pgx.Tx, table *postgres.Table) (h *hooks, document string, err error) {
 	h = &hooks{}
 	err = tx.QueryRow(ctx, hooksSQL, int64(table.OID), table.TriggerFunction()).Scan(&document)
@@ -242,7 +242,8 @@ func (t *trigger) describe() string {
 	return fmt.Sprintf("trigger %s of table %s (function %s)", postgres.QuoteIdentifier(t.Name), t.Table, t.Function)
 }
 
-// findTrigger returns the trigger whose function the context of a server's error names, or nil if it is not known which.
+// findTrigger returns the trigger whose function is named in the context of a server's error. It returns nil if it cannot tell
+// which trigger this is.
 func (h *hooks) findTrigger(where string) *trigger {
 	var named, unqualified []*trigger
 	for _, t := range h.originals() {

@@ -89,7 +89,7 @@ func TestRestoreBetweenPartitions(t *testing.T) {
 	confirm := func(string, int64) error { return nil }
 	for _, c := range []struct {
 		name    string
-		first   string // regular expression; the migration locks a partition before the first statement that matches it
+		first   string // regular expression; the migration locks a partition before the restore's first statement that matches it
 		waits   bool   // whether the migration continues only when the restore waits for the partition
 		options restore.Options
 	}{

@@ -167,7 +167,7 @@ func TestManifestIsData(t *testing.T) {
 
 // TestManifestRunsNoFunctionsOfTypes checks that a default, a generated column or a bound of a partition runs no function that
 // belongs to a type, such as the CHECK constraint of a domain or a cast function of an enum. Such an expression must be left
-// out with a note. A note must also name the type of a column if the values of this type run such functions.
+// out with a note. If Postgres runs such functions to read the values of a column's type, a note must name this type, too.
 func TestManifestRunsNoFunctionsOfTypes(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)
@@ -288,8 +288,8 @@ func TestExpressionsOfManifestAreLeftOutUnlessAskedFor(t *testing.T) {
 	}
 }
 
-// TestForgedKeyShowsNoTexts checks that a manifest that names another key than the table's does not make verify and restore
-// print users' texts, whatever type the manifest gives the key. Numbers, times and UUIDs may be shown.
+// TestForgedKeyShowsNoTexts checks that verify and restore print no users' texts if a manifest names another key than the
+// table's. This must hold for any type that the manifest gives the key. Numbers, times and UUIDs may be shown.
 func TestForgedKeyShowsNoTexts(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)
@@ -323,7 +323,7 @@ func TestForgedKeyShowsNoTexts(t *testing.T) {
 				t.Errorf("key %s, types %v, database %t: %s", c.key, c.types, o.Database != nil, text)
 			}
 		}
-		m.Columns[1].TypeName = "smallint" // too small for the first row
+		m.Columns[1].TypeName = "smallint" // the number in the first row is too large for smallint
 		writeManifest(t, path, m)
 		_, err := restore.Restore(context.Background(), d.Conn, restore.Options{Path: path, Create: true, Table: d.Name("made")})
 		if err == nil || strings.Contains(err.Error(), "SECRET") || strings.Contains(err.Error(), "555") || !strings.Contains(err.Error(), "line 2 ("+c.key) {
@@ -331,7 +331,7 @@ func TestForgedKeyShowsNoTexts(t *testing.T) {
 		}
 		m.Columns[1].TypeName = "integer"
 		writeManifest(t, path, m)
-		for _, conflict := range []restore.OnConflict{restore.Fail, restore.Skip} { // the second way stages the rows
+		for _, conflict := range []restore.OnConflict{restore.Fail, restore.Skip} { // with Skip, the restore stages the rows
 			res, err := restore.Restore(context.Background(), d.Conn, restore.Options{Path: path, Create: true, Table: d.Name("made"), OnConflict: conflict})
 			if text := fmt.Sprintf("%+v %v", res, err); strings.Contains(text, "SECRET") || strings.Contains(text, "5550") {
 				t.Errorf("key %s, types %v, %s: %s", c.key, c.types, conflict, text)

@@ -55,7 +55,7 @@ func (m *stagedMerge) write(ctx context.Context) error {
 	}
 	const parking = 2 // index of the third way, which may violate constraints that the fourth way does not violate
 	ways := []func(context.Context) (written, error){m.mergeRows, m.moveAndMerge, m.parkAndMerge, m.mergeWithoutTriggers}
-	var first error // first violation of a unique or exclusion constraint; errDisplaced before the first violation
+	var first error // first violation of a unique or exclusion constraint; nil or errDisplaced before the first violation
 	for i, way := range ways {
 		var done written
 		err := retryLocked(ctx, func() error {
@@ -154,7 +154,8 @@ const parkingColumnsSQL = `
 // parkingColumns returns the columns that the third way sets to NULL. All of them are in the file.
 func (m *stagedMerge) parkingColumns(ctx context.Context) ([]string, error) {
 	columns, err := queryTexts(ctx, m.tx, parkingColumnsSQL, int64(m.table.OID))
-	// A foreign key could pass the NULL on, also from a column that a trigger or an expression derives from the parked one.
+	// A foreign key with ON UPDATE could pass the NULL on to other rows. The foreign key may even refer to another column,
+	// whose value a trigger or an expression computes from a column that is set to NULL.
 	if slices.ContainsFunc(m.hooks.ForeignKeys, func(k foreignKey) bool { return k.followsUpdates() }) {
 		return nil, err
 	}

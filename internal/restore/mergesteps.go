@@ -13,7 +13,7 @@ import (
 // written holds the row counts of a merge. The counts come from Postgres.
 type written struct {
 	deleted           int64 // number of deleted rows that the file lacks
-	removed, returned int64 // number of rows deleted to be inserted again, and number of those inserted again
+	removed, returned int64 // number of rows deleted in order to insert them again, and number of these rows that were inserted again
 	updated, inserted int64
 	withoutTriggers   bool // whether triggers and foreign keys were off
 }
@@ -22,7 +22,7 @@ type written struct {
 type step struct {
 	name      string
 	sql       string // ends with a condition, so that more conditions can be appended with AND
-	returning string // list of RETURNING
+	returning string // list that follows RETURNING
 	needed    bool
 }
 

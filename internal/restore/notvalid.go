@@ -120,7 +120,7 @@ func (k *foreignKey) dangling(alias string) string {
 	return fmt.Sprintf("%s %s WHERE %s AND NOT EXISTS (SELECT FROM %s parent WHERE %s)", k.ChildRows, alias, k.refers(alias), k.ParentRows, k.refersTo(alias, "parent"))
 }
 
-// written returns those of the columns that the merge writes.
+// written returns those of the given columns that the merge writes.
 func (m *stagedMerge) written(columns []string) (list []string) {
 	for _, name := range columns {
 		if _, ok := m.columns.at[name]; ok {

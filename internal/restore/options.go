@@ -34,12 +34,13 @@ type Options struct {
 	// LockWait is the time after which a restore gives up waiting for other sessions' locks on the table; 0 means five minutes.
 	LockWait time.Duration
 
-	// Confirm asks the user before rows of the table may be overwritten or deleted. rows is the number of rows in the table.
-	// An error ends the restore. No transaction is open during the call. If Confirm is nil, the restore does not ask.
+	// Confirm asks the user before rows of the table may be overwritten or deleted. The parameter rows is the number of rows in
+	// the table. If Confirm returns an error, the restore ends. No transaction is open during the call. If Confirm is nil, the
+	// restore does not ask.
 	Confirm func(table string, rows int64) error
 	// ConfirmTable asks the user before anything is written to a table that only the manifest names, because anybody may have
-	// written the manifest. The application's table, votes, needs no confirmation. An error ends the restore. If ConfirmTable
-	// is nil, the restore does not ask.
+	// written the manifest. The application's table, votes, needs no confirmation. If ConfirmTable returns an error, the
+	// restore ends. If ConfirmTable is nil, the restore does not ask.
 	ConfirmTable func(table string) error
 	// Progress is called from time to time during the restore. It may be nil.
 	Progress func(statefile.Progress)
@@ -52,7 +53,7 @@ type Result struct {
 	Created     bool   `json:"created,omitempty"`
 	DryRun      bool   `json:"dry_run,omitempty"`
 	Checked     bool   `json:"checked"`          // whether the file matches its manifest; false if it has none
-	Edited      bool   `json:"edited,omitempty"` // whether the file has a manifest that was not compared with it, because of Options.Edited
+	Edited      bool   `json:"edited,omitempty"` // whether the file has a manifest, but was not compared with it because of Options.Edited
 	Rows        int    `json:"rows"`             // number of rows in the file
 	Inserted    Change `json:"inserted"`
 	Overwritten Change `json:"overwritten"`
@@ -60,8 +61,9 @@ type Result struct {
 	Skipped     Change `json:"skipped"`
 	Deleted     Change `json:"deleted"`
 
-	// These fields count rows that differ from the file, or skipped rows that have changed, because of the database's own
-	// triggers, rules, foreign keys and generated columns. If the table must become equal to the file, such a row is an error.
+	// These fields count differences that the database's own triggers, rules, foreign keys and generated columns have caused:
+	// rows that differ from the file, and skipped rows that have changed. If the table must become equal to the file, such a
+	// row is an error.
 	LeftOut   Change       `json:"left_out"`     // rows of the file that are not in the table, although they should have been written or were there before
 	Changed   Change       `json:"changed"`      // rows that were written and have other values than in the file, or were skipped and have other values than before
 	Remaining Change       `json:"remaining"`    // rows in the table that the file lacks: rows that should have been deleted, and rows that the database has added

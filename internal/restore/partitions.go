@@ -73,9 +73,9 @@ func (c *creation) createPartitions(ctx context.Context, parent string, p *rowjs
 // hashPattern matches the bound of a hash partition.
 var hashPattern = regexp.MustCompile(`^FOR VALUES WITH \(modulus ([0-9]{1,9}), remainder ([0-9]{1,9})\)$`)
 
-// partitionBound returns SQL for the bound of a partition. The parameter text is the bound in the form that pg_get_expr prints.
-// The parameter of describes how the partition's parent is partitioned. The SQL consists only of fixed words, numbers that
-// hashPattern has matched, and values that defaultParser has accepted and that the partition key's columns take.
+// partitionBound returns SQL for the bound of a partition. The bound comes as the parameter text, in the form that pg_get_expr
+// prints. The parameter named of is the partitioning of the partition's parent. The SQL consists only of fixed words, numbers
+// that hashPattern has matched, and values that defaultParser has accepted and that the partition key's columns take.
 func (c *creation) partitionBound(ctx context.Context, text string, of *rowjson.Partitioning) (string, error) {
 	if text == "DEFAULT" {
 		return text, nil
@@ -150,5 +150,5 @@ func (p *defaultParser) parseBounds(columnAt func(i int) *serverType) (string, e
 	}
 }
 
-// boundPattern matches the bounds of a range that are not values.
+// boundPattern matches MINVALUE and MAXVALUE, the two bounds of a range that are not values.
 var boundPattern = regexp.MustCompile(`^(?:MINVALUE|MAXVALUE)\b`)

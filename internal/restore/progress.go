@@ -19,8 +19,8 @@ func (p *progress) report(doing string, rows int, bytes int64) {
 	}
 }
 
-// during runs f, which reports no progress itself. Until f returns, during reports the progress twice a second, with the
-// parameter doing as the current step.
+// during calls f, which reports no progress itself. Twice a second until f returns, during calls p.report with the number of
+// rows that have been read. The parameter doing is a text that names the current step.
 func (p *progress) during(doing string, f func() error) error {
 	stop, stopped := make(chan struct{}), make(chan struct{})
 	go func() {

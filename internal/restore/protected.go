@@ -52,7 +52,7 @@ func (m *stagedMerge) protected() string {
 // followed returns an SQL condition for the row with the alias t and its row of the file, with the alias s. It is true if the
 // columns to which the foreign key refers differ, and another row would change with them by ON UPDATE CASCADE, SET NULL or SET
 // DEFAULT. If the row t were deleted and inserted again, the other row would keep its value, and might then refer to a
-// different row. followed returns "" if it can't be true.
+// different row. followed returns "" if this condition can't be true for any row.
 func (m *stagedMerge) followed(k *foreignKey) string {
 	lacks := func(name string) bool { return !slices.Contains(m.columns.names, name) }
 	columns := slices.DeleteFunc(slices.Clone(k.Referenced), lacks)

@@ -61,7 +61,7 @@ type randomTable struct {
 	unique       bool
 	partitioned  bool
 	keyGenerated bool // whether the key is GENERATED ALWAYS AS IDENTITY
-	up           bool // whether rows refer to each other
+	up           bool // whether rows of t refer to other rows of t
 	ranges       bool
 	upCascades   bool
 }

@@ -252,7 +252,7 @@ func TestReferenceToLostTable(t *testing.T) {
 			}
 		}
 	}
-	d.Exec("INSERT INTO t (id) VALUES (1); INSERT INTO late (id) VALUES (1)") // the rows are overwritten
+	d.Exec("INSERT INTO t (id) VALUES (1); INSERT INTO late (id) VALUES (1)") // the next restores overwrite these rows
 	for _, table := range []string{"t", "late"} {
 		d.wantRefused(restore.Options{Path: paths[table], OnConflict: restore.Overwrite}, hint)
 	}

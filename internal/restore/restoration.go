@@ -26,7 +26,7 @@ type restoration struct {
 	table     *postgres.Table
 	hooks     *hooks // the hooks that may act on the rows
 
-	hooksDocument string // all hooks, as loadHooks has found them
+	hooksDocument string // all hooks as JSON, from loadHooks
 
 	columns *columnMap                  // mapping of the file's columns; nil if the file has no rows
 	merge   *stagedMerge                // merge by a temporary table; nil if the rows are copied straight into the table

@@ -196,8 +196,8 @@ func TestUnreadableReferringTable(t *testing.T) {
 	}
 }
 
-// TestUniqueValueOfARowThatStays checks the error for a row of the file whose unique value is taken by a row that the file
-// lacks. The restore succeeds only if it may delete that row.
+// TestUniqueValueOfARowThatStays checks the error for a row of the file if another row of the table has the same unique value,
+// and the file lacks this other row. The restore succeeds only if it may delete the other row.
 func TestUniqueValueOfARowThatStays(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)

@@ -103,15 +103,15 @@ type sequenceUse struct {
 	Ascending          bool
 	Schema             string // schema of the sequence, as SQL
 	Reachable          bool   // whether the user may use the schema
-	Readable, Writable bool   // whether the user may read the sequence's state, and set it
+	Readable, Writable bool   // whether the user may read the sequence's state, and whether the user may set it
 	User               string
 	Type               string // type of the column, as format_type prints it
 	IsNumber           bool   // whether the column's type is a number
 }
 
 // findLast returns the value after which the sequence should continue, whether the sequence is behind that value, and whether
-// the value is within the sequence's limits. NaN and infinite values do not count. A cast to text and then to numeric is exact; the
-// direct cast of a real has only six digits.
+// the value is within the sequence's limits. NaN and infinite values do not count. To get the exact value, findLast casts the
+// column to text and then to numeric. A direct cast of a real to numeric keeps only six digits.
 func (u *sequenceUse) findLast(ctx context.Context, tx pgx.Tx, table *postgres.Table) (last string, behind, fits bool, err error) {
 	highest, beyond, before := "max", ">", "- 1"
 	if !u.Ascending {

@@ -16,9 +16,9 @@ func TestSettingsOfTheDatabase(t *testing.T) {
 	const logs = "CREATE TABLE log (s text); CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO public.log VALUES (" + settings + "); RETURN COALESCE(new, old); END $$;"
 	for name, c := range map[string]struct {
 		tables string // creates t and fills it in a session with the database's settings
-		file   string // the file if it is not t
+		file   string // content of the file; "" if the file is an export of t
 		change string
-		query  string // its result must be own
+		query  string // query whose result must equal the constant own; "" for no query
 	}{
 		"trigger that inserts": {`CREATE TABLE t (id int PRIMARY KEY, at timestamptz, day date, text text);
 			CREATE FUNCTION fill() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN new.day := new.at::date; new.text := new.at; RETURN new; END $$;

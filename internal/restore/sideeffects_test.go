@@ -24,7 +24,7 @@ var sideEffects = map[string]struct {
 	table   string // restored table if it is not t
 	refused string // part of the error; "" if the restore must succeed
 	query   string // query of other data
-	want    string // its result after the restore
+	want    string // result of the query after the restore
 }{
 	"foreign key to a partition": {
 		partitioned + "CREATE TABLE c (t int REFERENCES t0 (id) ON DELETE CASCADE); INSERT INTO c VALUES (1), (2)",
@@ -50,7 +50,7 @@ var sideEffects = map[string]struct {
 	},
 	"referring column that the file lacks": {
 		"CREATE TABLE t (id int PRIMARY KEY, pos int UNIQUE); INSERT INTO t VALUES (1, 1), (2, 2), (3, 3)",
-		exchange + "ALTER TABLE t ADD ref int REFERENCES t (pos) ON UPDATE CASCADE; UPDATE t SET ref = 1 WHERE id = 3", "", "", "SELECT ref FROM t WHERE id = 3", "2", // it follows row 2
+		exchange + "ALTER TABLE t ADD ref int REFERENCES t (pos) ON UPDATE CASCADE; UPDATE t SET ref = 1 WHERE id = 3", "", "", "SELECT ref FROM t WHERE id = 3", "2", // the reference follows row 2
 	},
 	"trigger that drops inserted rows": {
 		"CREATE TABLE t (id int PRIMARY KEY, pos int NOT NULL UNIQUE); INSERT INTO t VALUES (1, 1), (2, 2)",
@@ -116,7 +116,7 @@ func TestRestoreChangesNothingElse(t *testing.T) {
 				t.Errorf("%s is %s, want %s", c.query, got, c.want)
 			}
 			if strings.Contains(c.change, "ADD ref") {
-				d.Exec("ALTER TABLE t DROP ref") // which the file lacks
+				d.Exec("ALTER TABLE t DROP ref") // the file lacks this column
 			}
 			if c.refused == "" {
 				d.wantEqual(o.Path, table)
@@ -206,8 +206,8 @@ func TestRuleInDryRun(t *testing.T) {
 	}
 }
 
-// TestConcurrentReference: while a restore runs, another session commits a row of another table. By a foreign key with ON
-// DELETE CASCADE, this row refers to a row that the restore deletes and inserts again. The restore must not delete the
+// TestConcurrentReference checks a restore during which another session commits a row of another table. By a foreign key with
+// ON DELETE CASCADE, this row refers to a row that the restore deletes and inserts again. The restore must not delete the
 // referring row.
 func TestConcurrentReference(t *testing.T) {
 	t.Parallel()

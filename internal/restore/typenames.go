@@ -51,15 +51,15 @@ const (
 	printTypeSQL = "SELECT pg_catalog.format_type($1::pg_catalog.int8::pg_catalog.oid, $2::pg_catalog.int4)"
 )
 
-// trustedTypeSQL is an SQL condition about the type of the pg_type row t. The condition is true for the types in pg_catalog,
-// for base types, which only a superuser can create, for enums, and for arrays of base types and enums. Any user can create the
-// other types: domains, composite types and ranges. To read a value of such a type, Postgres may run functions that the user
-// has written, for example in the CHECK constraint of a domain.
+// trustedTypeSQL is an SQL condition on t, a row of pg_type. It holds for all types in pg_catalog, and for base types, enums
+// and arrays of these in any schema. Only a superuser can create a base type, but any user can create domains, composite types
+// and ranges. To read a value of those, Postgres may run functions that the user has written, such as one in the CHECK
+// constraint of a domain.
 const trustedTypeSQL = `(t.typnamespace = 'pg_catalog'::regnamespace
 	OR t.typtype IN ('b', 'e') AND NOT EXISTS (SELECT FROM pg_catalog.pg_type elem WHERE elem.oid = t.typelem AND elem.typtype NOT IN ('b', 'e')))`
 
-// ownCastSQL is an SQL condition about the type of the pg_type row t: the type is an enum or an array of an enum, which has a cast
-// to json. Only the owner of an enum can create a cast for it.
+// ownCastSQL is an SQL condition on t, a row of pg_type. It holds for an enum that has a cast to json, and for an array of such
+// an enum. Only the owner of an enum can create a cast from the enum to json.
 const ownCastSQL = `EXISTS (SELECT FROM pg_catalog.pg_cast k JOIN pg_catalog.pg_type e ON e.oid = k.castsource AND e.typtype = 'e'
 	WHERE k.castsource IN (t.oid, t.typelem) AND k.casttarget = 'pg_catalog.json'::regtype)`
 

@@ -23,8 +23,8 @@ type oracle struct {
 	version int // major version of the server
 }
 
-// newOracle connects to a new database and pins the settings that the Encoder relies on. with has options for CREATE
-// DATABASE.
+// newOracle connects to a new database and pins the settings that the Encoder relies on. The parameter with contains options
+// for CREATE DATABASE.
 func newOracle(tb testing.TB, with ...string) *oracle {
 	tb.Helper()
 	ctx := context.Background()

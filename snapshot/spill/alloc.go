@@ -1,7 +1,7 @@
 package spill
 
-// allocator assigns the blocks of a file. A bitmap has the blocks in use, and each search for free blocks begins after the
-// blocks that were allocated last (next fit). The zero value describes an empty file.
+// allocator assigns the blocks of a file. A bitmap records which blocks are in use. Each search for free blocks begins after
+// the blocks that were allocated last (next fit). The zero value describes an empty file.
 type allocator struct {
 	used  []uint64 // bitmap of the blocks in use, one bit per block
 	total int      // number of blocks in the file
