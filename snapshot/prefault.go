@@ -17,8 +17,8 @@ func (t *Table) prefault() {
 		if t.tree.loadPage(l) == nil {
 			return
 		}
-		// If the transaction's deletes empty the leaf, its range of keys passes to a neighbor. Later changes then need the
-		// neighbor's page.
+		// If the transaction deletes all rows of the leaf, the leaf's range of keys passes to a neighbor. Later changes then
+		// need the neighbor's page.
 		if t.buffer.ops[i].kind == opDelete && l.rows <= len(t.buffer.ops) {
 			for _, neighbor := range neighborLeaves(t.tree.groups, gi, li) {
 				if t.tree.loadPage(neighbor) == nil {

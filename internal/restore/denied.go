@@ -192,10 +192,10 @@ var privilegeClasses = []privilegeClass{
 const relationsSQL = `SELECT c.oid, c.relname, pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname)
 	FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind `
 
-// actingRolesSQL selects the roles for which the server may have checked a privilege for the object o, with their rank: the role
-// of findInnermostRole, then the owners of rules and views that use the object, then the user. It considers only the rules of the
-// restored table, and those of tables and views that the context mentions. $2 is the role of findInnermostRole, $3 the OID of
-// the restored table, and $4 the context.
+// actingRolesSQL selects the roles for which the server may have checked a privilege for the object o, with their rank: the
+// role of findInnermostRole, then the owners of rules and views that use the object, then the user. It considers only the rules
+// of the restored table, and those of tables and views that the context mentions. $2 is the role of findInnermostRole, $3 the
+// OID of the restored table, and $4 the context.
 const actingRolesSQL = `
 	SELECT 1 AS rank, $2::bigint::oid AS role
 	UNION ALL

@@ -40,8 +40,8 @@ func disableTriggers(ctx context.Context, tx pgx.Tx, table *postgres.Table, h *h
 // Foreign keys still act, because only a superuser can disable their triggers.
 //
 // A statement for a trigger of a partitioned table also changes its clones, even those on partitions that the user does not
-// own. But the function enable must restore how each clone was enabled. So unless all clones were enabled like the trigger,
-// each of them gets a statement of its own, with ONLY.
+// own. But the returned function enable must restore the state of each clone. So if the state of any clone differs from that of
+// the trigger, each clone gets a statement of its own, with ONLY.
 func disableTableTriggers(ctx context.Context, tx pgx.Tx, table *postgres.Table, h *hooks) (enable func(context.Context) error, err error) {
 	type switchable struct{ table, what, enabled string }
 	var list []switchable

@@ -24,8 +24,8 @@ const (
 	lockNotAvailable      = "55P03"
 )
 
-// isForeignKeyViolation reports whether a statement violated a foreign key. Since PostgreSQL 18, ON DELETE RESTRICT and ON UPDATE
-// RESTRICT have an SQLSTATE of their own.
+// isForeignKeyViolation reports whether a statement violated a foreign key. Since PostgreSQL 18, ON DELETE RESTRICT and ON
+// UPDATE RESTRICT have an SQLSTATE of their own.
 func isForeignKeyViolation(err error) bool {
 	state := postgres.SQLState(err)
 	return state == foreignKeyViolation || state == restrictViolation

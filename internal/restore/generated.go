@@ -106,7 +106,7 @@ func withoutStrings(expression string) string {
 	})
 }
 
-// checkView returns errNotSimple if a view with the expression, cast to the type, uses a function or operator that is not built in.
+// checkView returns errNotSimple if a view of the expression, cast to the type, uses a function or operator not built in.
 func (c *creation) checkView(ctx context.Context, expression string, to *serverType) error {
 	return withSavepoint(ctx, c.tx, func() error {
 		err := withOwnPath(ctx, c.tx, func() error {

@@ -175,8 +175,8 @@ func (h *hooks) actsOnItself() bool {
 	return slices.ContainsFunc(h.ForeignKeys, func(k foreignKey) bool { return k.From && k.To && k.acts() })
 }
 
-// actsOnOthers reports whether a foreign key may delete or change rows of any table when rows of the restored table are deleted or
-// changed.
+// actsOnOthers reports whether a foreign key may delete or change rows of any table when rows of the restored table are deleted
+// or changed.
 func (h *hooks) actsOnOthers() bool {
 	return slices.ContainsFunc(h.ForeignKeys, func(k foreignKey) bool { return k.To && k.acts() })
 }
@@ -199,8 +199,9 @@ func (h *hooks) originals() (list []*trigger) {
 	return list
 }
 
-// suspects returns the names of the triggers, rules and foreign keys that may have left out or changed rows, for a message. Rules,
-// foreign keys, and triggers that fire before a row is written are the usual cause. If there are any, suspects names only these.
+// suspects returns the names of the triggers, rules and foreign keys that may have left out or changed rows, for a message.
+// Rules, foreign keys, and triggers that fire before a row is written are the usual cause. If there are any, suspects names
+// only these.
 func (h *hooks) suspects() string {
 	var before, others []string
 	for _, t := range h.originals() {
@@ -215,8 +216,9 @@ func (h *hooks) suspects() string {
 		before = append(before, "rule "+postgres.QuoteIdentifier(r.Name))
 	}
 	for i := range h.ForeignKeys {
-		// This foreign key deletes or changes rows of the table if rows of Parent are deleted or changed. The restore itself
-		// may do that if Parent is the restored table. Otherwise, another foreign key may do it.
+		// This foreign key deletes or changes rows of the table if rows of Parent are deleted or changed. If Parent is the
+		// restored table, the restore itself may delete or change its rows. Otherwise, another foreign key may delete or change
+		// them.
 		if k := &h.ForeignKeys[i]; k.From && k.acts() && h.actsOnOthers() {
 			before = append(before, "foreign key "+postgres.QuoteIdentifier(k.Name)+" of table "+k.Child)
 		}
@@ -271,7 +273,7 @@ func (k *foreignKey) acts() bool {
 	return strings.Contains("cnd", k.OnDelete) || strings.Contains("cnd", k.OnUpdate)
 }
 
-// followsUpdates reports whether rows of Child change if an UPDATE of the restored table changes the columns that they refer to.
+// followsUpdates reports whether rows of Child change if an UPDATE of the restored table changes columns that they refer to.
 func (k *foreignKey) followsUpdates() bool {
 	return k.To && (k.OnUpdate == "c" || k.OnUpdate == "n" || k.OnUpdate == "d")
 }
@@ -285,8 +287,8 @@ func (k *foreignKey) refersTo(child, parent string) string {
 	return strings.Join(conditions, " AND ")
 }
 
-// refers returns an SQL condition that is true if the foreign key requires that the row of the given alias refers to a row: if
-// no referencing column is NULL or, with MATCH FULL, if not all are NULL.
+// refers returns an SQL condition that is true if the foreign key requires that the row of the given alias refers to a row.
+// This is required if no referencing column is NULL. With MATCH FULL, it is required if any referencing column is not NULL.
 func (k *foreignKey) refers(alias string) string {
 	conditions := make([]string, len(k.Columns))
 	for i, c := range k.Columns {

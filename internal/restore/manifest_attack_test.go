@@ -305,7 +305,7 @@ func TestForgedKeyShowsNoTexts(t *testing.T) {
 	for _, c := range []struct {
 		key   string
 		types map[string]string // forged types of columns
-		shown string            // what the offline check shows of the key; "" for nothing
+		shown string            // text that the check without a database must print; "" if it need not mention the key
 	}{
 		{"comment", nil, uuid + " comes after …"}, {"comment", map[string]string{"comment": "date"}, ""}, {"digits", nil, "… comes after …"},
 		{"digits", map[string]string{"digits": "bigint"}, "… comes after …"}, {"digits", map[string]string{"digits": "date"}, "… comes after …"}, {"digits", map[string]string{"digits": "oid"}, "… comes after …"}, {"n", nil, "1 comes after 70000"},

@@ -35,7 +35,7 @@ func (m *stagedMerge) analyze(ctx context.Context) error {
 // constraint that is checked row by row found a new value that another row still had.
 func isDisplaced(err error) bool {
 	state := postgres.SQLState(err)
-	ownRows := postgres.ErrorContext(err) == "" // not the rows of another table, which a trigger writes to
+	ownRows := postgres.ErrorContext(err) == "" // an error with a context is from a function, such as a trigger's, and may be about another table
 	return errors.Is(err, errDisplaced) || ownRows && (state == uniqueViolation || state == exclusionViolation)
 }
 

@@ -17,8 +17,8 @@ const (
 	exchangeEach = "UPDATE t SET pos = 4 WHERE id = 1; UPDATE t SET pos = 1 WHERE id = 2; UPDATE t SET pos = 2 WHERE id = 1;"
 )
 
-// TestRowsOlderThanConstraints checks restores of tables with rows that violate a constraint that is NOT VALID. Such rows do not
-// matter if the restore does not change them. Otherwise, the error says how to restore them.
+// TestRowsOlderThanConstraints checks restores of tables with rows that violate a constraint that is NOT VALID. Such rows do
+// not matter if the restore does not change them. Otherwise, the error says how to restore them.
 func TestRowsOlderThanConstraints(t *testing.T) {
 	t.Parallel()
 	dropAdd := func(constraint, definition string) []string {

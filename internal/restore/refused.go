@@ -10,8 +10,8 @@ import (
 // one of the rows, applyRows searches for that row with further calls, and returns its number and the server's error. For
 // any other error, it returns that error and does not search.
 //
-// A call of apply that fails must change nothing. During the search, the rows of successful calls stay applied: the
-// reason for a refusal may be an earlier row, for example one with the same key.
+// A call of apply that fails must change nothing. During the search, the rows of successful calls stay applied, because the
+// reason for a refusal may be an earlier row, such as one with the same key.
 func applyRows(lo, hi int, apply func(lo, hi int) error) (refused int, err error) {
 	err = apply(lo, hi)
 	if err == nil || !isRowError(err) {

@@ -230,8 +230,8 @@ func TestConcurrentReference(t *testing.T) {
 	}
 }
 
-// restoreDuring runs statements in a transaction of app, and restores the file at path meanwhile. It commits the transaction once
-// the restore waits for a lock, and returns the restore's error.
+// restoreDuring runs statements in a transaction of app, and restores the file at path meanwhile. It commits the transaction
+// once the restore waits for a lock, and returns the restore's error.
 func restoreDuring(t *testing.T, d *db, app *statefiletest.DB, statements, path string) error {
 	t.Helper()
 	app.Exec("BEGIN; " + statements)

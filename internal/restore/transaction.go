@@ -45,7 +45,7 @@ func peek(ctx context.Context, tx pgx.Tx, f func() error) error {
 
 // withOwnPath runs f with the session's own search path. Statements that use the database's own types and functions run this
 // way, because these types and functions may depend on the session's path. The statements themselves qualify every name with
-// its schema, also the names of operators.
+// its schema, even the names of operators.
 func withOwnPath(ctx context.Context, tx pgx.Tx, f func() error) error {
 	return runBetween(ctx, tx, postgres.OwnSearchPath, postgres.EmptySearchPath, f)
 }

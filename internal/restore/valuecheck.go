@@ -73,7 +73,8 @@ func (m *columnMap) compareTypes(manifest *manifest.Manifest) {
 		case was == is:
 			t.checked = t.checked || anyElement(&t.column.Type, isLossy)
 		case from == to, from == bareTypeName(is), mayRound[from+" to "+to]:
-			// from equals bareTypeName(is), for example, if the type is a domain of the same name in another schema.
+			// The names from and bareTypeName(is) are equal if the type is, for example, a domain of the same name in another
+			// schema.
 			t.checked = true
 		case alike[from] != "" && alike[from] == alike[to]:
 			t.checked = t.checked || to == "name" || t.column.TypeOID >= firstUserOID || typeModifier.MatchString(is)
