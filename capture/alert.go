@@ -32,8 +32,9 @@ const (
 	// The rule CaptureNotFollowing in deploy/prometheus-rules.yml has the same limit.
 	alertCopyAfter = 30 * time.Minute
 
-	// The condition "following" ends once the table has been followed for steadyInterval without a break. A source that
-	// connects and fails again and again thus causes one alert, and not one for each attempt.
+	// The condition "following" means that the table is not followed. It ends once the table has been followed for
+	// steadyInterval without a break. A source that connects and fails again and again thus causes one alert, and not one for
+	// each attempt.
 	steadyInterval = time.Minute
 )
 
@@ -59,7 +60,7 @@ type alerter struct {
 	interval time.Duration // time between checks of the Status
 	status   func() Status
 	log      hclog.Logger
-	shown    *conditions // conditions in the Status; "alerts" is set while alerts cannot be sent
+	shown    *conditions // conditions in the Status; the condition "alerts" is set while alerts cannot be sent
 
 	client     *http.Client
 	followed   time.Time                   // last time at which the table was followed steadily, or the start of the alerter
@@ -73,9 +74,9 @@ type alerter struct {
 // alertCondition is the state of one condition, and whether the receiver has been informed of it.
 type alertCondition struct {
 	since  time.Time     // start of the condition; zero once it is over
-	lasted time.Duration // how long the condition has lasted; see updateConditions for what counts
-	counts bool          // whether the condition counted at the last check; if it counts at the next one, too, lasted grows by the time between them
-	fails  bool          // whether the Check failed unexcused (see isExcused); if not, the condition is interrupted or over
+	lasted time.Duration // how long the condition has lasted, as updateConditions counts it
+	counts bool          // whether the condition counted at the last check; see updateConditions
+	fails  bool          // whether the last Check failed without an excuse (see isExcused); if false, the condition is interrupted or over
 	detail string
 	posted bool // whether the firing alert has been posted
 }
@@ -131,9 +132,9 @@ func worthAlert(c Check) bool {
 	return !c.OK && strings.HasPrefix(c.Name, "volume ")
 }
 
-// updateConditions updates the conditions from the checks in st. The condition "following" ends only once the table is
-// followed steadily. Until then, a short success or an excused failure (see isExcused) interrupts the condition: it stays
-// posted and keeps the time that it has lasted.
+// updateConditions updates the conditions from the checks in st. The condition "following" ends only once the table is followed
+// steadily. Until then, a short success or an excused failure (see isExcused) interrupts the condition. An interrupted
+// condition stays posted, and its field lasted is not reset.
 func (a *alerter) updateConditions(st *Status, now time.Time) {
 	steady := st.State == stateFollowing && now.Sub(st.followingSince) >= a.steady
 	for _, c := range st.Checks {
@@ -156,8 +157,8 @@ func (a *alerter) updateConditions(st *Status, now time.Time) {
 	for name, c := range a.conditions {
 		detail, fails := failing[name]
 		interrupted := !fails && name == "following" && !steady && !c.since.IsZero()
-		// The time since the previous check is added to c.lasted only if c counted at that check and counts now. An interrupted
-		// condition counts only once alertCopyAfter has passed since the table was last followed steadily.
+		// The time since the previous check is added to c.lasted only if the condition counted at that check and counts now. An
+		// interrupted condition counts only once alertCopyAfter has passed since the table was last followed steadily.
 		counts := fails || interrupted && now.Sub(a.followed) >= alertCopyAfter
 		if c.counts && counts {
 			c.lasted += elapsed

@@ -61,7 +61,8 @@ func (a *autoSource) follow(ctx context.Context) (followingSince time.Time, err 
 		if !since.IsZero() || ctx.Err() != nil || i == len(sourceKinds)-1 {
 			return since, err
 		}
-		// If the next source follows the table, supervisor.run does not get err, so withdraw the publication here.
+		// The method supervisor.run withdraws the publication only if it gets err. It does not get err if the next source
+		// follows the table, so withdraw the publication here.
 		if postgres.MayWithdraw(err) {
 			err = a.supervisor.withdrawPublication(ctx, err)
 		}
@@ -115,8 +116,8 @@ func (a *autoSource) logUnavailable(u unavailable, instead string) {
 }
 
 // probeLoop probes the skipped sources at regular intervals. If somebody may have run `capture setup` for one of them in the
-// meantime, probeLoop probes this source early. Once a probe succeeds, probeLoop returns a *[source.ResyncError]. The parameter
-// kind is the kind of the running source.
+// meantime, probeLoop probes that source without waiting for the end of the interval. Once a probe succeeds, probeLoop returns
+// a *[source.ResyncError]. The parameter kind is the kind of the running source.
 func (a *autoSource) probeLoop(ctx context.Context, kind string, skipped []unavailable) error {
 	skipped = slices.Clone(skipped)
 	interval := permanentProbeInterval
@@ -129,8 +130,8 @@ func (a *autoSource) probeLoop(ctx context.Context, kind string, skipped []unava
 	seen := map[string]string{} // the last setup state, by kind of source
 	for _, u := range skipped {
 		if p := (*postgres.Problem)(nil); !errors.As(u.err, &p) || !p.NeedsSetup() {
-			// A missing setup is not the reason why this source cannot be used. So record what `capture setup` has created
-			// until now. Then only a change of this state causes a probe before the interval ends.
+			// A missing setup is not the reason why this source cannot be used. So record what `capture setup` has created so
+			// far. Then only a change of this state causes a probe before the interval ends.
 			seen[u.kind], _ = a.loadSetupState(ctx, u.kind)
 		}
 	}
@@ -170,8 +171,8 @@ func (a *autoSource) probeLoop(ctx context.Context, kind string, skipped []unava
 	}
 }
 
-// loadSetupState returns the state of what `capture setup` creates for a kind of source; see [postgres.LoadSetupState]. If the
-// state cannot be read, it returns false.
+// loadSetupState returns a text that changes when somebody runs `capture setup` for this kind of source; see
+// [postgres.LoadSetupState]. If that state cannot be read, known is false.
 func (a *autoSource) loadSetupState(ctx context.Context, kind string) (state string, known bool) {
 	err := a.query(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
 		state, err = postgres.LoadSetupState(ctx, conn, a.supervisor.cfg.Table, kind)
@@ -229,8 +230,8 @@ func (a *autoSource) query(ctx context.Context, f func(context.Context, *pgx.Con
 	return conn.Do(ctx, f)
 }
 
-// classify returns the class of the error of a source that ended before it followed. A resync or a panic is no reason to use
-// another source, so it counts as Unreachable.
+// classify returns the class of the error of a source that ended before it followed the table. A resync or a panic is no reason
+// to use another source, so it counts as Unreachable.
 func classify(err error) postgres.ErrorClass {
 	var (
 		resync   *source.ResyncError

@@ -20,7 +20,7 @@ import (
 	"capture/snapshot"
 )
 
-// by waits until capture follows the table with this source, and the note in the status contains these words. The note
+// by waits for two things: capture follows the table with this source, and the note in the status contains words. The note
 // explains why no better source is used. If words is "", there must be no note.
 func (d *daemon) by(source, words string) {
 	d.t.Helper()

@@ -11,11 +11,11 @@ const (
 	firstRetry   = 200 * time.Millisecond // pause after the first failed attempt
 	longestRetry = 10 * time.Second       // longest pause between attempts, before retrySpread is applied
 	retrySpread  = 0.5                    // share by which pauses vary at random, so that clients do not all reconnect together
-	stableAfter  = 5 * time.Second        // time that a source must follow before the pauses are short again
+	stableAfter  = 5 * time.Second        // time that a source must follow the table before the pauses are short again
 )
 
-// newBackOff returns a sequence of pauses that double from first to longest. Each pause then varies at random between
-// (1-spread) and (1+spread) times this length.
+// newBackOff returns a sequence of pauses that double from first to longest. Each pause is also multiplied by a random factor
+// between 1-spread and 1+spread.
 func newBackOff(first, longest time.Duration, spread float64) *backoff.ExponentialBackOff {
 	b := backoff.NewExponentialBackOff()
 	b.InitialInterval, b.MaxInterval, b.Multiplier, b.RandomizationFactor = first, longest, 2, spread

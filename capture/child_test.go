@@ -217,7 +217,7 @@ func (c *child) kill() {
 	}
 }
 
-// says waits for a line with these words.
+// says waits until the child has printed a line with these words.
 func (c *child) says(words ...string) {
 	c.t.Helper()
 	limit := busy.Limit(patience)

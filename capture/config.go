@@ -38,8 +38,8 @@ type Config struct {
 	// PollInterval is the time between reads of the table by the source poll.
 	PollInterval time.Duration
 
-	// MaxWAL is the number of bytes of WAL that the replication slot may retain. If it retains more, capture drops it and
-	// starts over with a new slot. Zero sets no limit.
+	// MaxWAL is the number of bytes of WAL that the replication slot may retain. If the slot retains more, capture drops the
+	// slot and starts over with a new one. Zero sets no limit.
 	MaxWAL int64
 
 	// CopyRate is the largest number of bytes per second that a copy reads. Zero sets no limit.
@@ -105,7 +105,7 @@ type Config struct {
 	// Only tests set these fields. A zero stands for the default.
 	intervals intervals
 	timeouts  source.Timeouts
-	copying   source.CopyOptions // options of a copy, except Rate, which is CopyRate
+	copying   source.CopyOptions // options of a copy; CopyRate replaces their Rate
 	retry     time.Duration      // longest pause between attempts to follow the table
 	pageBytes int                // size of the Table's pages in bytes; if it is set, each group of pages is small, too
 

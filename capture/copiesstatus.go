@@ -14,7 +14,7 @@ type CopiesStatus struct {
 	Rows      int        `json:"rows"`
 	Bytes     int64      `json:"bytes"`               // compressed length of the state that was uploaded last
 	Copied    *time.Time `json:"copied,omitempty"`    // time at which the service accepted the state that was uploaded last
-	Proven    *time.Time `json:"proven,omitempty"`    // time at which a state was last read back whole
+	Proven    *time.Time `json:"proven,omitempty"`    // time at which a copy was last read back and found intact
 	Pending   *time.Time `json:"pending,omitempty"`   // time of the oldest change that no copy includes
 	Checksum  string     `json:"checksum,omitempty"`  // name of the checksum that the service compares; absent if it compares none
 	Behind    bool       `json:"behind,omitempty"`    // whether another capture has uploaded a newer state
@@ -27,7 +27,7 @@ type CopiesStatus struct {
 	Problem string `json:"problem,omitempty"` // text of the alert; absent if there is none
 
 	damage     string    // description of a damaged copy; "" if there is none
-	refused    string    // reason why the current state must not be uploaded; "" if it may
+	refused    string    // reason why the current state must not be uploaded; "" if it may be uploaded
 	late       bool      // whether lateAt is set
 	lateAt     time.Time // time from which the pending change is late
 	unprovenAt time.Time // time at which the last proof becomes too old; zero before the first upload

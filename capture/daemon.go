@@ -47,9 +47,9 @@ func New(cfg Config, file *store.File) (*Daemon, error) {
 	d.table = cfg.newTable(filepath.Dir(file.Path()), file.IsOnDisk(), d.spilledRowsLost)
 	d.supervisor = newSupervisor(&d.cfg, d.table, file)
 	tracker := newFileTracker(file)
-	// current returns the newest View for the keeper and the uploader. Before the first read of the table, it returns nil,
-	// because the newest View then contains the rows of the file. The table may have lost some of these rows, and its database
-	// may have another name now.
+	// The function current returns the newest View for the keeper and the uploader. Before the first read of the table, it
+	// returns nil, because the newest View then contains the rows of the file. The table may have lost some of these rows, and
+	// its database may have another name now.
 	current := func() *snapshot.View {
 		if d.supervisor.report().LastRead.Ended.IsZero() {
 			return nil
@@ -81,7 +81,7 @@ func New(cfg Config, file *store.File) (*Daemon, error) {
 	return d, nil
 }
 
-// withDefaults returns i with the default in place of each zero, except for probe.
+// withDefaults returns i with the default in place of each zero. Only i.probe may stay zero.
 func (i intervals) withDefaults() intervals {
 	i.setupCheck = cmp.Or(i.setupCheck, setupCheckInterval)
 	i.volumeCheck = cmp.Or(i.volumeCheck, volumeCheckInterval)
@@ -102,7 +102,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	run := func(task string, f func(context.Context) error) {
 		g.Go(func() error {
 			err := guard.Run(d.cfg.Logger, task, func() error { return f(ctx) })
-			// The group returns only its first error. A context.Canceled must not hide the error of a last flush that failed.
+			// The group returns only its first error. A context.Canceled must not hide the error of the last flush.
 			if ctx.Err() != nil && errors.Is(err, context.Canceled) {
 				return nil
 			}
@@ -154,7 +154,8 @@ type SnapshotResult struct {
 }
 
 // Snapshot returns once feedback.json contains everything that was committed before the call. If a copy of the table is
-// running, it waits until the copy is complete. If the database is unreachable, it fails at once, and the file does not change.
+// running, Snapshot waits until the copy is complete. If the database is unreachable, Snapshot fails at once, and the file does
+// not change.
 func (d *Daemon) Snapshot(ctx context.Context) (SnapshotResult, error) {
 	start := time.Now()
 	if err := d.supervisor.barrier(ctx); err != nil {

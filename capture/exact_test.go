@@ -108,7 +108,7 @@ func exactTable(t *testing.T, conn *pgx.Conn, types []exactType) (columns []stri
 			ddl = append(ddl, fmt.Sprintf("gcs%d comp%[1]d[] GENERATED ALWAYS AS (cs%[1]d) STORED", i))
 		}
 		if strings.HasSuffix(typ.name, "[]") || typ.name == "words" {
-			continue // typ is an array, or it is words, whose array words[] is in types.tsv
+			continue // typ is an array type, or the type words, whose array type words[] is in types.tsv
 		}
 		fmt.Fprintf(&setup, "CREATE DOMAIN dom%d AS %s; CREATE DOMAIN doms%[1]d AS %[2]s[]; ", i, typ.name)
 		add(fmt.Sprintf("a%d", i), typ.name+"[]", "array_fill($v, ARRAY[1,2], ARRAY[3,0])")
@@ -153,7 +153,7 @@ func exactDatabase(t *testing.T, types []exactType) (url string, conn *pgx.Conn,
 	return url, conn, exactTable(t, conn, types)
 }
 
-// ownType reports whether a type is not built in. Virtual columns may have built-in types only.
+// ownType reports whether a type is user-defined. A virtual column must not have such a type.
 func ownType(name string) bool {
 	return slices.Contains([]string{"textrange", "mood", "posint", "smallposint", "stamp", "jsondoc", "words", "words[]", "pair", "pair[]", "pairs", "one",
 		"nothing", "shrunk", "deep", "hstore", "citext", "ltree", "cube", "isbn", "seg", "shade"}, name)
@@ -275,7 +275,7 @@ func exactOracle(t testing.TB, conn *pgx.Conn) []string {
 	return rows
 }
 
-// exact forces a flush and compares the file with the table, as compareExactly does.
+// exact compares the file with the table after a forced flush, as compareExactly does.
 func (d *daemon) exact(conn *pgx.Conn, what string) {
 	d.t.Helper()
 	ctx, cancel := context.WithTimeout(d.t.Context(), busy.Limit(patience))

@@ -14,8 +14,8 @@ import (
 )
 
 // TestExportDuringMigration: the application migrates its table while an export reads it. The export ends its read, so that the
-// migration gets its lock. It then waits until the migration ends, even if a single attempt to lock the table times out, and
-// reads the migrated table.
+// migration gets its lock. The export then waits until the migration ends, even if a single attempt to lock the table times
+// out, and reads the migrated table.
 func TestExportDuringMigration(t *testing.T) {
 	if testing.Short() {
 		t.Skip("waits for the lock's timeout")

@@ -16,7 +16,7 @@ import (
 	"capture/internal/pgserver"
 )
 
-// slowly returns a configuration that makes the first copy of bigTable take long.
+// slowly is like the function config, but its configuration makes the first copy of bigTable take long.
 func slowly(t testing.TB, url string) Config {
 	cfg := config(t, url)
 	cfg.CopyRate = 1_500_000
@@ -77,7 +77,7 @@ func TestPlainReadGivesWay(t *testing.T) {
 	exec(t, open, "CREATE TABLE other (n int)")
 	exec(t, open, "BEGIN; INSERT INTO other VALUES (1)")
 	cfg := slowly(t, url)
-	cfg.CopyRate = 50_000 // the read takes two minutes, so if it does not give way, the call of within fails even on a busy machine
+	cfg.CopyRate = 50_000 // the read takes two minutes, so if it does not give way, the call of the function within fails even on a busy machine
 	d := start(t, cfg)
 	copying(t, conn, 1)
 	within(t, 3*time.Second, "the application's TRUNCATE", func() { exec(t, other, "TRUNCATE votes") })
@@ -442,8 +442,8 @@ func TestSynchronousStandby(t *testing.T) {
 	}
 }
 
-// TestRoleSettings: settings of capture's role, such as timeouts, formats and the transaction mode, neither end its sessions
-// nor change what it writes. The role has only the rights that `capture setup` grants, and these are enough.
+// TestRoleSettings: settings of capture's role, such as timeouts, formats and the transaction mode, neither end capture's
+// sessions nor change what capture writes. The role has only the rights that `capture setup` grants, and these are enough.
 func TestRoleSettings(t *testing.T) {
 	t.Parallel()
 	s := pgserver.ForTest(t, pgserver.Options{})

@@ -115,7 +115,7 @@ func countUp(t testing.TB, url string) (last func() int) {
 	return func() int { return <-result }
 }
 
-// neverBack returns a check for watchFile: the number in vote 0 never decreases.
+// neverBack returns a function for watchFile, which checks that the number in vote 0 never decreases.
 func neverBack() func(rows []string) error {
 	last := -1
 	return func(rows []string) error {
@@ -131,8 +131,8 @@ func neverBack() func(rows []string) error {
 	}
 }
 
-// TestHalfOpen: the network drops everything silently, in the stream and while connecting. capture notices, can be stopped
-// all the same, and follows again once the network is back.
+// TestHalfOpen: the network drops everything silently, once while capture streams and once while it connects. capture notices,
+// can be stopped all the same, and follows again once the network is back.
 func TestHalfOpen(t *testing.T) {
 	t.Parallel()
 	s := pgserver.ForTest(t, pgserver.Options{})
@@ -203,7 +203,7 @@ func copying(t testing.TB, conn *pgx.Conn, jobs int) {
 }
 
 // TestSlowLink: the link carries 10 kB a second and has a round trip of a third of a second, or of CAPTURE_TEST_LATENCY.
-// Everything takes longer, and nothing fails: the start needs few round trips, and a slot that is slow to arrive does not count
+// Everything takes longer, and nothing fails: the start needs few round trips, and the slow creation of a slot does not count
 // as blocked by a transaction.
 func TestSlowLink(t *testing.T) {
 	t.Parallel()

@@ -15,7 +15,8 @@ import (
 	"capture/internal/pgserver"
 )
 
-// many returns how many rows a test with much data writes. The default is 100,000; CAPTURE_TEST_ROWS can set another number.
+// many is the number of rows that a test with much data writes. The default is 100,000; CAPTURE_TEST_ROWS can set another
+// number.
 func many(t testing.TB) int {
 	t.Helper()
 	text := cmp.Or(os.Getenv("CAPTURE_TEST_ROWS"), "100000")
@@ -48,7 +49,7 @@ func TestHugeTransaction(t *testing.T) {
 			case <-done:
 				peak <- most
 				return
-			case <-time.After(50 * time.Millisecond): // between measurements
+			case <-time.After(50 * time.Millisecond): // pause between measurements
 			}
 			if n := d.View().Rows(); n != 10 && n != 10+rows {
 				t.Errorf("a view with %d rows", n)

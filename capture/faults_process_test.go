@@ -110,7 +110,7 @@ func killAnywhere(t *testing.T, bulk int) {
 	t.Logf("%d kills, %d versions of the file seen", kills, versions.versions)
 }
 
-// sameFile checks that a file holds these rows.
+// sameFile fails the test unless the file at path holds these rows.
 func sameFile(t testing.TB, path string, want []string) {
 	t.Helper()
 	b, err := os.ReadFile(path)

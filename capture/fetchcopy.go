@@ -84,8 +84,8 @@ func newCopyFinder(l *remote.Location, log hclog.Logger) *copyFinder {
 	return &copyFinder{l, log, map[string]bool{}}
 }
 
-// newest returns the newest state that is not damaged, of the cluster with the latest such state. If no state is left, it
-// returns an error for which remote.IsMissing reports true.
+// newest chooses the cluster that has the latest undamaged state. It returns the newest undamaged state of this cluster. If all
+// states are damaged, or if there are no states, it returns an error for which remote.IsMissing reports true.
 func (f *copyFinder) newest(ctx context.Context, clusters []remote.Cluster) (remote.State, manifest.Manifest, error) {
 	for {
 		var states []remote.State

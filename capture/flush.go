@@ -31,7 +31,7 @@ type flusher struct {
 	previous *previousRows
 
 	noHorizon bool // whether the manifest of the last write has no horizon
-	misplaced bool // whether readers may not find the file of an earlier run, so that putBack is due
+	misplaced bool // whether the file of an earlier run may be missing from its place, so that putBack must run
 
 	requests chan *flushRequest
 }
@@ -82,7 +82,7 @@ func (f *flusher) run(ctx context.Context, sourceEnded <-chan struct{}) error {
 		timer.Reset(f.waitTime())
 		changed := f.table.Changed()
 		if !s.pending.IsZero() {
-			changed = nil // a change is already pending; waking up for each further change would cost more than applying it
+			changed = nil // a change is already pending; waking up for each further change would cost more than applying these changes
 		}
 		var request *flushRequest
 		select {

@@ -49,7 +49,7 @@ func (d *daemon) changed() {
 }
 
 // TestManifestCompleted: after a change of an old row in a large file, the manifest lacks the SHA-256 of the whole file. The
-// SHA-256 is added as soon as nothing changes, at a forced flush, and at a stop.
+// SHA-256 is added once no changes arrive, or earlier at a forced flush or a stop.
 func TestManifestCompleted(t *testing.T) {
 	if testing.Short() {
 		t.Skip("writes a large file")

@@ -85,9 +85,9 @@ func (s *flushSchedule) changeDue() time.Time {
 	return due
 }
 
-// addIdleWork records a write that ended now and requires idle steps. Before these idle steps, there is a pause that is at
-// least as long as the previous write's idle steps took in total. So idle steps take at most half of the time, even if each
-// write requires them again.
+// addIdleWork records a write that ended now and requires idle steps. These idle steps begin after a pause. The pause is at
+// least as long as the total duration of the previous write's idle steps. So idle steps take at most half of the time, even if
+// each write requires them again.
 func (s *flushSchedule) addIdleWork(now time.Time) {
 	s.moreIdle, s.idleFrom, s.idleTook = true, now.Add(max(idleAfter, s.idleTook)), 0
 }

@@ -45,7 +45,7 @@ func TestClockJumps(t *testing.T) {
 		real    time.Duration // duration of the whole test
 		atLeast int
 		atMost  int
-		past    time.Duration // time past the hour at the start
+		past    time.Duration // time from the last full hour to the start
 	}{
 		{"no jump", nil, 10 * hour, 10, 10, 0},
 		{"no jump, starts late in the hour", nil, 10 * hour, 10, 10, 59 * time.Minute},

@@ -154,7 +154,7 @@ func generate(t *testing.T, seed uint64, types []exactType) {
 	for i, tab := range g.tables {
 		daemons[i].equal(g.conn, tab.name, tab.order)
 	}
-	for range 10 { // all daemons follow their tables now, because equal has waited for them
+	for range 10 { // all daemons follow their tables now, because the calls of equal have waited for them
 		g.transaction(g.conn, r)
 	}
 	for i, tab := range g.tables {

@@ -22,7 +22,7 @@ type heartbeat struct {
 	check    time.Duration // time between checks of the Status
 	status   func() Status
 	log      hclog.Logger
-	shown    *conditions // conditions in the Status; "heartbeat" is set while heartbeats cannot be sent
+	shown    *conditions // conditions in the Status; the condition "heartbeat" is set while heartbeats cannot be sent
 
 	client  *http.Client
 	next    time.Time // earliest time of the next request

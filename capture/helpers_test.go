@@ -59,7 +59,8 @@ func (d *daemon) notReady(words ...string) {
 	})
 }
 
-// failing returns an error unless the names and details of the failing checks contain all of the words. It ignores case.
+// The function failing looks for all words in the names and details of the failing checks, and ignores case. It returns an
+// error if a word is missing.
 func failing(checks []Check, words ...string) error {
 	var text strings.Builder
 	for _, c := range checks {
@@ -75,9 +76,10 @@ func failing(checks []Check, words ...string) error {
 	return nil
 }
 
-// streamed runs transactions, each of which must change the table, and waits until the file has the newest state, without a
-// forced flush. The source must be logical, because only the stream makes one state of each transaction. A forced flush takes
-// more processor time, because it also reads the table's definition from the catalog.
+// The method streamed calls the given functions, each of which must run one transaction that changes the table. Then it waits
+// until the file has the newest state, without a forced flush. The source must be logical, because only the stream makes one
+// state of each transaction. A forced flush takes more processor time, because it also reads the table's definition from the
+// catalog.
 func (d *daemon) streamed(transactions ...func()) {
 	d.t.Helper()
 	before := d.table.View().Version()
@@ -95,7 +97,7 @@ func (d *daemon) streamed(transactions ...func()) {
 	})
 }
 
-// within fails the test if f takes longer than the promised bound. On a busy machine the bound is longer.
+// The function within fails the test if f takes longer than the promised bound. On a busy machine, f may take longer.
 func within(t testing.TB, bound time.Duration, what string, f func()) {
 	t.Helper()
 	start, limit := time.Now(), busy.Limit(bound)
@@ -123,7 +125,7 @@ func load(t testing.TB, url string, writers int) (stop func() int) {
 	for w := range writers {
 		wg.Go(func() {
 			conn, err := pgx.Connect(ctx, url)
-			if ctx.Err() != nil { // stopped before it began
+			if ctx.Err() != nil { // the load was stopped before this writer began
 				return
 			}
 			if err != nil {
@@ -173,7 +175,7 @@ func (d *daemon) content() []string {
 	return rows
 }
 
-// one returns the single value of a query.
+// The function one returns the single value that a query returns.
 func one[T any](t testing.TB, conn *pgx.Conn, sql string, args ...any) (v T) {
 	t.Helper()
 	if err := conn.QueryRow(t.Context(), sql, args...).Scan(&v); err != nil {
@@ -182,7 +184,7 @@ func one[T any](t testing.TB, conn *pgx.Conn, sql string, args ...any) (v T) {
 	return v
 }
 
-// replace writes an object in a bucket.
+// replace overwrites an object in a bucket.
 func replace(t testing.TB, client *minio.Client, bucket, name string, data []byte) {
 	t.Helper()
 	if _, err := client.PutObject(t.Context(), bucket, name, bytes.NewReader(data), int64(len(data)), minio.PutObjectOptions{}); err != nil {

@@ -125,8 +125,8 @@ func wake(c chan struct{}) {
 	}
 }
 
-// work calls keep, if it is not nil, to keep the current state. Then it compresses and drops states, and reads the file back.
-// If a step fails, the next steps still run, because they may free space.
+// work calls the function keep, if it is not nil, to keep the current state. Then it compresses and drops states, and reads the
+// file back. If a step fails, the next steps still run, because they may free space.
 func (k *keeper) work(ctx context.Context, keep func() error) {
 	var err error
 	if keep != nil {

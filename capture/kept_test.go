@@ -20,7 +20,8 @@ import (
 	"capture/store/manifest"
 )
 
-// kept waits until there are n kept states of the file, all compressed, and returns them, newest first.
+// kept waits until the file has n kept states and all of them are compressed. It returns these states in order from newest to
+// oldest.
 func (d *daemon) kept(n int) (states []kept.State) {
 	d.t.Helper()
 	eventually(d.t, fmt.Sprint(n, " kept states"), func() (err error) {
@@ -111,8 +112,8 @@ func (d *daemon) lossEnds() {
 	})
 }
 
-// TestLoss: for each source, the table is emptied while capture runs and while it is stopped. The state before the loss is
-// kept, and the loss ends when the rows are back or when somebody acknowledges it.
+// TestLoss: for each source, the table is emptied once while capture runs, and once while capture is stopped. The state before
+// the loss is kept, and the loss ends when the rows are back or when somebody acknowledges it.
 func TestLoss(t *testing.T) {
 	if testing.Short() {
 		t.Skip("causes many losses")
@@ -162,8 +163,8 @@ func TestLoss(t *testing.T) {
 	})
 }
 
-// TestOtherTableIsWarnedOf changes the search_path while capture runs and while it is stopped. The name of the table then
-// stands for an empty table in another schema, and capture warns of that.
+// TestOtherTableIsWarnedOf changes the search_path once while capture runs, and once while capture is stopped. The name of the
+// table then stands for an empty table in another schema, and capture warns of that.
 func TestOtherTableIsWarnedOf(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts many daemons")
@@ -292,7 +293,7 @@ func TestLossAfterKilledWrite(t *testing.T) {
 	}
 }
 
-// TestOrdinaryStatesAreKept: each regular write adds a state, unless it is equal to the previous state.
+// TestOrdinaryStatesAreKept: each regular write adds a state, unless this state equals the previous one.
 func TestOrdinaryStatesAreKept(t *testing.T) {
 	if testing.Short() {
 		t.Skip("waits while nothing changes")

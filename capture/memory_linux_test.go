@@ -48,7 +48,8 @@ func TestTableLargerThanMemory(t *testing.T) {
 			if m == nil || m.Spilled < 2<<20 || m.Resident > m.Limit {
 				t.Errorf("not spilled: %+v", m)
 			}
-			// The DELETE is too small for a loss, because keeping the state before a loss takes much processor time.
+			// The DELETE removes too few rows to count as a loss. Otherwise, keeping the state before the loss would take much
+			// processor time.
 			for _, sql := range []string{
 				`DO $$ BEGIN FOR i IN 1..200 LOOP
 					UPDATE votes SET comment = 'changed ' || i WHERE vote_id = 1 + mod(i * 7919, 3400);
@@ -128,7 +129,7 @@ func TestLargeTransactionSpillsOldRows(t *testing.T) {
 	}
 }
 
-// namelessFiles returns paths in /proc for the files of a folder that this process has unlinked and still has open.
+// namelessFiles returns the paths in /proc of files that this process has unlinked from a folder and still has open.
 func namelessFiles(t *testing.T, folder string) (paths []string) {
 	t.Helper()
 	fds, err := os.ReadDir("/proc/self/fd")

@@ -65,8 +65,8 @@ func TestAutoPublishesOnlyWhatItFollows(t *testing.T) {
 	}
 }
 
-// votesWithOpenTransaction creates the table of votes, and begins a write transaction in another table. The creation of a
-// slot waits for this transaction, which the returned function commit ends.
+// votesWithOpenTransaction creates the table of votes, and begins a write transaction in another table. The creation of a slot
+// waits for this transaction. The returned function commit ends the transaction.
 func votesWithOpenTransaction(t *testing.T, url string) (conn *pgx.Conn, commit func()) {
 	t.Helper()
 	conn, other := connect(t, url), connect(t, url)

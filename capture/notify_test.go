@@ -184,7 +184,7 @@ func TestNotifyAfterHardening(t *testing.T) {
 	exec(t, conn, "GRANT ALL ON votes TO pg_monitor; GRANT USAGE ON SEQUENCE votes_vote_id_seq TO pg_monitor")
 	cfg := asRole(t, conn, url, "capture_test_hardening")
 	setUp(t, conn, "notify")
-	cfg.Source, cfg.timeouts.Marker = "notify", patience // long, because markers are late on a busy machine
+	cfg.Source, cfg.timeouts.Marker = "notify", patience // the timeout is long, because markers are late on a busy machine
 	d := start(t, cfg)
 	d.ready()
 	write := func() {
@@ -319,7 +319,7 @@ func TestSourcesRefuseRowSecurity(t *testing.T) {
 	}
 }
 
-// says returns an error unless the status has the words.
+// says returns an error unless the status contains words.
 func says(d *daemon, words string) error {
 	s := d.Status()
 	if text := fmt.Sprint(s.Error, s.Checks, s.SourceNote); !strings.Contains(text, words) {

@@ -25,7 +25,7 @@ func loadPrevious(path string) func(context.Context) (*snapshot.View, manifest.M
 	}
 }
 
-// startWithoutDatabase writes a file of ten rows, and starts a daemon that serves them because no server answers.
+// startWithoutDatabase writes a file of ten rows, and starts a daemon that serves these rows, because no server answers.
 func startWithoutDatabase(t *testing.T, check time.Duration) *daemon {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "data", "feedback.json")

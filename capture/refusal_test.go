@@ -179,7 +179,7 @@ func TestHiddenChanges(t *testing.T) {
 		// The test removes a row from the Table, as an unknown bug could do.
 		key, _ := first(d.View())
 		d.table.Delete(key)
-		exec(t, conn, "INSERT INTO votes DEFAULT VALUES") // after its commit, the View lacks the removed row
+		exec(t, conn, "INSERT INTO votes DEFAULT VALUES") // this commit publishes a View, which lacks the removed row
 		d.follows(conn, "votes", "vote_id")
 		if n := copies(); n != 2 {
 			t.Errorf("the table was copied %d times", n)

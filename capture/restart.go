@@ -14,9 +14,8 @@ import (
 	"capture/store/manifest"
 )
 
-// At the first connection to the database, storedRows loads into the Table the rows that an earlier run left in the file. The
-// source then reads only what has changed since the state in the file. Only one source runs at a time, so load is never called
-// concurrently.
+// storedRows loads the file of an earlier run into the Table at the first connection to the database. The source then reads
+// only what has changed since the state in the file. Only one source runs at a time, so load is never called concurrently.
 type storedRows struct {
 	file *store.File
 	log  hclog.Logger
@@ -24,8 +23,8 @@ type storedRows struct {
 	why  string // last logged reason why the rows were not used
 }
 
-// loader returns the function [source.Env.LoadRows] for a source of this kind. If the source cannot bring the state in the
-// file up to date, the function logs the reason, and the Table stays empty.
+// loader returns the value of [source.Env.LoadRows] for a source of this kind, which is a function. If the source cannot bring
+// the state in the file up to date, the function logs the reason, and the Table stays empty.
 func (s *storedRows) loader(kind string, maxRow int64) func(context.Context, *snapshot.Table, *rowjson.Shape, *snapshot.Place) {
 	return func(ctx context.Context, t *snapshot.Table, shape *rowjson.Shape, place *snapshot.Place) {
 		s.load(ctx, t, shape, place, kind, maxRow)

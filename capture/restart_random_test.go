@@ -105,7 +105,7 @@ func (g *generator) leaveOneRow(tab *randomTable) {
 	g.t.Helper()
 	g.loadColumns(g.conn, tab)
 	for _, c := range tab.now() {
-		exec(g.t, g.conn, fmt.Sprintf("ALTER TABLE %s DROP COLUMN %s CASCADE", tab.name, c.name)) // also drops generated columns that depend on it
+		exec(g.t, g.conn, fmt.Sprintf("ALTER TABLE %s DROP COLUMN %s CASCADE", tab.name, c.name)) // CASCADE also drops generated columns that depend on this column
 	}
 	exec(g.t, g.conn, "DELETE FROM "+tab.name)
 	var names []string

@@ -118,7 +118,7 @@ func TestRestartTransfersChanges(t *testing.T) {
 			// later horizon.
 			exec(t, conn, "UPDATE votes SET comment = 'all'")
 			next := one[int64](t, conn, "SELECT pg_snapshot_xmax(pg_current_snapshot())::text::int8")
-			eventually(t, "a horizon above the last transaction", func() error { // without a forced write, which would store the new horizon
+			eventually(t, "a horizon above the last transaction", func() error { // forces no write, because that would store the new horizon
 				if h := d.table.View().Horizon(); h == nil || h.XID < uint64(next) {
 					return fmt.Errorf("%+v", h)
 				}
@@ -140,8 +140,8 @@ func quietServer(t *testing.T) *pgserver.Server {
 	return pgserver.ForTest(t, pgserver.Options{Settings: map[string]string{"autovacuum": "off", "wal_sender_timeout": "1d"}})
 }
 
-// TestHorizonAfterLastCommit: the regular check moves the horizon past the last transaction of an idle server. It need not
-// wait until the server writes more WAL, such as the record that a server writes every 15 seconds.
+// TestHorizonAfterLastCommit: the regular check moves the horizon past the last transaction of an idle server. The check need
+// not wait until the server writes more WAL, such as the record that a server writes every 15 seconds.
 func TestHorizonAfterLastCommit(t *testing.T) {
 	t.Parallel()
 	s := quietServer(t)

@@ -15,8 +15,8 @@ import (
 	"capture/snapshot"
 )
 
-// stale returns the keys of rows that look unchanged since the horizon, although the file lacks them or has other values. A
-// resync that trusted the horizon alone would get these rows wrong.
+// The method stale returns the keys of rows that look unchanged since the horizon, although the file lacks them or has other
+// values. A resync that trusted the horizon alone would get these rows wrong.
 func (d *daemon) stale(conn *pgx.Conn, h *snapshot.Horizon, table, key string) (keys []string) {
 	d.t.Helper()
 	known := d.content()

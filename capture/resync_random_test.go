@@ -71,7 +71,7 @@ func TestResyncRandomly(t *testing.T) {
 	}
 }
 
-// maintenance are statements that rewrite or clean up a table without changing its rows.
+// maintenance lists statements that rewrite or clean up a table without changing its rows.
 var maintenance = []string{"VACUUM %s", "VACUUM %s", "VACUUM (FREEZE) %s", "VACUUM (FREEZE, DISABLE_PAGE_SKIPPING) %s", "ANALYZE %s", "CLUSTER %s USING %[1]s_pkey", "VACUUM FULL %s"}
 
 // resyncRandomly runs one round. It returns the number of resyncs that transferred only what had changed, and the number of

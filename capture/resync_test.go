@@ -17,7 +17,7 @@ import (
 	"capture/snapshot"
 )
 
-// resyncing returns cfg for a test in which resyncs transfer only what has changed, even if the table is small.
+// The function resyncing returns cfg with one change: resyncs transfer only what has changed, even if the table is small.
 func resyncing(cfg Config) Config {
 	cfg.copying.AlwaysResync = true
 	cfg.retry, cfg.timeouts.Check = 300*time.Millisecond, 200*time.Millisecond
@@ -42,7 +42,7 @@ type readLine struct {
 	Bytes   int
 }
 
-// reads returns the log lines of all copies and resyncs so far.
+// The method reads returns the log lines of all copies and resyncs so far.
 func (d *daemon) reads() (reads []readLine) {
 	d.t.Helper()
 	for line := range strings.Lines(d.log.String()) {
@@ -71,8 +71,8 @@ func (d *daemon) waitRead(n int) readLine {
 	return reads[len(reads)-1]
 }
 
-// cut ends all sessions of capture, calls the function change, and returns the next read of the table. The daemon may
-// connect again before change has ended.
+// cut ends all sessions of capture, calls the function change, and returns the next read of the table. The daemon may connect
+// again before the function change has returned.
 func (d *daemon) cut(conn *pgx.Conn, change func()) readLine {
 	d.t.Helper()
 	n := len(d.reads())

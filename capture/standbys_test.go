@@ -33,7 +33,7 @@ func TestLogicalAtReplica(t *testing.T) {
 	d.by("logical", "")
 	exec(t, conn, "INSERT INTO votes (comment) VALUES ('a')")
 	d.follows(conn, "votes", "vote_id")
-	for range 3 { // decoding is disabled and enabled again
+	for range 3 { // in each round, the server disables and enables decoding again
 		exec(t, conn, "SELECT pg_terminate_backend(pid) FROM pg_stat_replication")
 		exec(t, conn, "UPDATE votes SET comment = comment || 'b'")
 		d.follows(conn, "votes", "vote_id")

@@ -9,7 +9,7 @@ import (
 	"capture/internal/volume"
 )
 
-// register registers m, and a reportCollector for report.
+// register registers m, and a reportCollector that calls the function report.
 func (m *metrics) register(r prometheus.Registerer, report func() (Status, followReport)) {
 	r.MustRegister(m.flushes, m.flushErrors, m.flushBytes, m.flushSeconds, m.differences, m.lastVerified, m.losses, m.damage, m.copiesMade, m.copiedBytes, m.copyErrors, reportCollector{report})
 }

@@ -31,7 +31,7 @@ const (
 	stateWaiting    = "waiting" // the last attempt failed, and the next attempt is not due yet
 )
 
-// supervisor runs one source at a time. The running source is the only writer of the table. When the source ends, the
+// supervisor runs one source at a time. The running source is the only writer of the Table. When the source ends, the
 // supervisor pauses and runs the next source. It passes each barrier to the source that follows the table.
 type supervisor struct {
 	cfg        *Config
@@ -147,9 +147,9 @@ func (s *supervisor) run(ctx context.Context) error {
 }
 
 // dropDoubtfulHorizon drops the horizon if the rows in memory may be wrong, so that the next source or the next run copies the
-// whole table. If the source logical finds a mistake, it drops the horizon itself, so rows of logical that have no horizon may
-// be wrong, too. Rows of notify and poll have no horizon for a short time after each read, so a missing horizon says nothing
-// about them.
+// whole table. If the source logical finds a mistake, it drops the horizon itself, so rows of that source may be wrong, too, if
+// they have no horizon. Rows of notify and poll have no horizon for a short time after each read, so a missing horizon says
+// nothing about them.
 func (s *supervisor) dropDoubtfulHorizon() {
 	s.mu.Lock()
 	doubt := s.doubt
@@ -189,7 +189,8 @@ func (s *supervisor) handleEnd(err error, took time.Duration, hadFollowed bool) 
 	err = postgres.Explain(err)
 	pause = s.pauses.NextBackOff()
 	if errors.Is(err, snapshot.ErrNoRoom) {
-		// Each attempt reads rows until no room is left. With a pause of the same length, attempts take half of the time.
+		// Each attempt reads rows until no room is left. With pauses as long as the attempts, the attempts take half of the
+		// time.
 		pause = max(pause, took)
 	}
 	if err.Error() != s.lastLogged {
@@ -337,7 +338,7 @@ func (s *supervisor) update(f func()) {
 	s.changed = make(chan struct{})
 }
 
-// state returns the state, and a channel that is closed when it may have changed.
+// state returns the state, and a channel that is closed when the state may have changed.
 func (s *supervisor) state() (string, <-chan struct{}) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -14,7 +14,7 @@ func timeOrNil(t time.Time) *time.Time {
 // millis returns d in milliseconds, as log lines and Status show durations.
 func millis(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
-// ageText returns how long before now t was, for the operator: "2m0s ago".
+// ageText returns the age of t at the time now, as a text for the operator: "2m0s ago".
 func ageText(now time.Time, t *time.Time) string {
 	return max(now.Sub(*t), 0).Round(time.Second).String() + " ago"
 }

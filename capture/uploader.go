@@ -52,7 +52,7 @@ type uploader struct {
 	systemID   string             // system identifier of the folder's cluster
 	table      manifest.TableName // table whose states are uploaded to the folder
 	database   string             // database of that table
-	refused    string             // reason why the current state must not be uploaded to the folder; "" if it may
+	refused    string             // reason why the current state must not be uploaded to the folder; "" if it may be uploaded
 	limits     remote.Limits
 	last       remote.State // state that was uploaded last
 	lastView   uint64       // version of the View that was uploaded last; 0 if the next View must be uploaded in any case
@@ -114,7 +114,7 @@ func (u *uploader) run(ctx context.Context) error {
 	}
 }
 
-// workIfDue does what is due, one thing at a time, at the lowest priority.
+// workIfDue does all work that is due, one piece at a time, at the lowest priority.
 func (u *uploader) workIfDue(ctx context.Context) {
 	for ctx.Err() == nil {
 		now := time.Now()
@@ -139,7 +139,7 @@ func (u *uploader) workIfDue(ctx context.Context) {
 	}
 }
 
-// nextWork returns a description of the work that is due and the function that does it. work is nil if nothing is due.
+// nextWork returns a description of the work that is due and the function that does it. The function is nil if nothing is due.
 func (u *uploader) nextWork(now time.Time) (what string, work func(context.Context) error) {
 	s := u.schedule
 	if !u.lossesAt.IsZero() && !now.Before(u.lossesAt) {

@@ -19,8 +19,8 @@ import (
 	"capture/store/remote"
 )
 
-// copyTo opens the location with the URL text. env contains environment variables, and can contain the endpoint of the
-// service.
+// copyTo opens the location whose URL is the parameter text. env contains environment variables, and can contain the endpoint
+// of the service.
 func copyTo(t testing.TB, text string, env map[string]string) *remote.Location {
 	t.Helper()
 	if endpoint := env["endpoint"]; endpoint != "" {

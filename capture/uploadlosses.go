@@ -19,8 +19,8 @@ import (
 	"capture/store/remote"
 )
 
-// lossCheck is the pause before uploadLosses runs again. uploadLosses runs again in two cases: it has found an open loss that
-// only the copies show, or it could not check all losses.
+// lossCheck is the pause before another run of uploadLosses. Another run is due if uploadLosses has found an open loss that
+// only the copies show, or if it could not check all losses.
 const lossCheck = time.Minute
 
 // errNotOpened means that a kept state could not be opened: it was dropped in the meantime, or cannot be read.
@@ -221,7 +221,7 @@ func (u *uploader) compareNewest(ctx context.Context, v *snapshot.View) error {
 			return err
 		}
 		c := loss.NewComparison(&m, v.Shape())
-		c.Fail(errors.New("the rows of the copy are not compared")) // so only the row counts and the columns decide
+		c.Fail(errors.New("the rows of the copy are not compared")) // without the rows, only the row counts and the columns can show a loss
 		found := c.Loss(v, 0, 0)
 		if found == nil {
 			return nil
@@ -232,8 +232,8 @@ func (u *uploader) compareNewest(ctx context.Context, v *snapshot.View) error {
 	}
 }
 
-// keepCopy uploads the copy s, whose manifest is m, again as the state before a loss. The parameter found describes the
-// loss, and v shows the table after it.
+// keepCopy uploads the copy s again, this time as the state before a loss. The manifest of s is m. The parameter found
+// describes the loss, and v shows the table after it.
 func (u *uploader) keepCopy(ctx context.Context, s remote.State, m manifest.Manifest, found *manifest.Loss, v *snapshot.View) error {
 	r := u.location.JSON(ctx, s, m)
 	defer r.Close()

@@ -72,7 +72,7 @@ func (s *uploadSchedule) rested() time.Time {
 	return at
 }
 
-// uploadDue returns the time at which the pending changes are due, and reports false if there are none.
+// uploadDue returns the time at which the pending changes are due, and reports false if no changes are pending.
 func (s *uploadSchedule) uploadDue() (time.Time, bool) {
 	if s.pending.IsZero() {
 		return time.Time{}, false
@@ -106,7 +106,7 @@ func (s *uploadSchedule) isProofDue(now time.Time) bool {
 	return s.prove || now.Sub(s.proven) >= proveInterval
 }
 
-// lateAt returns the time from which the pending changes are late, and reports false if there are none.
+// lateAt returns the time from which the pending changes are late, and reports false if no changes are pending.
 func (s *uploadSchedule) lateAt() (time.Time, bool) {
 	at, ok := s.uploadDue()
 	if rested := s.lastEnd.Add((uploadShare - 1) * s.lastTook); rested.After(at) && s.retryAt.IsZero() {

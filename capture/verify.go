@@ -13,7 +13,7 @@ import (
 	"capture/snapshot"
 )
 
-// verifyRetry is the longest pause after a comparison that failed.
+// verifyRetry is the longest pause after a comparison that ended with an error.
 const verifyRetry = 10 * time.Minute
 
 // verifier regularly compares the captured rows with the table. It counts and logs differences, and requests a new copy of the
@@ -31,7 +31,7 @@ type verifier struct {
 	log        hclog.Logger
 }
 
-// run compares at each interval until ctx ends.
+// run compares the rows with the table once per interval until ctx ends.
 func (v *verifier) run(ctx context.Context) error {
 	wait := v.interval
 	for {
@@ -52,7 +52,7 @@ func (v *verifier) run(ctx context.Context) error {
 	}
 }
 
-// verify compares once, and reports the result.
+// verify compares the rows with the table once, and reports the result.
 func (v *verifier) verify(ctx context.Context) error {
 	start := time.Now()
 	rows, keys, err := v.compare(ctx, v.database(), v.maxRow, v.newestView)

@@ -89,7 +89,7 @@ func TestDroppedKeyWithdrawsPublication(t *testing.T) {
 	updateFails(t, conn, "votes", true)
 	updateWorks(t, conn, "votes")
 	exec(t, conn, "ALTER TABLE votes ADD PRIMARY KEY (vote_id)")
-	exec(t, conn, "CREATE PUBLICATION capture_votes FOR TABLE votes WITH (publish_via_partition_root = true)") // as `capture setup` would
+	exec(t, conn, "CREATE PUBLICATION capture_votes FOR TABLE votes WITH (publish_via_partition_root = true)") // as `capture setup` would create it
 	exec(t, conn, "ALTER PUBLICATION capture_votes OWNER TO withdraw_key")
 	d.equal(conn, "votes", "vote_id")
 	if err := d.stop(); err != nil {
