@@ -301,7 +301,7 @@ func TestLostConnectionsAreOneAlert(t *testing.T) {
 	cfg.intervals, cfg.AlertURL, cfg.AlertAfter, cfg.retry = shortIntervals, r.URL, time.Second, 100*time.Millisecond
 	cfg.intervals.steady = time.Hour
 	d := start(t, cfg)
-	end := func() { // ends the stream that capture follows
+	end := func() { // ends the stream by which capture follows the table
 		t.Helper()
 		d.ready()
 		before := d.supervisor.report().lost

@@ -20,8 +20,8 @@ import (
 	"capture/snapshot"
 )
 
-// by waits for two things: capture follows the table with this source, and the note in the status contains words. The note
-// explains why no better source is used. If words is "", there must be no note.
+// The method by waits for two things: capture follows the table with this source, and the note in the status contains the text
+// in the parameter words. The note explains why no better source is used. If words is "", there must be no note.
 func (d *daemon) by(source, words string) {
 	d.t.Helper()
 	eventually(d.t, "followed by "+source, func() error {

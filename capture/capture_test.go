@@ -203,7 +203,7 @@ func oracle(t testing.TB, conn *pgx.Conn, table, order string) []string {
 	return lines
 }
 
-// equal compares the file with the table after a forced flush, and fails the test if they differ.
+// The method equal compares the file with the table after a forced flush, and fails the test if they differ.
 func (d *daemon) equal(conn *pgx.Conn, table, order string) {
 	d.t.Helper()
 	ctx, cancel := context.WithTimeout(d.t.Context(), busy.Limit(patience))
@@ -218,7 +218,7 @@ func (d *daemon) equal(conn *pgx.Conn, table, order string) {
 	}
 }
 
-// same compares the file with the table, and fails the test if they differ. It returns the number of rows.
+// The method same compares the file with the table, and fails the test if they differ. It returns the number of rows.
 func (d *daemon) same(conn *pgx.Conn, table, order string) int {
 	d.t.Helper()
 	b, err := os.ReadFile(d.path)

@@ -145,7 +145,7 @@ func TestCopyWithFewerConnections(t *testing.T) {
 // one of the connections fails. A later copy succeeds.
 func TestCopyOverSeveralConnectionsGivesWay(t *testing.T) {
 	t.Parallel()
-	url := pgserver.ForTest(t, pgserver.Options{}).URL("postgres") // on a shared server, transactions of other tests delay the slot, and capture first reads the table without a slot
+	url := pgserver.ForTest(t, pgserver.Options{}).URL("postgres") // on a shared server, transactions of other tests would delay the slot, and capture would first read the table without a slot
 	conn, other := connect(t, url), connect(t, url)
 	needSeveralConnections(t, conn)
 	bigTable(t, conn)

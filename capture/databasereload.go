@@ -36,7 +36,7 @@ func (d *databaseConfig) reload() *pgx.ConnConfig {
 	return d.cfg
 }
 
-// current returns the configuration that was loaded last.
+// The method current returns the configuration that was loaded last.
 func (d *databaseConfig) current() *pgx.ConnConfig {
 	d.mu.Lock()
 	defer d.mu.Unlock()

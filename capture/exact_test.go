@@ -275,7 +275,7 @@ func exactOracle(t testing.TB, conn *pgx.Conn) []string {
 	return rows
 }
 
-// exact compares the file with the table after a forced flush, as compareExactly does.
+// The method exact compares the file with the table after a forced flush, as compareExactly does.
 func (d *daemon) exact(conn *pgx.Conn, what string) {
 	d.t.Helper()
 	ctx, cancel := context.WithTimeout(d.t.Context(), busy.Limit(patience))

@@ -34,7 +34,7 @@ func bigTable(t testing.TB, conn *pgx.Conn) {
 // until the copy ends, because other sessions that need the table queue up behind the ALTER TABLE.
 func TestCopyGivesWay(t *testing.T) {
 	t.Parallel()
-	url := pgserver.ForTest(t, pgserver.Options{}).URL("postgres") // on a shared server, transactions of other tests delay the slot, and capture first reads the table without a slot
+	url := pgserver.ForTest(t, pgserver.Options{}).URL("postgres") // on a shared server, transactions of other tests would delay the slot, and capture would first read the table without a slot
 	conn, other := connect(t, url), connect(t, url)
 	bigTable(t, conn)
 	d := start(t, slowly(t, url))

@@ -103,7 +103,8 @@ func (s *flushSchedule) idleDue(now time.Time) bool {
 	return s.moreIdle && s.pending.IsZero() && !now.Before(s.idleFrom)
 }
 
-// due reports whether a write is due now, and for which reason. hasWritten is true if this run has written the file before.
+// The method due reports whether a write is due now, and for which reason. hasWritten is true if this run has written the file
+// before.
 func (s *flushSchedule) due(now time.Time, hasWritten bool) (manifest.Reason, bool) {
 	if s.intervalDue(now) && hasWritten && !now.Before(s.retryAt) {
 		s.enterInterval(now)

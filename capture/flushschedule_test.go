@@ -16,7 +16,7 @@ type skewedClock struct {
 	by    time.Duration // how far the wall clock has been set ahead
 }
 
-// now returns what time.Now returns after somebody has set the clock: a time whose monotonic reading does not match its wall
+// now is like time.Now after somebody has set the clock: it returns a time whose monotonic reading does not match its wall
 // clock. Only the runtime creates such times, so this method assembles the time from its parts.
 func (c *skewedClock) now() time.Time {
 	t := c.base.Add(c.real)

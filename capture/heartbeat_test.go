@@ -19,7 +19,7 @@ type roundTripper func(*http.Request) (*http.Response, error)
 
 func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
-// TestHeartbeat: a heartbeat is sent at most once a minute, and only while capture is ready and copies are in time.
+// TestHeartbeat: a heartbeat is sent at most once a minute, and only while capture is ready and the check of the copies is OK.
 func TestHeartbeat(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var mu sync.Mutex

@@ -59,8 +59,8 @@ func (d *daemon) notReady(words ...string) {
 	})
 }
 
-// The function failing looks for all words in the names and details of the failing checks, and ignores case. It returns an
-// error if a word is missing.
+// failing returns nil if the names and details of the failing checks contain all of the words, and otherwise an error. It
+// ignores case.
 func failing(checks []Check, words ...string) error {
 	var text strings.Builder
 	for _, c := range checks {
@@ -108,14 +108,14 @@ func within(t testing.TB, bound time.Duration, what string, f func()) {
 	}
 }
 
-// said returns the number of log lines with this message.
+// said is the number of log lines with this message.
 func (d *daemon) said(message string) int {
 	return strings.Count(d.log.String(), fmt.Sprintf("%q:%q", "@message", message))
 }
 
-// load writes votes over its own connections until the test stops it. Some transactions insert several rows, some change or
-// delete rows. A writer pauses after each transaction, because other tests need the processors. The function stop ends the
-// writers and returns the number of transactions whose commit was confirmed.
+// The function load writes votes over its own connections until the test stops it. Some transactions insert several rows, some
+// change or delete rows. A writer pauses after each transaction, because other tests need the processors. The function stop
+// ends the writers and returns the number of transactions whose commit was confirmed.
 func load(t testing.TB, url string, writers int) (stop func() int) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -161,7 +161,7 @@ func load(t testing.TB, url string, writers int) (stop func() int) {
 	})
 }
 
-// content returns the rows of the file, and fails the test if the file is not complete.
+// The method content returns the rows of the file, and fails the test if the file is not complete.
 func (d *daemon) content() []string {
 	d.t.Helper()
 	b, err := os.ReadFile(d.path)

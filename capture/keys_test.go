@@ -10,7 +10,7 @@ import (
 	"capture/snapshot/rowjson"
 )
 
-// The function first returns the key and the line of a View's first row.
+// first is the first row of a View: its key and its line.
 func first(v *snapshot.View) (key rowjson.Key, line []byte) {
 	for row := range v.From(nil) {
 		return row.Key, row.Line

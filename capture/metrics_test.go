@@ -10,7 +10,8 @@ import (
 	"capture/internal/volume"
 )
 
-// TestScrapeReportsOneStatus checks that the figures of one scrape come from a single Status, so that they are of the same moment.
+// TestScrapeReportsOneStatus checks that the figures of one scrape come from a single Status, so that they describe the same
+// moment.
 func TestScrapeReportsOneStatus(t *testing.T) {
 	t.Parallel()
 	statuses := 0

@@ -319,7 +319,7 @@ func TestSourcesRefuseRowSecurity(t *testing.T) {
 	}
 }
 
-// says returns an error unless the status contains words.
+// says returns nil if the status contains the given words, and otherwise an error.
 func says(d *daemon, words string) error {
 	s := d.Status()
 	if text := fmt.Sprint(s.Error, s.Checks, s.SourceNote); !strings.Contains(text, words) {

@@ -15,7 +15,8 @@ import (
 )
 
 // storedRows loads the file of an earlier run into the Table at the first connection to the database. The source then reads
-// only what has changed since the state in the file. Only one source runs at a time, so load is never called concurrently.
+// only what has changed since the state in the file. Only one source runs at a time, so the method load is never called
+// concurrently.
 type storedRows struct {
 	file *store.File
 	log  hclog.Logger

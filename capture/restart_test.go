@@ -51,7 +51,7 @@ func restartable(t *testing.T, source, url string) (cfg Config, conn *pgx.Conn, 
 // stopDurably stops the daemon once the manifest has a horizon.
 func (d *daemon) stopDurably(conn *pgx.Conn) {
 	d.t.Helper()
-	exec(d.t, conn, "CHECKPOINT") // a horizon requires that the WAL is on disk, and without commits, that can take long
+	exec(d.t, conn, "CHECKPOINT") // a horizon requires that the WAL is on disk; without commits, the server may write it late
 	eventually(d.t, "a horizon in the manifest", func() error {
 		m, err := manifest.Read(d.path)
 		if err == nil && m.Horizon == nil {

@@ -42,7 +42,7 @@ type readLine struct {
 	Bytes   int
 }
 
-// The method reads returns the log lines of all copies and resyncs so far.
+// reads parses the log lines of all copies and resyncs so far, and returns them in order.
 func (d *daemon) reads() (reads []readLine) {
 	d.t.Helper()
 	for line := range strings.Lines(d.log.String()) {

@@ -88,8 +88,8 @@ func (s *soak) ask(sql string) {
 	}
 }
 
-// hold returns the function happen of a fault. The fault is an open transaction that runs the given statement and stays open
-// until heal ends it.
+// The method hold returns the function happen of a fault. The fault is an open transaction that runs the given statement and
+// stays open until heal ends it.
 func (s *soak) hold(sql string) func() func() {
 	return func() func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)

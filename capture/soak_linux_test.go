@@ -303,9 +303,9 @@ func (s *soak) readOutside(ctx context.Context) {
 	}
 }
 
-// checkpoint pauses the writes and checks everything. A forced flush succeeds, the file equals the table, and the manifest
-// matches the file. The memory, goroutines and descriptors of the process hardly increase after its warm-up, the logs stay
-// below their size limit, and there is one slot.
+// checkpoint pauses the writes and then checks the following. A forced flush succeeds, the file equals the table, and the
+// manifest matches the file. The memory, goroutines and descriptors of the process hardly increase after its warm-up, the logs
+// stay below their size limit, and there is one slot.
 func (s *soak) checkpoint() {
 	s.t.Helper()
 	s.pause.Lock()

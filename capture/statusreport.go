@@ -35,7 +35,7 @@ func newBaseStatus(cfg *Config) Status {
 	}
 }
 
-// report returns the Status, and the followReport that it was made from.
+// report returns the Status, and the followReport from which it was made.
 func (r *statusReporter) report() (Status, followReport) {
 	view, shown, usage := r.table.View(), r.shown(), r.table.Usage()
 	following, file := r.following(), r.file.loadReport()

@@ -11,7 +11,7 @@ func timeOrNil(t time.Time) *time.Time {
 	return &t
 }
 
-// millis returns d in milliseconds, as log lines and Status show durations.
+// millis returns d in milliseconds, the unit of durations in log lines and in Status.
 func millis(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
 // ageText returns the age of t at the time now, as a text for the operator: "2m0s ago".

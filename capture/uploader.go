@@ -139,7 +139,8 @@ func (u *uploader) workIfDue(ctx context.Context) {
 	}
 }
 
-// nextWork returns a description of the work that is due and the function that does it. The function is nil if nothing is due.
+// nextWork returns a description of the work that is due, and a function that does this work. The function is nil if nothing is
+// due.
 func (u *uploader) nextWork(now time.Time) (what string, work func(context.Context) error) {
 	s := u.schedule
 	if !u.lossesAt.IsZero() && !now.Before(u.lossesAt) {

@@ -62,8 +62,8 @@ func (s *uploadSchedule) addWork(now time.Time, took time.Duration, err error) {
 	s.retryAt = now.Add(s.retries.NextBackOff())
 }
 
-// rested returns the earliest time of the next work. After each work there is a pause, so that all work takes at most a tenth
-// of the time. After a failure, the next work also waits until retryAt.
+// rested is the earliest time of the next work. After each work there is a pause, so that all work takes at most a tenth of the
+// time. After a failure, the next work also waits until retryAt.
 func (s *uploadSchedule) rested() time.Time {
 	at := s.lastEnd.Add((uploadShare - 1) * s.lastTook)
 	if s.retryAt.After(at) {
