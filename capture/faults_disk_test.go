@@ -66,7 +66,7 @@ func TestWritesFail(t *testing.T) {
 }
 
 // TestFileRemovedWhileQuiet: somebody removes the file, its manifest, its lock file or its folder while the table does not
-// change. capture writes the file again. If it can't, Status says so.
+// change. capture writes the file again. If capture can't write the file, Status says so.
 func TestFileRemovedWhileQuiet(t *testing.T) {
 	t.Parallel()
 	url := pgserver.Database(t)

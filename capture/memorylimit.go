@@ -9,12 +9,12 @@ import (
 
 const (
 	processMemory = 40 << 20 // bytes for the program, its connections and its buffers
-	rowsShare     = 0.6      // share of the remaining memory that rows may use; the rest is for readers and for garbage that is not collected yet
+	rowsShare     = 0.6      // share of the memory beyond processMemory that rows may use; the rest is for readers and for garbage that is not collected yet
 	leastRows     = 4 << 20  // minimum memory for rows in bytes, however low the limit is
 
-	// A row may take 1/rowDivisor of the remaining memory. A row may exist several times at once: in the server's message, as a
-	// line, in its page, in the page's copy for the spill file, in the buffer of the file that is being written, and as an old
-	// version in a View. All these copies must fit in addition to the memory for rows.
+	// A row may take 1/rowDivisor of the memory beyond processMemory. A row may exist several times at once: in the server's
+	// message, as a line, in its page, in the page's copy for the spill file, in the buffer of the file that is being written,
+	// and as an old version in a View. All these copies must fit in addition to the memory for rows.
 	rowDivisor = 20
 	leastRow   = 1 << 20 // minimum of the size limit of a row in bytes, however low the memory limit is
 )

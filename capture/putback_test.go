@@ -69,8 +69,8 @@ func (d *daemon) pair() (string, error) {
 }
 
 // TestFileRemovedWithoutDatabase: the database is unreachable at the start, and somebody removes the file, its manifest, its
-// lock file or its folder. The rows may exist only in capture's memory, so capture writes the file again. If it can't, Status
-// says so until it can.
+// lock file or its folder. The rows may exist only in capture's memory, so capture writes the file again. While capture can't
+// write the file, Status says so.
 func TestFileRemovedWithoutDatabase(t *testing.T) {
 	t.Parallel()
 	d := startWithoutDatabase(t, 20*time.Millisecond)
@@ -123,7 +123,8 @@ func TestFileRemovedWithoutDatabase(t *testing.T) {
 	inPlace("old folder")
 }
 
-// TestFileRemovedBeforeStopWithoutDatabase: as TestFileRemovedWithoutDatabase, but directly before capture stops.
+// TestFileRemovedBeforeStopWithoutDatabase is like TestFileRemovedWithoutDatabase, but the removal happens directly before
+// capture stops.
 func TestFileRemovedBeforeStopWithoutDatabase(t *testing.T) {
 	t.Parallel()
 	for _, remove := range []func(d *daemon) string{
@@ -150,7 +151,8 @@ func TestFileRemovedBeforeStopWithoutDatabase(t *testing.T) {
 }
 
 // TestRemovedFileIsNotInMemory: the database is unreachable, and the file is removed before capture has read its rows. Status
-// and the error at the stop say so. When the file is back, Status shows no error.
+// and the error at the stop report that the file is missing and that its rows are not in memory. When the file is back, Status
+// shows no error.
 func TestRemovedFileIsNotInMemory(t *testing.T) {
 	t.Parallel()
 	d := startWithoutDatabase(t, 20*time.Millisecond)
