@@ -79,9 +79,9 @@ func azureProblem(err error) *Problem {
 		"cannot get a Microsoft Entra token")
 }
 
-// AzureIdentityFinding requests a token and reports which identity the token names. If exists is false, the role of cfg does
-// not exist yet. The finding's hint then has the SQL that creates the role for the token's identity and grants the role what
-// capture needs for the table.
+// AzureIdentityFinding requests a token and reports which identity the token names. The parameter exists tells whether cfg's
+// role exists. If the role is missing, the finding's hint has the SQL that creates the role for the token's identity and grants
+// the role what capture needs for the table.
 func AzureIdentityFinding(ctx context.Context, cfg *pgx.ConnConfig, table Name, exists bool) Finding {
 	const name = "Azure identity"
 	identity, err := azidentity.NewDefaultAzureCredential(nil)

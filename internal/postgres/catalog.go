@@ -149,8 +149,8 @@ func (c *catalogRow) newTable(ctx context.Context, q Querier, name Name, batchEr
 	return t, nil
 }
 
-// result returns the result of parse, or an error if the batch did not read the catalog. batchErr is the error that the
-// batch returned.
+// result returns what c.parse returns, or an error if the batch did not read the catalog. batchErr is the error that the batch
+// returned.
 func (c *catalogRow) result(ctx context.Context, q Querier, name Name, batchErr error) (*Table, *catalogEntry, error) {
 	switch {
 	case errors.Is(c.err, pgx.ErrNoRows):

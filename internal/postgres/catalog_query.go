@@ -36,7 +36,7 @@ const (
 // catalogQuery is a query for the catalog of a table. It returns at most one row with two JSON documents; see [catalogEntry]
 // and [facts].
 type catalogQuery struct {
-	name string // begins the names of the query's prepared statements
+	name string // prefix of the names of the query's prepared statements
 	sql  string
 }
 
@@ -64,13 +64,13 @@ type catalogRow struct {
 	err          error  // error from reading the query's result
 }
 
-// read reads a table's catalog into c, in one round trip if the table is plain. The functions before and after, which may be
-// nil, add statements to the batch. If the table is not plain, read sends the batch a second time with another query, and
-// remembers that for the session. The error is that of the batch.
+// read reads a table's catalog into c, in one round trip if the table is plain. The functions before and after add statements
+// at the start and at the end of the batch; each may be nil. If the table is not plain, read sends the batch a second time,
+// with anyTable instead of plainTable. From then on, the session uses anyTable at once. The error is that of the batch.
 //
-// If own is true, read also reads the names that the session's own search path shows. In any case, read changes the search path
-// until the end of the transaction. If q is not in a transaction block, Postgres runs the batch as a transaction of its own, so
-// the change ends with the batch's Sync message.
+// If own is true, read also runs ownNamesSQL. In any case, read changes the search path until the end of the transaction. If q
+// is not in a transaction block, Postgres runs the batch as a transaction of its own, so the change ends with the batch's Sync
+// message.
 func (c *catalogRow) read(ctx context.Context, q Querier, name Name, own bool, before, after func(*pgx.Batch)) error {
 	s := catalogSessionOf(q)
 	query := plainTable
@@ -164,9 +164,9 @@ type preparedCatalog struct {
 	done     bool
 }
 
-// statement returns the statement's name. Each attempt to prepare the query uses another name, because a failed attempt may
-// have prepared it: if capture cannot read the batch's results, it does not learn whether the statement exists. A rollback does
-// not remove prepared statements.
+// statement returns the name of the prepared statement. Each attempt to prepare the query uses another name, because a failed
+// attempt may have left a prepared statement behind: if capture cannot read the batch's results, it does not learn whether the
+// statement exists. A rollback does not remove prepared statements.
 func (p *preparedCatalog) statement(query catalogQuery) string {
 	return query.name + "_" + strconv.Itoa(p.attempts)
 }

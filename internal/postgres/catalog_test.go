@@ -118,7 +118,7 @@ func TestPlainTables(t *testing.T) {
 	}
 }
 
-// checkPlain compares what the queries for plain tables and for any table return for the named table.
+// checkPlain compares the results of plainTable and anyTable for the named table.
 func checkPlain(t *testing.T, conn *pgx.Conn, name string, plain bool) {
 	t.Helper()
 	var docs [2]string

@@ -20,11 +20,12 @@ import (
 )
 
 // libpqOnly are the parameters that libpq itself evaluates and pgx does not know. pgx would send them to the server, which
-// refuses unknown parameters. The field variable is the environment variable that libpq reads if the parameter is not given.
+// refuses unknown parameters. The field named variable holds the environment variable that libpq reads if the parameter is not
+// given.
 //
-// If refusal is empty, capture ignores the parameter. Otherwise, capture accepts only an empty value and the values in
-// accepted, which request what capture does anyway. Any other value causes an error with the text in refusal. If capture
-// ignored such a value instead, it might not verify the server, for example.
+// If the field refusal is empty, capture ignores the parameter. Otherwise, capture accepts only an empty value and the values
+// in the field accepted, which request what capture does anyway. Any other value causes an error with the text in refusal. If
+// capture ignored such a value instead, it might not verify the server, for example.
 var libpqOnly = map[string]struct {
 	variable string
 	accepted []string
@@ -120,9 +121,9 @@ func applyTLSVersions(cfg *pgx.ConnConfig) error {
 	return nil
 }
 
-// checkedValues are the parameters with a fixed set of values. The field variable is the environment variable that libpq reads
-// if the parameter is not given. capture checks the values itself, because pgx's errors contain neither the value nor the
-// accepted values.
+// checkedValues are the parameters with a fixed set of values. The field named variable holds the environment variable that
+// libpq reads if the parameter is not given. capture checks the values itself, because pgx's errors contain neither the value
+// nor the accepted values.
 var checkedValues = []struct {
 	name, variable string
 	accepted       []string

@@ -57,7 +57,7 @@ func Pooled(conn *pgx.Conn) bool {
 	return conn.PgConn().CustomData()[pooledKey] == true
 }
 
-// Address returns the hosts, ports and the database for messages, without user and password.
+// Address returns c's hosts, ports and database as text for messages, without user and password.
 func Address(c *pgconn.Config) string {
 	var hosts []string
 	for _, h := range configHosts(c) {

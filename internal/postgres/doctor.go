@@ -207,7 +207,8 @@ func (d *doctor) checkStandby(ctx context.Context) {
 	}
 }
 
-// checkClock compares the clocks of this machine and of the server, because times in logs and the lag come from both.
+// checkClock compares the clocks of this machine and of the server, because times in logs and the measured lag come from both
+// clocks.
 func (d *doctor) checkClock(ctx context.Context) {
 	var serverTime time.Time
 	before := time.Now()
@@ -270,11 +271,11 @@ func (d *doctor) checkValues(ctx context.Context) bool {
 	if err == nil {
 		err = run(t.RowsByKeyQuery()+" LIMIT 0", nil, none...)
 	}
-	if err != nil { // a warning only, because only the source notify reads rows by key
+	if err != nil { // only a warning, because no source except "notify" reads rows by key
 		d.addError("rows by key", Warn, err)
 	}
 	if query, from, types := t.GeneratedColumnsQuery(); len(from) > 0 {
-		if err := run(query, types, make([][]byte, len(from))...); err != nil { // only the source logical computes generated columns
+		if err := run(query, types, make([][]byte, len(from))...); err != nil { // no source except "logical" computes generated columns
 			d.addError("generated columns", Warn, err)
 			d.logical = false
 		}

@@ -40,8 +40,8 @@ func (d *doctor) checkReplication(ctx context.Context) {
 	}
 }
 
-// checkWALLevel checks that logical decoding is possible. If the server enables it only while a logical slot exists, the end
-// of capture's slot can invalidate logical slots on standbys. In this case, checkWALLevel also checks that no standby is
+// checkWALLevel checks that logical decoding is possible. If the server enables it only while a logical slot exists, logical
+// slots on standbys can become invalid when capture's slot ends. In this case, checkWALLevel also checks that no standby is
 // connected.
 func (d *doctor) checkWALLevel(ctx context.Context) {
 	const name = "wal_level"
@@ -82,7 +82,7 @@ func (d *doctor) checkPhysicalReplication(ctx context.Context) {
 		return // the server refuses physical replication, as it should
 	}
 	_ = pg.Close(context.WithoutCancel(ctx))
-	_, encrypted := d.conn.PgConn().Conn().(*tls.Conn) // the lines must admit this connection
+	_, encrypted := d.conn.PgConn().Conn().(*tls.Conn) // the hint's lines for pg_hba.conf must admit this connection
 	d.addFinding("physical replication", Warn, fmt.Sprintf("user %s may also copy the whole cluster", d.srv.User),
 		"whoever has the password can run pg_basebackup, which includes all databases and the password hashes",
 		"put these lines first in pg_hba.conf and run SELECT pg_reload_conf();\n"+HBALines(d.srv.Database, d.srv.User, encrypted))

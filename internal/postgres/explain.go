@@ -14,7 +14,7 @@ import (
 
 // Explain explains an error of the server, a pooler or the network. If capture can add a reason or a hint, or if the error's
 // text is not safe to show, the result is a [*Problem] that wraps the error. The Problem's summary is the error's text without
-// passwords, made safe to show by [foreign.Text]. Explain returns nil, Problems and all other errors unchanged.
+// passwords, made safe to show by [foreign.Text]. If err is nil, a Problem or any other error, Explain returns err unchanged.
 func Explain(err error) error {
 	if err == nil {
 		return nil
@@ -59,7 +59,7 @@ func Explain(err error) error {
 // serverError returns the server's error in err as pg, or nil if err contains no error of a server. err may contain several
 // errors: with sslmode allow and prefer, pgx tries to connect with and without TLS. pg_hba.conf often admits only one of the
 // two, so a refusal by pg_hba.conf explains less than another error. Therefore, pg is the last error that is not such a
-// refusal. If all errors are refusals, pg is the first refusal. If pg is not a refusal, the result beside contains the refusals
+// refusal. If all errors are refusals, pg is the first refusal. If pg is not a refusal, the second result contains the refusals
 // by the server that sent pg.
 func serverError(err error) (pg *pgconn.PgError, beside []error) {
 	server := func(attempt error) string {
@@ -87,7 +87,7 @@ func serverError(err error) (pg *pgconn.PgError, beside []error) {
 	return pg, slices.DeleteFunc(refusals, func(r error) bool { return server(r) != chosen })
 }
 
-// If err comes from attempts of pgx to connect, connectAttempts returns the error of each attempt. Otherwise, it returns err
+// connectAttempts returns the error of each attempt if err comes from pgx's attempts to connect. Otherwise, it returns err
 // alone. The text of each attempt begins with the server's address and ": "; see perDialConnectError in pgx.
 func connectAttempts(err error) []error {
 	var connect *pgconn.ConnectError

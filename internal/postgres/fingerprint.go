@@ -60,10 +60,10 @@ func publicationFingerprintSQL(conn *pgx.Conn) string {
 	return `SELECT COALESCE((SELECT ` + publicationFingerprintExpr(conn, "$2::oid") + ` FROM pg_catalog.pg_publication p WHERE p.pubname = $1::text::name), '')`
 }
 
-// publicationFingerprintExpr returns an SQL expression for the fingerprint of publication p for a table. The parameter table
-// is an expression for the table's OID. The fingerprint changes whenever a statement changes what p publishes of the table.
-// It does not return to its old value if that change is reverted: an updated catalog row has a new xmin, and a row that was
-// deleted and inserted again has a new OID. A publication may list the table itself, a partitioned table that contains it,
+// publicationFingerprintExpr returns an SQL expression for the fingerprint of publication p for a table. The parameter named
+// table is an SQL expression for the table's OID. The fingerprint changes whenever a statement changes what p publishes of the
+// table. It does not return to its old value if that change is reverted: an updated catalog row has a new xmin, and a row that
+// was deleted and inserted again has a new OID. A publication may list the table itself, a partitioned table that contains it,
 // or (since version 15) the schema of either.
 //
 // If p does not list the table itself, ALTER TABLE can take the table out of p and bring it back: with SET UNLOGGED, SET SCHEMA

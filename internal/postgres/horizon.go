@@ -118,7 +118,7 @@ func changedCondition(xid uint64) string {
 
 // ChangesQuery returns a COPY statement that sends each row's key and a composite value. If transaction xid or a later
 // transaction wrote the row, the value has the columns of [Table.SelectList]. For any other row, the value is NULL. The
-// parameter where is empty, or a condition with its keyword (" WHERE …").
+// parameter named where is empty or a condition with its keyword (" WHERE …").
 func (t *Table) ChangesQuery(xid uint64, where string) string {
 	var list []string
 	for _, k := range t.Key {

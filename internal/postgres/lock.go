@@ -54,7 +54,7 @@ func (t *Table) LockIn(ctx context.Context, tx pgx.Tx, mode LockMode, wait time.
 	return t.lock(ctx, tx, mode, wait, "")
 }
 
-// lock does the work of LockIn. Each attempt begins with the statements in the parameter settings.
+// lock does the work of LockIn. Each attempt begins with the SQL statements in settings.
 func (t *Table) lock(ctx context.Context, tx pgx.Tx, mode LockMode, wait time.Duration, settings string) error {
 	for deadline := time.Now().Add(wait); ; {
 		_, err := tx.Exec(ctx, settings+t.lockSQL(mode, time.Until(deadline)), pgx.QueryExecModeSimpleProtocol)
@@ -75,7 +75,7 @@ func (t *Table) lock(ctx context.Context, tx pgx.Tx, mode LockMode, wait time.Du
 	}
 }
 
-// lockSQL returns the statements of one attempt of LockIn. The parameter wait limits how long this attempt waits.
+// lockSQL returns the statements of one attempt of LockIn. The duration in wait limits how long this attempt waits.
 func (t *Table) lockSQL(mode LockMode, wait time.Duration) string {
 	name := t.Name().Quoted()
 	lock := fmt.Sprintf("LOCK TABLE ONLY %s IN %s MODE", name, mode)
@@ -94,8 +94,9 @@ var ErrRedefined = errors.New("its definition changes all the time")
 // that rewrites, truncates or exchanges the table. These changes are not MVCC-safe (PostgreSQL documentation, "Concurrency
 // Control", "Caveats"), so the table would look empty.
 //
-// The parameter load is LoadTable or a similar function. The parameter known is the table as last loaded, or nil. If the table
-// has not changed since then, BeginLocked returns known. Otherwise it returns the table as the snapshot shows it.
+// The function passed as load is LoadTable or a similar function. The Table passed as known is the result of an earlier load,
+// or nil. If the table has not changed since then, BeginLocked returns this earlier result. Otherwise it returns the table as
+// the snapshot shows it.
 func BeginLocked(ctx context.Context, conn *pgx.Conn, name Name, known *Table, load func(context.Context, Querier, Name) (*Table, error)) (pgx.Tx, *Table, error) {
 	for range 5 {
 		if known == nil {

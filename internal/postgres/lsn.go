@@ -47,10 +47,10 @@ func LoadWALPosition(ctx context.Context, q Querier) (lsn pglogrepl.LSN, standby
 	return lsn, standby, nil
 }
 
-// parseWALPosition returns the LSN in the parameter text, which has an LSN and the sizes of WAL pages and WAL segments in
-// bytes. If the LSN is inside the header of a page or directly after it, parseWALPosition returns the start of the page
-// instead. A header is not part of a record. So a reader that has read all records below the LSN is at the start of the
-// page, and never reaches the LSN itself.
+// parseWALPosition parses an LSN that is followed by the sizes of WAL pages and WAL segments in bytes, and returns the LSN. If
+// the LSN is inside the header of a page or directly after it, parseWALPosition returns the start of the page instead. A header
+// is not part of a record. So a reader that has read all records below the LSN is at the start of the page, and never reaches
+// the LSN itself.
 //
 // The first page of a segment has a longer header than the other pages, and parseWALPosition needs the sizes to find out
 // which header the page has. If it assumed the longer header on every page, it could return a position that is too low: on a

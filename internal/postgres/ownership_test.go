@@ -179,7 +179,7 @@ func TestAdviceWithoutSuperuser(t *testing.T) {
 	t.Parallel()
 	const publish = "CREATE PUBLICATION capture_votes FOR TABLE votes WITH (publish_via_partition_root = true)"
 	for _, c := range []struct {
-		name, owner string // owner of the publication
+		name, owner string // owner is the role that owns the publication
 		create      string
 		again       string // change after which there must be advice again
 		want        string // name of the publication that is followed in the end

@@ -1,7 +1,7 @@
 package postgres
 
-// TreeSQL returns a subquery for the OIDs of a table and all its partitions. The parameter table is an SQL expression for the
-// table's OID.
+// TreeSQL returns a subquery for the OIDs of a table and all its partitions. The parameter named table is an SQL expression for
+// the table's OID.
 //
 // The function pg_partition_tree would be shorter, but it locks the partitions, and not the table, until the transaction ends
 // (find_all_inheritors in Postgres' pg_inherits.c). A statement of the application, such as ALTER TABLE, locks the table first

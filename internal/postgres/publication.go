@@ -17,7 +17,7 @@ import (
 type publication struct {
 	name        string
 	owner       string
-	otherName   string   // name that no publication has, for another publication with the same purpose
+	otherName   string   // unused name for another publication with the same purpose
 	trusted     bool     // whether capture can trust the owner; see publicationOwnerSQL
 	superuser   bool     // whether the owner is a superuser
 	member      bool     // whether the owner is a member of the user's role, so that the owner may give the publication to the user
@@ -114,8 +114,8 @@ func (t *Table) usePublication(s *Server, publications []publication, chosen int
 }
 
 // findPublications returns the publications that contain the table. It also returns capture's own publication, even if this
-// publication does not contain the table. The parameter own is the name of capture's own publication. findPublications puts
-// this publication first.
+// publication does not contain the table. The name of this publication is passed as own. findPublications puts this publication
+// first.
 func findPublications(ctx context.Context, conn *pgx.Conn, t *Table, own string) ([]publication, error) {
 	// pg_publication_tables lists a partitioned table only if its changes are published under its own name. Some columns of
 	// this view do not exist in version 13; to_jsonb gives NULL for a missing column.
@@ -153,8 +153,8 @@ func findPublications(ctx context.Context, conn *pgx.Conn, t *Table, own string)
 	return publications, nil
 }
 
-// containsSQL returns an SQL condition that is true if publication p lists a table or the table's schema. The parameter
-// table is an expression for the table's OID.
+// containsSQL returns an SQL condition that is true if publication p lists a table or the table's schema. The parameter named
+// table is an SQL expression for the table's OID.
 func containsSQL(conn *pgx.Conn, table string) string {
 	condition := `EXISTS (SELECT FROM pg_catalog.pg_publication_rel r WHERE r.prpubid = p.oid AND r.prrelid = ` + table + `)`
 	if hasSchemaPublications(conn) {

@@ -21,7 +21,7 @@ func (t *Table) FromClause() string {
 }
 
 // CopyQuery returns a COPY statement that sends the table in binary format, with the columns of [Table.SelectList]. The
-// parameter where is empty, or a condition with its keyword (" WHERE …").
+// parameter named where is empty or a condition with its keyword (" WHERE …").
 func (t *Table) CopyQuery(where string) string {
 	return "COPY (SELECT " + t.SelectList() + " FROM " + t.FromClause() + where + ") TO STDOUT (FORMAT binary)"
 }
@@ -54,7 +54,7 @@ func (t *Table) KeyCondition() string {
 	return strings.Join(conditions, " AND ")
 }
 
-// keyCondition returns an SQL condition that is true if column i of the key equals a value. The parameter text is an SQL
+// keyCondition returns an SQL condition that is true if column i of the key equals a value. The parameter named text is an SQL
 // expression for the value's text form.
 func (t *Table) keyCondition(i int, text string) string {
 	column := t.Name().Quoted() + "." + QuoteIdentifier(t.Columns[t.Key[i]].Name)
@@ -68,9 +68,9 @@ func (t *Table) keyCondition(i int, text string) string {
 // or the operator, or if the table has no key of its own.
 func (o *keyOperator) isText() bool { return len(o.Schemas) > 0 || o.asText }
 
-// text returns an SQL expression for the text form of expression. If the table has no key of its own, the collation is "C", in
-// which only equal bytes are equal. The column's collation is not needed, because there is no index that the query has to
-// match.
+// text returns an SQL expression that converts the value of the given expression to text. If the table has no key of its own,
+// the collation is "C", in which only equal bytes are equal. The column's collation is not needed, because there is no index
+// that the query has to match.
 func (o *keyOperator) text(expression string) string {
 	if o.asText {
 		return "pg_catalog.concat(" + expression + `) COLLATE pg_catalog."C"`

@@ -115,8 +115,8 @@ func CloseNow(conn *pgconn.PgConn) {
 	}
 }
 
-// rollbackTimeout is the longest time that Rollback waits, because the server may not answer. It is long: if a busy server
-// answers late, the connection remains usable.
+// rollbackTimeout is the longest time that Rollback waits, because the server may not answer. It is long, so the connection
+// remains usable if a busy server answers late.
 const rollbackTimeout = 30 * time.Second
 
 // Rollback ends a read-only transaction. It ignores errors: if it fails, the connection is broken, and the next use of the
