@@ -71,7 +71,7 @@ func TestExplainKeepsTheAttemptThatMatters(t *testing.T) {
 	)
 	for name, c := range map[string]struct {
 		mode         string
-		byTLS, plain string // answers of the server, with SQLSTATE; "" cuts the connection
+		byTLS, plain string // the server's answers with and without TLS, each with an SQLSTATE; "" cuts the connection
 		want, not    []string
 	}{
 		"TLS fails, and is required":    {"prefer", "broken", unencrypted, []string{"startup message: write failed", "no encryption"}, nil},

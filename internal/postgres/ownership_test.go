@@ -181,7 +181,7 @@ func TestAdviceWithoutSuperuser(t *testing.T) {
 	for _, c := range []struct {
 		name, owner string // owner is the role that owns the publication
 		create      string
-		again       string // change after which there must be advice again
+		again       string // statement that breaks the publication again; doctor must then give advice again
 		want        string // name of the publication that is followed in the end
 	}{
 		{"complete", "migrator", publish, "", "capture_votes"},

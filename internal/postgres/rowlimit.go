@@ -149,8 +149,8 @@ func (m *rowLimiter) clear() error {
 	}
 }
 
-// rewrite replaces a message that has a body of n bytes. The function in the parameter body reads the message's body and
-// builds the new message.
+// rewrite replaces a message that has a body of n bytes. It calls the given function, which reads the old body and builds the
+// new message.
 func (m *rowLimiter) rewrite(kind byte, n int, body func(*messageRewriter)) error {
 	w := messageRewriter{rowLimiter: m, left: n, out: []byte{kind, 0, 0, 0, 0}}
 	body(&w)
@@ -246,8 +246,7 @@ func (w *messageRewriter) rewriteDataRow() {
 }
 
 // OmittedSizes reports whether a row with the given number of columns was larger than its connection's limit; see
-// [WithReadBuffer]. If so, it returns the size of each value in bytes, and the row's large values are nil in the parameter
-// values.
+// [WithReadBuffer]. If so, it returns the size of each value in bytes. The large values of such a row are nil.
 func OmittedSizes(values [][]byte, columns int) (sizes []int64, omitted bool) {
 	if len(values) != columns+1 || len(values[columns]) != 8*columns {
 		return nil, false

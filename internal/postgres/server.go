@@ -81,7 +81,7 @@ func LoadServer(ctx context.Context, conn *pgx.Conn) (Server, error) {
 }
 
 // LoadServerAndTable does the work of [LoadServer] and [LoadTable], usually in one round trip, but does not load SystemID and
-// Timeline. If the error is a [*Problem] with the table, the Server is still valid.
+// Timeline. If the error is a [*Problem] about the table, the returned Server is valid.
 func LoadServerAndTable(ctx context.Context, conn *pgx.Conn, name Name) (s Server, t *Table, err error) {
 	s.Pooled, s.Address = Pooled(conn), answeringAddress(ctx, conn)
 	var serverErr error
@@ -107,8 +107,8 @@ func LoadServerAndTable(ctx context.Context, conn *pgx.Conn, name Name) (s Serve
 	return s, t, nil
 }
 
-// checkLogicalReplication returns nil if this server can publish tables, otherwise a [*Problem]. It does not check whether
-// the user may replicate, because only an attempt shows that: see [ConnectReplication].
+// checkLogicalReplication returns nil if this server can publish tables, otherwise a [*Problem]. It does not check whether the
+// user may replicate, because only an attempt to connect shows that: see [ConnectReplication].
 func (s *Server) checkLogicalReplication() error {
 	switch {
 	case s.VersionNum < MinVersion:

@@ -15,8 +15,9 @@ import (
 // setting is a setting of a session (a GUC) and its value.
 type setting struct{ name, value string }
 
-// expressionSettings are the settings that change what an expression or a function computes. capture pins them to read and print
-// every value in one way. The application's triggers, defaults and constraints must run without them: see [OwnSettings].
+// expressionSettings are the settings that change what an expression or a function computes. capture pins them to read and
+// print every value in one way. The application's triggers, defaults and constraints must run without the pinned values: see
+// [OwnSettings].
 var expressionSettings = []setting{
 	// No object of another role may replace an operator, a function or a type of Postgres; see [Begin].
 	{"search_path", ""},
@@ -92,8 +93,8 @@ func pinUnlessPooled(ctx context.Context, pg *pgconn.PgConn) (pooled bool, err e
 	return results[0].Rows[0][0] == nil, nil
 }
 
-// Begin starts a transaction in which the session's settings are pinned, also through a pooler. mode follows BEGIN in the
-// statement, for example "ISOLATION LEVEL REPEATABLE READ READ ONLY".
+// Begin starts a transaction in which the session's settings are pinned, also through a pooler. mode is the text after the
+// keyword BEGIN, for example "ISOLATION LEVEL REPEATABLE READ READ ONLY".
 //
 // The search path is empty in almost every statement. With an empty path, Postgres looks for names without a schema only in
 // pg_catalog. So no role can create an operator or a function that capture would call instead of Postgres' own. Statements that
@@ -142,8 +143,8 @@ var OwnSettingsDifferSQL = func() string {
 		AND s.reset_val <> s.setting AND NOT (s.name = 'TimeZone' AND s.reset_val IN ('UTC', 'Etc/UTC')))`
 }()
 
-// Pinned returns a Querier whose statements run with the session's settings. It returns q itself, unless q is a connection
-// through a pooler. In that case, it returns a Querier that sends the settings with each statement.
+// Pinned returns a Querier whose statements run with the session's settings. If q is a connection through a pooler, the Querier
+// sends the settings with each statement. Otherwise, Pinned returns q itself.
 func Pinned(q Querier) Querier {
 	if conn, ok := q.(*pgx.Conn); ok && Pooled(conn) {
 		return pooledQuerier{conn}
@@ -199,7 +200,7 @@ type pooledRows struct {
 
 func (r pooledRows) Close() {
 	r.Rows.Close()
-	_ = r.batch.Close() // Err returns the error
+	_ = r.batch.Close() // callers get this error from Err
 }
 
 // pooledRow is the first row of a query.

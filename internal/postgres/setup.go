@@ -125,9 +125,9 @@ func LoadSetupState(ctx context.Context, conn *pgx.Conn, name Name, source strin
 
 // setupPublicationSQL returns the statements that create or repair capture's own publication, even if another publication
 // already has all changes of the table. Unless o.Role is empty, the statements also make this role the owner of the
-// publication, so that capture can drop the publication if it makes the application's writes fail. If the publication's owner
-// is not trusted, or if the user may not make a necessary repair and o.Complete is false, setupPublicationSQL returns no
-// statements, or an error if no publication has all changes.
+// publication, so that capture can drop the publication if it makes the application's writes fail. setupPublicationSQL returns
+// no statements if the publication's owner is not trusted. It also returns none if o.Complete is false and the user may not
+// make a necessary repair. In both cases, it returns an error if no publication has all changes.
 func (t *Table) setupPublicationSQL(ctx context.Context, conn *pgx.Conn, s *Server, user setupUser, o SetupOptions) ([]string, error) {
 	own := objectName(t.Name())
 	publications, err := findPublications(ctx, conn, t, own)
@@ -178,10 +178,10 @@ func asMemberSQL(role string, statements []string) []string {
 	return slices.Concat([]string{before}, statements, []string{after})
 }
 
-// changeOwnerSQL returns the given statements, which create or repair a publication, together with statements that make
-// o.Role the publication's owner. Unless the user is a superuser, Postgres requires that the user is a member of the role,
-// and that the role has CREATE on the database. The statements grant what is missing and revoke it at the end. The parameter
-// alterable is true if the user may alter the publication, or create it.
+// changeOwnerSQL returns the given statements, which create or repair a publication, together with statements that make o.Role
+// the publication's owner. Unless the user is a superuser, Postgres requires that the user is a member of the role, and that
+// the role has CREATE on the database. The statements grant what is missing and revoke it at the end. The parameter named
+// alterable tells whether the user may alter the publication, or create it.
 //
 // If the user may not run all these statements, or if the role lacks the right to replicate and the user may not grant it, the
 // result depends on o.Complete. If o.Complete is false, the owner does not change, and capture doctor reports the consequences.
@@ -254,8 +254,8 @@ func loadSetupUser(ctx context.Context, q Querier) (setupUser, error) {
 	return user, nil
 }
 
-// setupRoleSQL returns the statements that create the role and grant it what capture needs. They set no password, so the
-// user must set one.
+// setupRoleSQL returns the statements that create the role and grant it what capture needs. They set no password, so whoever
+// runs them must set one.
 func setupRoleSQL(ctx context.Context, q Querier, t *Table, s *Server, user setupUser, o SetupOptions) ([]string, error) {
 	role := o.Role
 	var exists, replicates bool

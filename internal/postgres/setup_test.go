@@ -82,9 +82,9 @@ func TestSetupRoleSufficesForLogical(t *testing.T) {
 	teardown(t, conn, "app.votes", "capture_test_least")
 }
 
-// TestSetupAsksForNotify checks that setup refuses a table with a deferrable key unless the source is notify, because a
-// publication would make the application's updates and deletes fail. Without --source, the error names the command that
-// creates triggers.
+// TestSetupAsksForNotify checks that setup refuses a table with a deferrable key unless the source is "notify", because a
+// publication would make the application's updates and deletes fail. Without --source, the error names the command that creates
+// triggers.
 func TestSetupAsksForNotify(t *testing.T) {
 	t.Parallel()
 	conn, _ := database(t, "CREATE TABLE t (id int PRIMARY KEY DEFERRABLE)")
@@ -279,7 +279,7 @@ func TestPartitionIsPublishedUnderAnotherName(t *testing.T) {
 			// capture can use the publication. This does not apply to p2, which is partitioned itself.
 			if strings.HasPrefix(options, noRoot) && !strings.Contains(options, "'insert'") && step.table != "p2" {
 				wantPublication(t, user, step.table, own)
-				wantPublication(t, user, step.table, own) // the first call has not broken it
+				wantPublication(t, user, step.table, own) // the first call has not broken the publication
 				run(t, conn, want...)
 				continue
 			}

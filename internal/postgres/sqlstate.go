@@ -26,7 +26,7 @@ func Classify(err error) ErrorClass {
 		return Unreachable
 	case pg != nil:
 		return classOf(pg.Code)
-	case problem != nil && problem.Err == nil: // found by a check of capture's own: a setting, a privilege, a key
+	case problem != nil && problem.Err == nil: // one of capture's own checks failed, for example of a setting or a privilege
 		return Permanent
 	}
 	return Unknown
@@ -38,7 +38,7 @@ func classOf(code string) ErrorClass {
 		return s.class
 	}
 	switch code[:min(2, len(code))] {
-	case "08", "40", "53", "57", "58", "XX": // connection, rollback, resources, intervention, system, internal
+	case "08", "40", "53", "57", "58", "XX": // connection exception, transaction rollback, insufficient resources, operator intervention, system error, internal error
 		return Unreachable
 	}
 	return Permanent
@@ -86,7 +86,7 @@ var sqlStates = map[string]struct {
 	"57P02":          {class: Unreachable, reason: "the server ended the connection"},
 	"57P03":          {class: Unreachable, reason: "the server is starting, stopping or recovering"},
 	"57P04":          {class: Unreachable, reason: "the server ended the connection"},
-	"58P01": {Permanent, "the server lacks a file", // most likely pgoutput's library
+	"58P01": {Permanent, "the server lacks a file", // the file is most likely pgoutput's library
 		"see the server's log; if it names a library, install the package that contains it"},
 }
 

@@ -9,9 +9,9 @@ import (
 
 // LoadTarget is like LoadTable, but for a table that capture writes to or compares, and does not follow. It also accepts tables
 // that no source can follow: unlogged tables, tables from which other tables inherit (without the rows of the other tables),
-// and tables without a key. If the table has no key, the parameter key names the columns that become the key, for example the
-// key in a manifest. If key is empty or names a column that the table lacks, the result has no key. [Table.HasKey] reports
-// whether the table itself has a key.
+// and tables without a key. If the table has no key, the columns whose names the caller passes become its key; these names may
+// come from a manifest. If the caller passes no names, or the name of a column that the table lacks, the result has no key.
+// [Table.HasKey] reports whether the table itself has a key.
 func LoadTarget(ctx context.Context, q Querier, name Name, key []string) (*Table, error) {
 	var row catalogRow
 	t, err := row.newTarget(ctx, q, name, key, row.read(ctx, q, name, true, nil, nil))
@@ -47,8 +47,8 @@ func (c *catalogRow) newTarget(ctx context.Context, q Querier, name Name, key []
 	return t, t.addKey(e)
 }
 
-// HasKey reports whether the table has a key of its own: a primary key or a replica identity index. A key that LoadTarget
-// has taken from its parameter does not count.
+// HasKey reports whether the table has a key of its own: a primary key or a replica identity index. A key that LoadTarget's
+// caller has chosen does not count.
 func (t *Table) HasKey() bool { return len(t.Key) > 0 && !t.assumedKey }
 
 // assumeKey makes the named columns the key of a table that has no key. capture compares the values of these columns as text,

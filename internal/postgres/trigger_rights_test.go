@@ -49,7 +49,7 @@ func TestTriggersNeverFailTheWriter(t *testing.T) {
 				if f := findings["notifications"]; strings.HasPrefix(f.Hint, "GRANT EXECUTE") != h.silent || strings.Contains(f.Found, "or float8le(") != h.silent {
 					t.Errorf("without %s, doctor finds: %+v", h.functions, f)
 				}
-				writer := connectTo(t, url) // a new session, because an earlier session may have cached a cast, and no longer checks the right
+				writer := connectTo(t, url) // a new session, because an earlier session may have cached a cast and would no longer check the right
 				for _, write := range []string{
 					"INSERT INTO public.votes VALUES (1)", "UPDATE public.votes SET comment = 'x'", "UPDATE public.votes SET vote_id = 2",
 					"DELETE FROM public.votes", "TRUNCATE public.votes",

@@ -22,9 +22,9 @@ func listen(t *testing.T, url string, table *Table) *listener {
 	return &listener{t, conn, table}
 }
 
-// receiveKeys returns the keys of all notifications since the previous call, sorted and without duplicates. The key "*"
-// stands for a notification that asks for a read of the whole table. To find the end of the notifications, receiveKeys sends
-// one of its own over the connection writer, and returns when it arrives.
+// receiveKeys returns the keys of all notifications since the previous call, sorted and without duplicates. The key "*" stands
+// for a notification that asks for a read of the whole table. To find the end of the notifications, receiveKeys sends a
+// notification of its own over the given connection, and returns when this notification arrives.
 func (l *listener) receiveKeys(writer *pgx.Conn) []string {
 	l.t.Helper()
 	run(l.t, writer, "NOTIFY "+QuoteIdentifier(l.table.Channel())+", '[[\"end\"]]'")

@@ -9,9 +9,9 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// dropOwnPublication drops capture's own publication of a table that cannot be published. It returns refusal, the reason why
-// the table cannot be published. If it cannot drop the publication, it returns a [*Problem] with refusal's summary, and with
-// the statement that drops the publication as the hint.
+// dropOwnPublication drops capture's own publication of a table that cannot be published. It returns the error refusal, which
+// says why the table cannot be published. If it cannot drop the publication, it returns a [*Problem] with refusal's summary,
+// and with the statement that drops the publication as the hint.
 func dropOwnPublication(ctx context.Context, conn *pgx.Conn, t *Table, own string, refusal error) error {
 	publications, err := findPublications(ctx, conn, t, own)
 	if err != nil {
@@ -53,10 +53,9 @@ type harmfulPublication struct {
 }
 
 // findHarmful returns the publications of capture that make UPDATE and DELETE fail, because they publish a table without a
-// usable replica identity; see CheckCmdReplicaIdentity in Postgres' execReplication.c. A publication is capture's if the
-// parameter own is its name, or if the user owns it and it has capture's comment. The name alone does not find all of them,
-// because a table may have been renamed, moved or replaced after its publication was created. The query needs no privilege on
-// the table.
+// usable replica identity; see CheckCmdReplicaIdentity in Postgres' execReplication.c. A publication is capture's if its name
+// equals own, or if the user owns it and it has capture's comment. The name alone does not find all of them, because a table
+// may have been renamed, moved or replaced after its publication was created. The query needs no privilege on the table.
 func findHarmful(ctx context.Context, q Querier, own string) ([]harmfulPublication, error) {
 	rows, err := Pinned(q).Query(ctx, `
 		SELECT DISTINCT ON (p.pubname) p.pubname::text, pg_catalog.pg_get_userbyid(p.pubowner)::text,
@@ -114,8 +113,8 @@ func WithdrawHarmful(ctx context.Context, conn *pgx.Conn, name Name) (dropped []
 	return dropped, failed
 }
 
-// WithdrawPublication calls [WithdrawHarmful] for a table that cannot be followed. The parameter refusal is the reason: an
-// error of [LoadTable] or of a source. WithdrawPublication returns refusal, or a [*Problem] if a publication cannot be dropped.
+// WithdrawPublication calls [WithdrawHarmful] for a table that cannot be followed. The error refusal says why, and comes from
+// [LoadTable] or a source. WithdrawPublication returns this error, or a [*Problem] if a publication cannot be dropped.
 func WithdrawPublication(ctx context.Context, conn *pgx.Conn, name Name, refusal error) error {
 	if t, err := loadTableUnchecked(ctx, conn, name); err == nil {
 		name = t.Name()

@@ -53,10 +53,10 @@ type Difference struct {
 	TableRows int64     `json:"table_rows"`
 	Missing   RowSample `json:"missing"`   // rows that only the table has
 	Extra     RowSample `json:"extra"`     // rows that only the state has
-	Different RowSample `json:"different"` // rows that both have with different values
+	Different RowSample `json:"different"` // rows that both have, but with different values
 }
 
-// RowSample is a row count with a list of the first of these rows.
+// RowSample has the number of rows of one kind, and a list of the first of them.
 type RowSample struct {
 	Rows  int64       `json:"rows"`
 	First []SampleRow `json:"first,omitempty"`
@@ -119,8 +119,8 @@ func (c *Comparison) compareWatched(ctx context.Context, seed maphash.Seed, prev
 	return found, err
 }
 
-// compareOnce runs one round. The parameter previous holds the keys that the previous round found, and only rows with these
-// keys count. In the first round previous is nil, and every row counts.
+// compareOnce runs one round. Only the rows whose keys are in previous count, which are the rows that the round before has
+// found. In the first round the map is nil, and every row counts.
 func (c *Comparison) compareOnce(ctx context.Context, seed maphash.Seed, previous map[string]bool, w *lockWatch) (*findings, error) {
 	first, err := c.openSnapshot(ctx, seed, w)
 	if err != nil {

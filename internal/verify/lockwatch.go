@@ -29,9 +29,9 @@ var errGaveWay = errors.New("the comparison gave way to a session that waits for
 // that the first session waits for the second session. A live comparison also waits for a flush by the daemon, and that
 // flush could wait behind the ALTER TABLE forever.
 //
-// The lockWatch does not observe a session of the comparison that is still waiting for its lock. Such a session holds no
-// lock, because [postgres.Table.Lock] never waits while it holds one. Other sessions may queue up behind the request for its
-// lock, but not for long, because Lock gives up after ten seconds.
+// The lockWatch does not observe a session of the comparison that is still waiting for its lock. Such a session holds no lock,
+// because [postgres.Table.Lock] never waits while it holds one. Other sessions may queue up behind its request for the lock,
+// but not for long, because Lock gives up after ten seconds.
 type lockWatch struct {
 	database *pgx.ConnConfig
 

@@ -110,8 +110,8 @@ func alterTable(d *db) (start func(), altered chan error) {
 	}), altered
 }
 
-// waitBlocked waits until a session waits for a lock in the database. It also returns once the channel ended has a value: then
-// the session that was expected to wait has ended or was refused its lock.
+// waitBlocked waits until a session waits for a lock in the database. It also returns once the given channel has a value. In
+// this case, the session that was expected to wait has ended, or did not get its lock.
 func waitBlocked(t *testing.T, d *db, ended chan error) {
 	t.Helper()
 	conn := d.Connect(d.Config)
@@ -132,7 +132,7 @@ func waitBlocked(t *testing.T, d *db, ended chan error) {
 	}
 }
 
-// waitAltered waits until the ALTER TABLE has ended, and leaves the statement's error in the channel altered.
+// waitAltered waits until the ALTER TABLE has ended, and leaves the statement's error in the given channel.
 func waitAltered(t *testing.T, altered chan error) {
 	t.Helper()
 	select {

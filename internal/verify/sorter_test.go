@@ -62,8 +62,8 @@ func TestSorterInMemoryAndInRuns(t *testing.T) {
 	}
 }
 
-// TestSorterWithoutTemporaryFile checks that the error names the folder for temporary files and the variable that selects another
-// one, whether the first run or the last cannot be written.
+// TestSorterWithoutTemporaryFile checks that the error names the folder for temporary files and the variable that selects
+// another folder, whether the first run or the last cannot be written.
 func TestSorterWithoutTemporaryFile(t *testing.T) {
 	missing := t.TempDir() + "/missing"
 	t.Setenv("TMPDIR", missing)

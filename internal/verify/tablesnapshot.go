@@ -125,8 +125,8 @@ const tooLarge = "{}"
 // keptLineBytes is the maximum size in bytes of a buffer that is reused for the next row.
 const keptLineBytes = 1 << 20
 
-// readHashes adds the key and the hash of each row of the table to s. It skips a row if the function omitted returns true for
-// the row's key. omitted may be nil.
+// readHashes adds the key and the hash of each row of the table to s. If omitted is not nil, readHashes skips each row for
+// whose key this function returns true.
 func (t *tableSnapshot) readHashes(ctx context.Context, s *sorter, omitted func(rowjson.Key) bool, progress func(rows int)) error {
 	action := "read table " + t.table.Name().String()
 	rows, err := t.tx.Query(ctx, "SELECT "+t.table.SelectList()+" FROM "+t.table.FromClause())

@@ -227,7 +227,7 @@ func (h *valueHasher) hashPlain(t *rowjson.Type, text []byte) uint64 {
 }
 
 func (h *valueHasher) hashTime(at time.Time) uint64 {
-	at = at.Round(time.Microsecond) // the resolution of Postgres' types
+	at = at.Round(time.Microsecond) // Postgres' types have a resolution of one microsecond
 	return h.combine('t', h.combine(uint64(at.Unix()), uint64(at.Nanosecond())))
 }
 

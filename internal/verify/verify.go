@@ -39,7 +39,7 @@ type Report struct {
 	SHA256     string      `json:"sha256,omitempty"`   // "" if the file could not be read to its end, or does not match its manifest
 	Manifest   bool        `json:"manifest"`           // whether the file has a manifest
 	Problems   []string    `json:"problems,omitempty"` // sentences about the file itself
-	Table      string      `json:"table,omitempty"`    // table compared with; "" if only the file was checked
+	Table      string      `json:"table,omitempty"`    // table that the file was compared with; "" if only the file was checked
 	Difference *Difference `json:"difference,omitempty"`
 	Notes      []string    `json:"notes,omitempty"` // sentences about checks that were not possible, and why
 }
