@@ -15,8 +15,8 @@ import (
 	"capture/snapshot/rowjson"
 )
 
-// catalogEntry is the first document of a catalogQuery. It contains everything that decides which rows the table has and how
-// they become JSON. The document's hash is the fingerprint of the table's shape.
+// catalogEntry is the first document of a catalogQuery. It contains everything that determines which rows belong to the table,
+// and how they become JSON. The document's hash is the fingerprint of the table's shape.
 type catalogEntry struct {
 	OID              uint32           `json:"oid"`
 	Schema           string           `json:"schema"`
@@ -74,7 +74,7 @@ type columnEntry struct {
 	Identity   string                   `json:"identity"`   // pg_attribute.attidentity
 	Generated  string                   `json:"generated"`  // pg_attribute.attgenerated
 	TypeName   string                   `json:"type_name"`  // SQL text of the type
-	Expression string                   `json:"expression"` // SQL text of the default or of a generated column's expression
+	Expression string                   `json:"expression"` // SQL text of the column's default, or of the expression of a generated column
 	Collation  string                   `json:"collation"`  // SQL name of the collation; empty for the type's default
 	Sequence   *rowjson.SequenceOptions `json:"sequence"`   // options of the column's own sequence; nil if they are the usual ones
 	Sources    []int16                  `json:"sources"`    // numbers of the columns that a generated column's expression refers to

@@ -64,9 +64,10 @@ type catalogRow struct {
 	err          error  // error from reading the query's result
 }
 
-// read reads a table's catalog into c, in one round trip if the table is plain. The functions before and after add statements
-// at the start and at the end of the batch; each may be nil. If the table is not plain, read sends the batch a second time,
-// with anyTable instead of plainTable. From then on, the session uses anyTable at once. The error is that of the batch.
+// read reads a table's catalog into c, in one round trip if the table is plain. The last two parameters are functions that add
+// statements at the start and at the end of the batch. Each of them may be nil. If the table is not plain, read sends the batch
+// a second time, with anyTable instead of plainTable. From then on, the session uses anyTable at once. The error is that of the
+// batch.
 //
 // If own is true, read also runs ownNamesSQL. In any case, read changes the search path until the end of the transaction. If q
 // is not in a transaction block, Postgres runs the batch as a transaction of its own, so the change ends with the batch's Sync

@@ -97,8 +97,8 @@ func eachKeyword(s string, f func(name, value string) error) error {
 	return nil
 }
 
-// cutValue returns the value at the start of s and the part of s after it. ok is false if the value's quote is not closed, or if
-// other text directly follows the closing quote.
+// cutValue returns the value at the start of s and the part of s after it. ok is false if the value's quote is not closed, or
+// if other text directly follows the closing quote.
 func cutValue(s string) (value, rest string, ok bool) {
 	quoted := strings.HasPrefix(s, "'")
 	if quoted {

@@ -23,9 +23,9 @@ import (
 // refuses unknown parameters. The field named variable holds the environment variable that libpq reads if the parameter is not
 // given.
 //
-// If the field refusal is empty, capture ignores the parameter. Otherwise, capture accepts only an empty value and the values
-// in the field accepted, which request what capture does anyway. Any other value causes an error with the text in refusal. If
-// capture ignored such a value instead, it might not verify the server, for example.
+// If the field named refusal is empty, capture ignores the parameter. Otherwise, capture accepts only an empty value and the
+// values in the field named accepted, which request what capture does anyway. Any other value causes an error with the text in
+// refusal. If capture ignored such a value instead, it might not verify the server, for example.
 var libpqOnly = map[string]struct {
 	variable string
 	accepted []string
@@ -259,7 +259,7 @@ func answeringHost(ctx context.Context, c *pgconn.Config, remote net.Addr) hostP
 		case isTCP && tcp.Port == int(h.Port):
 			addresses := []string{h.Host}
 			if _, err := netip.ParseAddr(h.Host); err != nil && c.LookupFunc != nil {
-				addresses, _ = c.LookupFunc(ctx, h.Host) // no addresses if the name cannot be resolved any more
+				addresses, _ = c.LookupFunc(ctx, h.Host) // there are no addresses if the name cannot be resolved any more
 			}
 			if slices.ContainsFunc(addresses, func(a string) bool { return net.ParseIP(a).Equal(tcp.IP) }) {
 				return h

@@ -81,9 +81,9 @@ func pinWALSender(ctx context.Context, pg *pgconn.PgConn) error {
 // process no longer uses the connection. wal_sender_timeout is not enough, because it applies only while a stream is being
 // sent.
 //
-// If the client sends no command for frozenTimeout, the server ends the session (idle_in_transaction_session_timeout). A session
-// that has exported a snapshot counts as idle in a transaction until its next command. This timeout does not run while the
-// session waits for a lock. For example, CREATE_REPLICATION_SLOT may wait for transactions of the application for hours. To
+// If the client sends no command for frozenTimeout, the server ends the session (idle_in_transaction_session_timeout). A
+// session that has exported a snapshot counts as idle in a transaction until its next command. This timeout does not run while
+// the session waits for a lock. For example, CREATE_REPLICATION_SLOT may wait for transactions of the application for hours. To
 // end such a session, too, the server also tests every checkInterval whether the client has closed the connection
 // (client_connection_check_interval). Version 13 has no such setting, and some systems do not support it.
 func LimitAbandonedWALSender(ctx context.Context, pg *pgconn.PgConn, frozenTimeout, checkInterval time.Duration) error {

@@ -20,8 +20,8 @@ const (
 )
 
 // ApplyStatements runs statements in one transaction. Each statement waits only briefly for a lock, so the application never
-// waits long behind the statement. If a statement does not get its lock, or if it meets a deadlock, for example with autovacuum,
-// ApplyStatements runs all statements again later. It gives up after a minute, or when ctx ends.
+// waits long behind the statement. If a statement does not get its lock, or if it meets a deadlock, for example with
+// autovacuum, ApplyStatements runs all statements again later. It gives up after a minute, or when ctx ends.
 func ApplyStatements(ctx context.Context, conn *pgx.Conn, statements []string) error {
 	if len(statements) == 0 {
 		return nil

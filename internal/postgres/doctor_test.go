@@ -348,7 +348,7 @@ func TestDoctorOnPlainConnections(t *testing.T) {
 	}
 	for address, want := range map[string]Level{
 		"127.0.0.1": OK, "::1": OK, "172.18.0.2": OK, "10.1.2.3": OK, "::ffff:10.1.2.3": OK, "fd00::2": OK,
-		"10.2.2.3": Warn, "192.168.1.5": Warn, "fd00:1::2": Warn, // private, but not in this machine's networks
+		"10.2.2.3": Warn, "192.168.1.5": Warn, "fd00:1::2": Warn, // these addresses are private, but not in this machine's networks
 		"172.32.0.1": Warn, "8.8.8.8": Warn, "2001:4860::1": Warn,
 	} {
 		f := unencryptedFinding(&net.TCPAddr{IP: net.ParseIP(address), Port: 5432}, networks)

@@ -14,7 +14,8 @@ import (
 
 // Explain explains an error of the server, a pooler or the network. If capture can add a reason or a hint, or if the error's
 // text is not safe to show, the result is a [*Problem] that wraps the error. The Problem's summary is the error's text without
-// passwords, made safe to show by [foreign.Text]. If err is nil, a Problem or any other error, Explain returns err unchanged.
+// passwords, made safe to show by [foreign.Text]. Explain returns err unchanged if it is nil, a Problem or an error of another
+// kind.
 func Explain(err error) error {
 	if err == nil {
 		return nil
@@ -106,11 +107,10 @@ func isRefusedByHBA(e *pgconn.PgError) bool {
 	return e.Code == invalidAuthorization && strings.Contains(e.Message, "pg_hba.conf")
 }
 
-// withoutAttempts returns the text of err. If err comes from several attempts to connect, one of them counts: the attempt that
-// the server answered with pg, or the last attempt if pg is nil. The text contains only the error of this attempt, without the
-// server's address, which the caller has already named. If another attempt went to another server, or failed for a different
-// reason that has nothing to do with TLS, its error may be the important one. The text then contains the errors of all
-// attempts.
+// withoutAttempts returns the text of err. If err comes from several attempts to connect, the text contains the error of only
+// one attempt, without the server's address, which the caller has already named. This attempt is the one that the server
+// answered with pg, or the last one if pg is nil. But if another attempt went to another server, or failed for a different
+// reason that has nothing to do with TLS, the text contains the errors of all attempts.
 func withoutAttempts(err error, pg *pgconn.PgError) string {
 	var connect *pgconn.ConnectError
 	if !errors.As(err, &connect) {
@@ -140,8 +140,8 @@ func withoutAttempts(err error, pg *pgconn.PgError) string {
 	return strings.Replace(err.Error(), connect.Error(), reason, 1)
 }
 
-// isForTLS reports whether an attempt to connect may succeed if pgx turns TLS on or off. pg_hba.conf can refuse connections
-// with TLS or without TLS, and some servers do not offer TLS.
+// isForTLS reports whether a failed attempt to connect may succeed if pgx turns TLS on or off. pg_hba.conf can refuse
+// connections with TLS or without TLS, and some servers do not offer TLS.
 func isForTLS(attempt error) bool {
 	var answer *pgconn.PgError
 	if errors.As(attempt, &answer) {

@@ -245,7 +245,7 @@ func TestExplainKeepsTheCauseAndHidesPasswords(t *testing.T) {
 	cause := &pgconn.PgError{Code: "08P01", Message: "unsupported startup parameter: replication", Severity: "FATAL"}
 	err := Explain(fmt.Errorf("connect to postgres://u:hunter2@h/d and password='hunter2 x' sslpassword=hunter2: %w", cause))
 	wantProblem(t, err, "PgBouncer")
-	wantProblem(t, err, "or use --source poll") // the hint does not name notify, because a pooler loses notifications
+	wantProblem(t, err, "or use --source poll") // the hint does not name the source "notify", because a pooler loses notifications
 	wantProblem(t, Explain(&pgconn.PgError{Code: "08P01", Message: "bouncer config error"}), "the pooler's log")
 	if !errors.Is(err, cause) || strings.Contains(err.Error(), "hunter2") {
 		t.Errorf("got %v", err)

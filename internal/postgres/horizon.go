@@ -107,11 +107,11 @@ func (m *Moment) Horizon(systemID string, timeline int32, table *Table) *snapsho
 // changedCondition returns an SQL condition that is true for the row versions that transaction xid or a later transaction
 // wrote.
 //
-// The SQL function age returns the distance from a transaction ID to the next transaction ID. Within one transaction, age
-// always uses the same next ID. The distance is modulo 2^32, so the condition also selects some versions that are more than
-// 2^31 transactions old. It does no harm to read these versions again. pg_surgery and servers before 9.4 replaced old
-// transaction IDs with special IDs below 3, whose age is always 2147483647. The condition selects versions with such an ID,
-// too, because their real age is unknown.
+// In SQL, age(xid) is the distance from a transaction ID to the next transaction ID. Within one transaction, age always uses
+// the same next ID. The distance is modulo 2^32, so the condition also selects some versions that are more than 2^31
+// transactions old. It does no harm to read these versions again. pg_surgery and servers before 9.4 replaced old transaction
+// IDs with special IDs below 3, whose age is always 2147483647. The condition selects versions with such an ID, too, because
+// their real age is unknown.
 func changedCondition(xid uint64) string {
 	return fmt.Sprintf("(pg_catalog.age(xmin) BETWEEN 0 AND (SELECT pg_catalog.age('%d'::pg_catalog.xid)) OR pg_catalog.age(xmin) = 2147483647)", uint32(xid))
 }

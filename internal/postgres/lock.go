@@ -32,8 +32,8 @@ const (
 )
 
 // Lock locks the table's definition, and that of its partitions, until the open transaction tx ends. It takes no snapshot. If
-// another session holds a conflicting lock for longer than lockWait, Lock returns an error for which IsLockTimeout is true. Lock
-// also sets the transaction's idle timeout to lockIdleTimeout.
+// another session holds a conflicting lock for longer than lockWait, Lock returns an error for which IsLockTimeout is true.
+// Lock also sets the transaction's idle timeout to lockIdleTimeout.
 func (t *Table) Lock(ctx context.Context, tx pgx.Tx) error {
 	idle := fmt.Sprintf("SET LOCAL idle_in_transaction_session_timeout = %d; ", lockIdleTimeout.Milliseconds())
 	if err := t.lock(ctx, tx, AccessShare, lockWait, idle); err != nil {
@@ -75,7 +75,7 @@ func (t *Table) lock(ctx context.Context, tx pgx.Tx, mode LockMode, wait time.Du
 	}
 }
 
-// lockSQL returns the statements of one attempt of LockIn. The duration in wait limits how long this attempt waits.
+// lockSQL returns the statements of one attempt of LockIn. The attempt waits for at most the given time.
 func (t *Table) lockSQL(mode LockMode, wait time.Duration) string {
 	name := t.Name().Quoted()
 	lock := fmt.Sprintf("LOCK TABLE ONLY %s IN %s MODE", name, mode)
@@ -111,7 +111,7 @@ func BeginLocked(ctx context.Context, conn *pgx.Conn, name Name, known *Table, l
 		}
 		var now *Table
 		if err = known.Lock(ctx, tx); err == nil {
-			now, err = load(ctx, tx, name) // its first query takes the snapshot
+			now, err = load(ctx, tx, name) // the first query of load takes the snapshot
 		}
 		if err == nil && now.Fingerprint == known.Fingerprint {
 			return tx, known, nil

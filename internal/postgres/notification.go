@@ -43,8 +43,8 @@ func (q NotificationQueue) LosesNotifications() bool { return q.Hidden || q.Usag
 func (t *Table) Channel() string { return objectName(t.Name()) }
 
 // ParseNotification parses a notification's payload. It returns the keys of the changed rows. Each key is a list of its
-// columns' text forms, in the key's order, as in [Table.SelectList]. The second result reports whether the whole table must be
-// read again. There are no keys in this case.
+// columns' text forms, in the key's order, as in [Table.SelectList]. If the whole table must be read again, ParseNotification
+// returns no keys, and true as the second result.
 func ParseNotification(payload string) (keys [][]string, all bool, err error) {
 	if payload == "*" {
 		return nil, true, nil

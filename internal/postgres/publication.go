@@ -24,7 +24,7 @@ type publication struct {
 	hasRights   bool     // whether the user has the rights of the owner
 	alterable   bool     // whether the user may alter and drop the publication, and the owner is trusted
 	listed      bool     // whether the table is on the publication's list, under whatever name it is published
-	ancestors   bool     // whether the publication also contains a partitioned table that contains the table
+	ancestors   bool     // whether the publication also has an ancestor of the table: a partitioned table that contains it
 	operations  bool     // whether inserts, updates, deletes and truncates are published
 	viaRoot     bool     // whether partitions are published under the name of the partitioned table that is on the list
 	hasTable    bool     // whether the table is published under its own name
@@ -222,13 +222,12 @@ func (p *publication) mayRepair(t *Table) bool {
 // needsList reports whether a repair must change the publication's list of tables. After the repair, the stream must have
 // the whole table under the table's own name.
 //
-// Every repair turns on the option publish_via_partition_root. If the publication also contains a partitioned table that
-// contains the table, this option makes the stream use the name of the partitioned table. So the repair must remove the
-// partitioned table from the list, even if the option is still off and the stream uses the table's own name.
+// Every repair turns on the option publish_via_partition_root. If the publication also has an ancestor of the table (a
+// partitioned table that contains it), this option makes the stream use the ancestor's name. So the repair must remove the
+// ancestor from the list, even if the option is still off and the stream uses the table's own name.
 //
-// In one case, the list is right although the stream does not use the table's own name: the publication lists the table and
-// contains no partitioned table that contains it, the table itself is partitioned, and the option is off. The repair then
-// only turns on the option.
+// In one case, the list is right although the stream does not use the table's own name: the publication lists the table and has
+// none of its ancestors, the table itself is partitioned, and the option is off. The repair then only turns on the option.
 func (p *publication) needsList(t *Table) bool {
 	if p.hasTable {
 		return p.ancestors || p.filtered || p.leftOutColumn(t) != ""
@@ -312,10 +311,9 @@ func (t *Table) alterPublicationSQL(version int) []string {
 }
 
 // completePublicationSQL returns the statements that complete capture's own publication p. They are for somebody who owns both
-// the table and p, or for a superuser. If p contains neither the table nor a partitioned table that contains the table, the
-// statements add the table and, unlike those of alterPublicationSQL, keep the other tables in p. Otherwise, if needsList is
-// true, the statements remove all other tables, because one of these may be a partitioned table that contains the table. The
-// stream might then use the name of the partitioned table.
+// the table and p, or for a superuser. If p has neither the table nor an ancestor of the table, the statements add the table
+// and, unlike those of alterPublicationSQL, keep the other tables in p. Otherwise, if needsList is true, the statements remove
+// all other tables, because one of these may be an ancestor of the table. The stream might then use the ancestor's name.
 func (t *Table) completePublicationSQL(p *publication, version int) (statements []string) {
 	own := QuoteIdentifier(objectName(t.Name()))
 	switch {

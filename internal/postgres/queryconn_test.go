@@ -53,8 +53,8 @@ func TestQueryConn(t *testing.T) {
 	}
 }
 
-// TestQueryConnTake checks that a connection from Take belongs to the caller until Return, and is used again afterwards, without
-// the caller's transaction.
+// TestQueryConnTake checks that a connection from Take belongs to the caller until Return, and is used again afterwards,
+// without the caller's transaction.
 func TestQueryConnTake(t *testing.T) {
 	t.Parallel()
 	cfg, err := ParseConfig(pgserver.Database(t))

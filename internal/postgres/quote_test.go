@@ -10,7 +10,8 @@ import (
 	"github.com/jackc/pgx/v5/pgproto3"
 )
 
-// hostile contains names that end an SQL string or identifier too early if they are quoted carelessly.
+// hostile contains names to quote. Most of them would end an SQL string or identifier too early, or be misread, if they were
+// quoted carelessly.
 var hostile = []string{
 	"votes", `a"b`, `"; DROP TABLE votes; --`, `a'b`, `'; DROP TABLE votes; --`, `\`, `a\'b`, `\'; DROP TABLE votes; --`,
 	`E'\047`, "$capture$", "{channel}", "new\nline", " ", "größe", "%I %s", "--", "/*",

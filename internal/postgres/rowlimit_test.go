@@ -24,8 +24,8 @@ func (r shortReader) Read(p []byte) (int, error) {
 	return r.from.Read(p[:min(len(p), 1+r.rand.IntN(100_000))])
 }
 
-// TestRowLimiterPassesOn checks that small messages pass as they are, and that the output of COPY comes in small messages with the
-// same bytes.
+// TestRowLimiterPassesOn checks that small messages pass as they are, and that the output of COPY comes in small messages with
+// the same bytes.
 func TestRowLimiterPassesOn(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	const limit = 1 << 18

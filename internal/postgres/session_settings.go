@@ -120,9 +120,10 @@ const (
 	OwnSearchPath = "SET LOCAL search_path TO DEFAULT"
 )
 
-// OwnSettings and PinnedSettings set, for the rest of the transaction, all settings that change what an expression or a function
-// computes. OwnSettings sets them to the session's defaults, as [OwnSearchPath] does with the search path. So triggers, defaults
-// and constraints compute what they compute for the application. PinnedSettings sets them to the values that capture needs.
+// OwnSettings and PinnedSettings set, for the rest of the transaction, all settings that change what an expression or a
+// function computes. OwnSettings sets them to the session's defaults, as [OwnSearchPath] does with the search path. So
+// triggers, defaults and constraints compute what they compute for the application. PinnedSettings sets them to the values that
+// capture needs.
 var (
 	OwnSettings    = eachExpressionSetting(func(s setting) string { return "SET LOCAL " + s.name + " TO DEFAULT" })
 	PinnedSettings = eachExpressionSetting(func(s setting) string { return "SET LOCAL " + s.name + " = " + QuoteLiteral(s.value) })

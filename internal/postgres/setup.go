@@ -127,7 +127,7 @@ func LoadSetupState(ctx context.Context, conn *pgx.Conn, name Name, source strin
 // already has all changes of the table. Unless o.Role is empty, the statements also make this role the owner of the
 // publication, so that capture can drop the publication if it makes the application's writes fail. setupPublicationSQL returns
 // no statements if the publication's owner is not trusted. It also returns none if o.Complete is false and the user may not
-// make a necessary repair. In both cases, it returns an error if no publication has all changes.
+// make a necessary repair. In both cases, it also returns an error if no publication has all changes.
 func (t *Table) setupPublicationSQL(ctx context.Context, conn *pgx.Conn, s *Server, user setupUser, o SetupOptions) ([]string, error) {
 	own := objectName(t.Name())
 	publications, err := findPublications(ctx, conn, t, own)
@@ -136,7 +136,8 @@ func (t *Table) setupPublicationSQL(ctx context.Context, conn *pgx.Conn, s *Serv
 	}
 	p := ownPublication(publications, own)
 	if p != nil && p.owner == o.Role {
-		// After the table was dropped and created again, the role may not read it yet. The statements of setupRoleSQL change this.
+		// After the table was dropped and created again, the role may not read it yet. The statements of setupRoleSQL change
+		// this.
 		p.trusted, p.alterable = true, p.hasRights
 	}
 	chosen, statements := t.choosePublication(publications, own, s.VersionNum)

@@ -14,10 +14,10 @@ type Teardown struct {
 	Kept       []string // sentences about objects that look like capture's but belong to somebody else
 }
 
-// LoadTeardown returns the statements that drop everything that capture created in the database for the table. If the string
-// role is not empty, they also drop the role of this name. They drop an object only if its comment identifies it as capture's,
-// and if its owner is one whom capture trusts (see trustedOwnerSQL and publicationOwnerSQL). Replication slots are temporary
-// and need no statement. The table need not exist any more.
+// LoadTeardown returns the statements that drop everything that capture created in the database for the table. If the caller
+// names a role, they also drop this role. They drop an object only if its comment identifies it as capture's, and if its owner
+// is one whom capture trusts (see trustedOwnerSQL and publicationOwnerSQL). Replication slots are temporary and need no
+// statement. The table need not exist any more.
 func LoadTeardown(ctx context.Context, conn *pgx.Conn, name Name, role string) (Teardown, error) {
 	table, err := loadTableUnchecked(ctx, conn, name)
 	var p *Problem

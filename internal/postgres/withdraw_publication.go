@@ -9,9 +9,9 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// dropOwnPublication drops capture's own publication of a table that cannot be published. It returns the error refusal, which
-// says why the table cannot be published. If it cannot drop the publication, it returns a [*Problem] with refusal's summary,
-// and with the statement that drops the publication as the hint.
+// dropOwnPublication drops capture's own publication of a table that cannot be published. It returns the error passed as
+// refusal, which says why the table cannot be published. If it cannot drop the publication, it returns a [*Problem] with
+// refusal's summary, and with the statement that drops the publication as the hint.
 func dropOwnPublication(ctx context.Context, conn *pgx.Conn, t *Table, own string, refusal error) error {
 	publications, err := findPublications(ctx, conn, t, own)
 	if err != nil {
@@ -34,7 +34,8 @@ func dropOwnPublication(ctx context.Context, conn *pgx.Conn, t *Table, own strin
 
 var errNotOwner = errors.New("the user does not own it")
 
-// cannotWithdraw returns a [*Problem] for a publication that makes the application's writes fail and that capture could not drop.
+// cannotWithdraw returns a [*Problem] for a publication that makes the application's writes fail and that capture could not
+// drop.
 func cannotWithdraw(summary, publication, owner string, err error) *Problem {
 	return &Problem{
 		Summary: summary,
@@ -113,8 +114,9 @@ func WithdrawHarmful(ctx context.Context, conn *pgx.Conn, name Name) (dropped []
 	return dropped, failed
 }
 
-// WithdrawPublication calls [WithdrawHarmful] for a table that cannot be followed. The error refusal says why, and comes from
-// [LoadTable] or a source. WithdrawPublication returns this error, or a [*Problem] if a publication cannot be dropped.
+// WithdrawPublication calls [WithdrawHarmful] for a table that cannot be followed. The error passed as refusal says why, and
+// comes from [LoadTable] or a source. WithdrawPublication returns this error, or a [*Problem] if a publication cannot be
+// dropped.
 func WithdrawPublication(ctx context.Context, conn *pgx.Conn, name Name, refusal error) error {
 	if t, err := loadTableUnchecked(ctx, conn, name); err == nil {
 		name = t.Name()

@@ -69,9 +69,9 @@ func TestVerifyInAnyOrder(t *testing.T) {
 	}
 }
 
-// TestVerifyByValue checks that Verify compares values by their meaning, not by the form in which they are written. The files
-// listed in same contain the table's values in different forms, so Verify must find no difference. Each pair replaces a part of
-// the first of these files with another value of the same column, so Verify must report that column.
+// TestVerifyByValue checks that Verify compares values by their meaning, not by the form in which they are written. The first
+// list below has files with the table's values in different forms, so Verify must find no difference. Each pair replaces a part
+// of the first of these files with another value of the same column, so Verify must report that column.
 func TestVerifyByValue(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)

@@ -119,8 +119,8 @@ func (c *Comparison) compareWatched(ctx context.Context, seed maphash.Seed, prev
 	return found, err
 }
 
-// compareOnce runs one round. Only the rows whose keys are in previous count, which are the rows that the round before has
-// found. In the first round the map is nil, and every row counts.
+// compareOnce runs one round. The given keys are those of the rows that the previous round found. Only rows with these keys
+// count. The first round gets a nil map, and every row counts.
 func (c *Comparison) compareOnce(ctx context.Context, seed maphash.Seed, previous map[string]bool, w *lockWatch) (*findings, error) {
 	first, err := c.openSnapshot(ctx, seed, w)
 	if err != nil {

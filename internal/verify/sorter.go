@@ -101,8 +101,8 @@ func (s *sorter) writeRun() error {
 	return w.Flush()
 }
 
-// nextEntry is a function that returns the next key in order and its hash. ok is false after the last entry. The key is valid
-// until the next call.
+// nextEntry is a function that returns the next key in sorted order, and the key's hash. ok is false after the last entry. The
+// key is valid until the next call.
 type nextEntry func() (key []byte, hash uint64, ok bool, err error)
 
 // readSorted returns a function that iterates over the entries in order.

@@ -82,7 +82,7 @@ type check struct {
 	options Options
 	file    *statefile.File // nil until the file is opened
 	keys    *statefile.KeyReader
-	hides   bool     // whether texts of the key are not shown: see rowjson.Shape.UnprovenKey
+	hides   bool     // whether messages must not show the key's values: see rowjson.Shape.UnprovenKey
 	nulls   []string // columns that are NULL in the rows that lack them
 	byValue bool     // whether the rows may be in any order and form: see Comparison.ByValue
 	report  Report
