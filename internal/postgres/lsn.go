@@ -77,8 +77,9 @@ func parseWALPosition(text string) (pglogrepl.LSN, error) {
 
 // FlushWAL makes the server flush its WAL up to lsn soon, and does not wait for the flush. A walsender sends only flushed WAL,
 // but the last records may stay in memory until the server has a reason to flush them, such as a commit. These records can
-// belong to an open transaction, even to one that only reads, because a read may prune pages. So the query acquires a
-// transaction ID. Its transaction then ends with a commit record, which the server's WAL writer flushes in the background.
+// belong to an open transaction, even to one that only reads, because a read may prune pages. To give the server a reason, the
+// query acquires a transaction ID. The query's transaction then ends with a commit record, which the server's WAL writer
+// flushes in the background.
 func FlushWAL(ctx context.Context, conn *pgx.Conn, lsn pglogrepl.LSN) error {
 	var id *int64
 	err := Pinned(conn).QueryRow(ctx, `SELECT CASE WHEN pg_catalog.pg_current_wal_flush_lsn() < $1::pg_lsn THEN pg_catalog.txid_current() END`, lsn.String()).Scan(&id)

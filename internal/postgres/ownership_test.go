@@ -102,8 +102,8 @@ func TestChangedFunctionIsReplaced(t *testing.T) {
 	teardown(t, conn, "votes", "")
 }
 
-// TestSetupMakesRoleOwnPublication checks that after setup --role, whoever runs it, the role owns the publication and can drop
-// it. Setup grants the role no other right for this purpose.
+// TestSetupMakesRoleOwnPublication checks that the role owns the publication after setup --role, and can drop it. It does not
+// matter who runs the setup. Setup grants the role no other right for this purpose.
 func TestSetupMakesRoleOwnPublication(t *testing.T) {
 	t.Parallel()
 	for _, by := range []string{"superuser", "database owner"} {

@@ -142,8 +142,8 @@ func isServerState(code string) bool {
 // function can run a statement that contains a row's text, and the server's message may quote this statement. functionMessage
 // returns "" for other errors, and for errors whose message can't contain such a text.
 //
-// The context of an error shows statements and values, which may contain line breaks. So any line after the first may be a part
-// of a value that looks like the name of a function. To be safe, functionMessage hides the message if any line looks like one.
+// The context of an error shows statements and values, which may contain line breaks. So a line that looks like the name of a
+// function may be part of a value. To be safe, functionMessage hides the message if any line looks like the name of a function.
 func functionMessage(pg *pgconn.PgError) string {
 	function := strings.Contains("\n"+pg.Where, "\nPL/") || strings.HasPrefix(pg.Code, "XX") && strings.Contains(pg.Where, "\n")
 	switch {

@@ -121,7 +121,7 @@ func (t *Table) dropTriggerSQL(name string) string {
 type triggerState struct {
 	hasFunction bool
 	owner       string                  // the function's owner
-	trusted     bool                    // whether the function gives its owner no additional rights; see trustedOwnerSQL
+	trusted     bool                    // whether capture trusts the function's owner; see trustedOwnerSQL
 	commented   bool                    // whether the function's comment identifies it as capture's
 	upToDate    bool                    // whether the function's body, language, settings and rights are those that capture gives it
 	triggers    map[string]triggerEntry // the table's triggers that call the function, by name
