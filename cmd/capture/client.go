@@ -23,8 +23,8 @@ import (
 // address, and may send any amount.
 const maxResponse = 1 << 20
 
-// findDaemon returns the address of the daemon that writes the file at path, or "" if the daemon has not published one yet.
-// running is false if no daemon runs.
+// findDaemon returns the address of the daemon that writes the file at path, or "" if the daemon has not published one yet. The
+// result running reports whether a daemon runs.
 //
 // Requests to the address may carry the token, which a server of another user must not get. Therefore, findDaemon uses the
 // address in the lock file only if no other user can have written that file. The address must also belong to this machine, or
@@ -84,9 +84,9 @@ func isThisMachine(address string) bool {
 	})
 }
 
-// dialAddress returns the address at which a client reaches a server. The parameter listen is the address that the server
-// listens on. If listen has no host, or an unspecified IP address such as 0.0.0.0, the result has the parameter host instead,
-// or 127.0.0.1 if host is "".
+// dialAddress returns the address at which a client reaches a server. The server listens on the address in the parameter
+// listen. If this address has no host, or an unspecified IP address such as 0.0.0.0, dialAddress replaces its host with the
+// parameter host, or with 127.0.0.1 if host is "".
 func dialAddress(listen, host string) string {
 	name, port, err := net.SplitHostPort(listen)
 	if err != nil {
@@ -143,7 +143,7 @@ func explainRequestError(ctx context.Context, address string, timeout time.Durat
 	case errors.As(err, new(*net.OpError)):
 		return fmt.Errorf("ask the daemon at %s: %w", address, err)
 	}
-	// The error quotes what the other program has sent, so it is not shown.
+	// Do not show err, because it quotes what the other program has sent.
 	return fmt.Errorf("ask the daemon at %s: the response is not HTTP: %s", address, otherProgram)
 }
 

@@ -154,8 +154,9 @@ func (c *fileConfig) selectAt(l *remote.Location, clusters []remote.Cluster) (be
 // noteLoss prints a note if the newest state follows a loss that nobody has acknowledged. The note contains the value of --at
 // that selects the state before the loss, and the command that brings what was lost back into the newest state. Of several
 // losses, the note describes the one that [kept.OpenLosses] shows first. If the state before that loss is damaged, the command
-// would refuse it, so the note refers to the documentation instead. noteLoss ignores a loss if the newest state equals the state
-// before the loss. In this case, the rows are back, or the machine was lost before it uploaded a state without the lost rows.
+// would refuse this state, so the note refers to the documentation instead. noteLoss ignores a loss if the newest state equals
+// the state before the loss. In this case, the rows are back, or the machine was lost before it uploaded a state without the
+// lost rows.
 func noteLoss(ctx context.Context, std streams, command string, l *remote.Location, newest remote.State, all []remote.State) {
 	open := slices.DeleteFunc(slices.Clone(all), func(s remote.State) bool {
 		return !s.Loss || s.Acknowledged || s.Time.After(newest.Time) || s.URL == newest.URL
@@ -163,7 +164,7 @@ func noteLoss(ctx context.Context, std streams, command string, l *remote.Locati
 	if len(open) == 0 {
 		return
 	}
-	restored, _ := l.Manifest(ctx, newest) // after an error, restored has no SHA-256, and no state equals it
+	restored, _ := l.Manifest(ctx, newest) // after an error, this manifest has no SHA-256, so it matches no state
 	var before []kept.State
 	for _, s := range open {
 		m, err := l.Manifest(ctx, s)
@@ -196,8 +197,8 @@ func copiesText(n int) string {
 	return countText(n) + " copies"
 }
 
-// listCopies returns the states of all clusters at the location, in one list from the newest to the oldest. If a manifest
-// cannot be read, the field err of its state has the reason.
+// listCopies returns the states of all clusters at the location, in one list from the newest to the oldest. If the manifest of
+// a state cannot be read, the state's field err holds the reason.
 func listCopies(ctx context.Context, l *remote.Location) ([]copiedState, error) {
 	clusters, err := l.Clusters(ctx)
 	if err != nil {

@@ -11,8 +11,8 @@ import (
 )
 
 // TestUnitRestartsAfterCrash checks that systemd starts capture again after an unrecovered panic. After a panic, Go's runtime
-// exits with a code of its own, which no unit file may exclude from restarts. The test learns this code by SIGQUIT, after which
-// the runtime exits with the same code.
+// exits with a code of its own, which no unit file may exclude from restarts. To learn this code, the test sends SIGQUIT, which
+// makes the runtime exit with the same code.
 func TestUnitRestartsAfterCrash(t *testing.T) {
 	t.Parallel()
 	d := start(t, "postgres://capture@127.0.0.1:1/app")

@@ -129,7 +129,7 @@ func (c demoCmd) runDemo(ctx context.Context, out io.Writer, s *service, d *demo
 	defer end()
 	var daemon errgroup.Group
 	daemon.Go(func() error {
-		defer end() // a daemon that fails ends the demo
+		defer end() // if the daemon fails, the demo ends, too
 		return s.run(daemonCtx)
 	})
 	err := c.showChanges(showCtx, out, s, d, path, folder)
@@ -218,7 +218,7 @@ func compareDemo(ctx context.Context, out io.Writer, s *service, d *demo.Demo, p
 type changePrinter struct {
 	out     io.Writer
 	name    string // name of the file
-	second  int64  // current second as Unix time; printed and hidden count its changes
+	second  int64  // current second as Unix time; the fields printed and hidden count the changes in this second
 	printed int
 	hidden  int
 }

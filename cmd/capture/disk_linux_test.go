@@ -163,7 +163,7 @@ func TestDiskFaults(t *testing.T) {
 			reported = s.File.Error
 			return code == http.StatusServiceUnavailable && !s.Checks[1].OK && s.Checks[1].Detail == reported && reported != ""
 		})
-		forced := run(t, d.dir, nil, "snapshot", "--output", old) // finds the daemon by the lock file beside the old file
+		forced := run(t, d.dir, nil, "snapshot", "--output", old) // the command finds the daemon by the lock file beside the old file
 		for _, reason := range fault.reasons {
 			if !strings.Contains(reported, reason) || !strings.Contains(forced.stderr, reason) {
 				t.Errorf("%s: %q is missing in /readyz (%s) or capture snapshot (%+v)", fault.what, reason, reported, forced)

@@ -129,8 +129,8 @@ func diagnosisText(d postgres.Diagnosis, works bool, p palette) string {
 }
 
 // folderFinding checks that this user can write to the folder of the file at path, and that other users cannot. If the folder
-// does not exist, folderFinding checks the nearest parent that exists. The parameters otherwise and why are the level and the
-// reason of the finding if this user cannot write there.
+// does not exist, folderFinding checks the nearest parent that exists. If this user cannot write there, the parameter otherwise
+// is the level of the finding, and the parameter why is its reason.
 func folderFinding(name, path string, otherwise postgres.Level, why string) postgres.Finding {
 	folder := existingFolder(path)
 	err := unix.Access(folder, unix.W_OK|unix.X_OK)
@@ -165,7 +165,7 @@ func fileSystemFinding(path string) postgres.Finding {
 		f.Found = fs.Name + ", a network share or unknown"
 		f.Reason = "each change writes the whole file; on ext4 and XFS of this machine it would cost what changed"
 	}
-	if err != nil { // the finding about the folder has the reason
+	if err != nil { // folderFinding reports the reason
 		return f
 	}
 	if !fs.LocksHold {

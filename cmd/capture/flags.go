@@ -50,9 +50,9 @@ type fileConfig struct {
 }
 
 // chooseState sets File to the state that a URL, --at or the path of a kept state selects. If File changes, chooseState prints
-// which state was selected. Unless --at or a state's URL selects the state, it also prints notes about the newest losses that
-// nobody has acknowledged and that happened before the file or the newest copy was written. The returned function deletes a
-// downloaded file.
+// which state was selected. Unless --at or a state's URL selects the state, chooseState also prints notes about losses: the
+// newest losses that nobody has acknowledged and that happened before the file or the newest copy was written. The returned
+// function remove deletes a downloaded file.
 func (c *fileConfig) chooseState(ctx context.Context, std streams, command string) (remove func(), err error) {
 	if remote.IsURL(c.File) {
 		return c.fetchState(ctx, std, command)
@@ -60,9 +60,9 @@ func (c *fileConfig) chooseState(ctx context.Context, std streams, command strin
 	return func() {}, c.chooseKept(std, command)
 }
 
-// chooseKept sets File to the kept state that --at selects. Without --at, it prints notes about the newest losses that
-// happened before the file was written and that nobody has acknowledged. File can be the path of a kept state that capture
-// has compressed since it printed the path. In this case, chooseKept sets File to the compressed data.
+// chooseKept sets File to the kept state that --at selects. Without --at, it prints notes about the newest losses that happened
+// before the file was written and that nobody has acknowledged. The user may name a kept state by a path that capture printed
+// before it compressed the state. In this case, chooseKept sets File to the path of the compressed data.
 func (c *fileConfig) chooseKept(std streams, command string) error {
 	if c.At.IsZero() {
 		if path, ok := kept.FindMoved(c.File); ok {

@@ -13,14 +13,15 @@ import (
 
 const (
 	// heapInterval is the time between two measurements of the heap. After each measurement, free memory may be returned to the
-	// system. The time is short, because memory grows by hundreds of MB in a second while a large transaction is applied.
+	// system. The interval is short, because memory grows by hundreds of MB per second while capture applies a large
+	// transaction.
 	heapInterval   = 200 * time.Millisecond
 	allowedGarbage = 32 << 20 // bytes of garbage that are always allowed, however small the live heap is
 )
 
-// tuneHeap sets the runtime's memory limit. Then, until ctx ends, it limits the garbage in the heap and returns free memory
-// to the system. If an operator has set GOGC, tuneHeap only sets the memory limit. memoryLimit is --memory in bytes, or 0
-// for auto.
+// tuneHeap sets the runtime's memory limit. Then, until ctx ends, it limits the garbage in the heap and returns free memory to
+// the system. If an operator has set GOGC, tuneHeap only sets the memory limit. The parameter memoryLimit is the value of
+// --memory in bytes, or 0 for auto.
 func tuneHeap(ctx context.Context, memoryLimit int64) error {
 	limitHeap(memoryLimit)
 	if os.Getenv("GOGC") != "" {

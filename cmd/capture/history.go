@@ -83,7 +83,7 @@ type historyLists struct {
 	location  *remote.Location // location of the copies; nil without --copy-to
 	kept      []kept.State
 	copies    []copiedState
-	remoteErr error // error of listing the copies; the states on this machine are shown anyway
+	remoteErr error // error that occurred when the copies were listed; the states on this machine are shown anyway
 }
 
 func (h *historyLists) load(ctx context.Context) (err error) {
@@ -310,7 +310,8 @@ func stateNotes(losses kept.OpenLosses, s kept.State) []string {
 }
 
 // lossAdvice returns notes about the open loss after s: how to restore what was lost, and how to end the alert. If the loss is
-// probably a repair, the alert comes first. But while another loss is not repaired, lossAdvice only says to repair that loss.
+// probably a repair, the note about the alert comes first. But while other losses are not repaired, lossAdvice only says to
+// repair the other losses.
 func lossAdvice(losses kept.OpenLosses, s kept.State, acknowledge string) []string {
 	switch {
 	case losses.IsRepaired(s):
@@ -323,7 +324,7 @@ func lossAdvice(losses kept.OpenLosses, s kept.State, acknowledge string) []stri
 	return []string{"other losses are still open: repair them before you acknowledge any"}
 }
 
-// listedText returns the number and size of the states and the age of the oldest. states must not be empty.
+// listedText returns the number and size of the states and the age of the oldest. The slice states must not be empty.
 func listedText(states []kept.State, now time.Time) string {
 	var onDisk int64
 	for _, s := range states {

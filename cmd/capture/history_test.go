@@ -133,7 +133,7 @@ func TestHistoryCommand(t *testing.T) {
 	}
 	wantAll(t, run(t, dir, nil, "history").stdout, "the table went from 20 rows to 1; over: the rows are back\n")
 
-	// Only the state before the earlier loss has all good values, so the commands restore it last.
+	// Only the state before the earlier loss has all good values. The commands restore it last, so that its values stay.
 	ruined := &manifest.Loss{Found: found, RowsBefore: 20, RowsAfter: 20, RowsChanged: 20, Column: "comment"}
 	keepState(t, folder, "20261124T100000Z", ruined)
 	keepState(t, folder, "20261124T110000Z", ruined)

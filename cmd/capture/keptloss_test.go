@@ -100,7 +100,7 @@ func TestRestoreNamesKeptLoss(t *testing.T) {
 }
 
 // TestKeptLossIsDamaged checks the messages if the state before the loss is damaged. restore refuses this state, so the
-// messages name no restore command. They refer to the documentation instead, whose steps restore the undamaged rows.
+// messages name no restore command. Instead, they refer to the documentation. Its steps restore the undamaged rows.
 func TestKeptLossIsDamaged(t *testing.T) {
 	t.Parallel()
 	url, dir := exported(t, 60)

@@ -265,7 +265,7 @@ func (r *lossRound) runTraced(options []string) {
 		return
 	}
 	r.await(d)
-	if owner, held, err := store.ReadOwner(r.path); err == nil && held { // if only strace ended, capture would continue
+	if owner, held, err := store.ReadOwner(r.path); err == nil && held { // capture can outlive strace, so the test must end it, too
 		_ = syscall.Kill(owner.PID, syscall.SIGTERM)
 	}
 	d.wait(waitTimeout)

@@ -41,8 +41,8 @@ func (p *progress) show(at statefile.Progress) {
 	fmt.Fprintf(p.w, "\r\x1b[K%s", text)
 }
 
-// progressText returns the progress of a step: ", 40 %, 20,000 rows, 5,000 rows/s, 6 s left". took is the time since the step
-// began. If the step counts no rows, the rate is in bytes.
+// progressText returns the progress of a step: ", 40 %, 20,000 rows, 5,000 rows/s, 6 s left". The parameter took is the time
+// since the step began. If the step counts no rows, the rate is in bytes.
 func progressText(at statefile.Progress, took time.Duration) (text string) {
 	done, total := at.Bytes, at.Total
 	if done == 0 {

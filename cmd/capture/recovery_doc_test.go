@@ -203,9 +203,9 @@ var (
 	versionPattern = regexp.MustCompile(`IS 'capture [^:]+: `)
 )
 
-// showOthers removes two texts about attempts to connect that are not always there: the number and the time of an attempt are
-// missing while an attempt runs, and only the first attempt says that the file keeps its state. showOthers also replaces
-// capture's version in a comment with the version that the page shows.
+// showOthers removes two texts about attempts to connect, because they are not always there. The number and the time of an
+// attempt are missing while an attempt runs. Only the message of the first attempt says that the file keeps its state.
+// showOthers also replaces capture's version in a comment with the version that the page shows.
 func showOthers(said string) string {
 	said = strings.ReplaceAll(said, "; feedback.json keeps the last state it had", "")
 	said = attemptPattern.ReplaceAllString(said, "")

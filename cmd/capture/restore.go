@@ -110,7 +110,7 @@ func (c restoreCmd) confirmTable(ctx context.Context, std streams, table string)
 // ask asks the user to confirm the question. If the file comes from standard input, the user cannot answer there. In this
 // case, ask returns an error that tells the user what to do instead.
 func (c restoreCmd) ask(ctx context.Context, std streams, question, instead string) error {
-	if c.File == "-" { // confirm does not know that standard input is the file, so it could take rows for the answer
+	if c.File == "-" { // the function confirm does not know that standard input is the file, so it could take rows for the answer
 		return fmt.Errorf("%s? %s", question, instead)
 	}
 	return confirm(ctx, std, "capture restore", question, instead)

@@ -97,7 +97,7 @@ BEGIN
 	IF planted < 3000 THEN RAISE EXCEPTION 'only % shadows', planted; END IF;
 END $plant$`
 
-// attackedTable has a key, a generated column and values whose types and functions lie outside pg_catalog.
+// attackedTable has a key, a generated column, and columns whose types and functions lie outside pg_catalog.
 const attackedTable = `
 CREATE SCHEMA extensions;
 CREATE EXTENSION citext SCHEMA extensions;

@@ -91,7 +91,8 @@ func (c setupCmd) Run(ctx context.Context, std streams) error {
 	return nil
 }
 
-// runPlan runs the statements that plan returns, unless printOnly is set. In both cases, it returns the statements.
+// runPlan runs the statements that the function plan returns, unless printOnly is set. In both cases, it returns the
+// statements.
 func (c databaseConfig) runPlan(ctx context.Context, std streams, printOnly bool, plan func(*pgx.Conn) ([]string, error)) ([]string, error) {
 	database, err := c.connConfig()
 	if err != nil {
@@ -110,8 +111,8 @@ func (c databaseConfig) runPlan(ctx context.Context, std streams, printOnly bool
 	return statements, err
 }
 
-// explainLackingRight gives the server's error about a missing privilege a hint that says who can run the statements instead.
-// It returns any other error unchanged.
+// explainLackingRight adds a hint to the server's error about a missing privilege. The hint says who can run the statements
+// instead. It returns any other error unchanged.
 func explainLackingRight(err error) error {
 	var p *postgres.Problem
 	if !errors.As(err, &p) || !postgres.IsDenied(err) {

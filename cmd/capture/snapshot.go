@@ -258,8 +258,8 @@ func exportResult(m manifest.Manifest, path string, start time.Time) capture.Sna
 	}
 }
 
-// keptBeforeText returns a message about s, the state that was kept before the file was replaced. states are the kept states of
-// the file. s is usually among them with another path, because it has been compressed.
+// keptBeforeText returns a message about s, the state that was kept before the file was replaced. The parameter states lists
+// the kept states of the file. It usually contains s with another path, because s has been compressed in the meantime.
 func (c snapshotCmd) keptBeforeText(s kept.State, states []kept.State) string {
 	for _, now := range states {
 		if now.CompressedPath() == s.CompressedPath() {

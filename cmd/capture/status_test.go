@@ -76,7 +76,7 @@ func TestStatusWithoutDaemon(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 
-	// Odd files in the place of capture's files must not make status hang, and it must say what to do.
+	// Odd files in the place of capture's files must not make the command hang. The command must say what to do.
 	for _, c := range []struct{ file, kind, want string }{
 		{"feedback.json", "folder", "But feedback.json is not a regular file: remove it first"}, {"feedback.json", "pipe", "But feedback.json is not a regular file: remove it first"},
 		{"feedback.manifest.json", "folder", "feedback.manifest.json: it is not a regular file"}, {"feedback.manifest.json", "pipe", "feedback.manifest.json: it is not a regular file"},
@@ -114,8 +114,8 @@ func TestStatusWithoutDaemon(t *testing.T) {
 	}
 }
 
-// TestOtherProgramAnswers checks that status and snapshot report if another program answers at the daemon's address. They must
-// not show its answer, whatever it is.
+// TestOtherProgramAnswers checks that `capture status` and `capture snapshot` report an error if another program answers at the
+// daemon's address. They must not show that program's answer, whatever it is.
 func TestOtherProgramAnswers(t *testing.T) {
 	t.Parallel()
 	for name, answer := range map[string]string{

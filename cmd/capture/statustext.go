@@ -66,7 +66,8 @@ func failingChecks(checks []capture.Check) []capture.Check {
 		if i := slices.Index(urgent, c.Name); i >= 0 {
 			return i
 		}
-		// Index returns -1 for a check that is not in advice, so such a check comes before those in advice.
+		// slices.Index returns -1 for a check that is not in the list advice. So such a check comes before the checks in this
+		// list.
 		return len(urgent) + 1 + slices.Index(advice, c.Name)
 	}
 	slices.SortStableFunc(failing, func(a, b capture.Check) int { return cmp.Compare(rank(a), rank(b)) })

@@ -73,7 +73,7 @@ func TestProgressText(t *testing.T) {
 		{statefile.Progress{Rows: 10}, 0, ", 10 rows"},
 		{statefile.Progress{Rows: 10, TotalRows: 40}, 0, ", 25 %, 10 rows"},
 		{statefile.Progress{}, 5 * time.Second, ", 5.0 s"},
-		{statefile.Progress{Rows: 10, Total: 500}, 12 * time.Second, ", 10 rows, 12 s"}, // the file has been read, and the step waits
+		{statefile.Progress{Rows: 10, Total: 500}, 12 * time.Second, ", 10 rows, 12 s"}, // a step that waits after the file has been read
 		{statefile.Progress{Rows: 20_000, TotalRows: 50_000}, 4 * time.Second, ", 40 %, 20,000 rows, 5,000 rows/s, 6.0 s left"},
 		{statefile.Progress{Rows: 20_000, Bytes: 400, Total: 1000}, 4 * time.Second, ", 40 %, 20,000 rows, 5,000 rows/s, 6.0 s left"},
 		{statefile.Progress{Bytes: 4 << 20, Total: 8 << 20}, 2 * time.Second, ", 50 %, 2.0 MB/s, 2.0 s left"},

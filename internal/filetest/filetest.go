@@ -22,7 +22,7 @@ func Rows(file []byte) ([]string, error) {
 	}
 	rows := make([]string, len(lines))
 	for i, line := range lines {
-		rows[i] = Compact(string(line)) // the line is valid JSON if its compact form is
+		rows[i] = Compact(string(line)) // if the compact form is valid JSON, the line is valid, too
 		if err := check(rows[i]); err != nil {
 			return nil, fmt.Errorf("row %d of %d is not valid: %w", i, len(lines), err)
 		}

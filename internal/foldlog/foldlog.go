@@ -29,7 +29,7 @@ type Logger struct {
 	lines    int       // number of lines that may be logged now
 	refilled time.Time // time up to which Add has increased the number of lines
 	shared   summary
-	timer    *time.Timer // logs shared; nil if shared is empty
+	timer    *time.Timer // timer that logs the field shared; nil if no events are waiting there
 }
 
 // summary is the total of the events that have not been logged yet.
@@ -45,8 +45,9 @@ func New(log hclog.Logger, message string) *Logger {
 	return &Logger{log: log, message: message, lines: Burst, refilled: time.Now()}
 }
 
-// Add logs an event, or adds it to the shared line of this second. remote is the caller's address, or "" if there is none.
-// bytes is the event's size. fields are key–value pairs that are logged only if the event gets its own line.
+// Add logs an event, or adds it to the shared line of this second. The parameter remote is the caller's address, or "" if there
+// is none. The parameter bytes is the event's size. The parameter fields holds key–value pairs that are logged only if the
+// event gets its own line.
 func (l *Logger) Add(remote string, bytes int64, fields ...any) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -18,7 +18,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 )
 
-// Config determines where logs are written and how many are kept.
+// Config determines where logs are written, and how many rotated logs are kept.
 type Config struct {
 	Usage string // path of usage.log; "" or /dev/null means no such log
 	Error string // path of error.log; "" or /dev/null means no such log

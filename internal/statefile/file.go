@@ -22,7 +22,7 @@ type File struct {
 	path         string          // path of the file; "-" for standard input
 	file         *os.File        // opened file; nil for standard input
 	content      *bufio.Reader   // JSON, after decompression and conversion to UTF-8
-	raw          *countingReader // bytes of the file as they are on disk, from which content is made
+	raw          *countingReader // reads the file's bytes as they are on disk, from which content is made
 	compression  compression
 	transcoded   bool             // whether the file is encoded in UTF-16
 	closeDecoder func()           // frees the decompressor; nil if there is nothing to free
@@ -32,7 +32,7 @@ type File struct {
 	// Which of the two describes the file is certain only after the whole file has been read.
 	manifests []manifest.Manifest
 	manifest  *manifest.Manifest // most likely manifest of the file; nil if there is none
-	original  *manifest.Manifest // manifest from before AcceptEdited; nil if that was not called
+	original  *manifest.Manifest // manifest before the call to AcceptEdited; nil if AcceptEdited was not called
 }
 
 // Progress describes the progress of a long operation on a file and a table.
@@ -212,8 +212,9 @@ func (f *File) DescribeOmitted() string {
 	return ""
 }
 
-// Table returns the table that the file belongs to. If the user named a table, the caller passes it as asked, and Table
-// returns it. Otherwise Table returns the manifest's table or, without a manifest, votes.
+// Table returns the table that the file belongs to. If the user named a table, the caller passes this table in the parameter
+// asked, and the method returns it unchanged. Otherwise it returns the manifest's table or, without a manifest, the table
+// votes.
 func (f *File) Table(asked postgres.Name) postgres.Name {
 	switch m := f.TableManifest(); {
 	case asked.Table != "":
@@ -266,7 +267,7 @@ func (f *File) sizeOnDisk() int64 {
 	return info.Size()
 }
 
-// Replaced reports whether the path now leads to another file than the file that was opened.
+// Replaced reports whether the path now leads to a different file than the one that was opened.
 func (f *File) Replaced() bool {
 	if f.file == nil {
 		return false
@@ -286,8 +287,8 @@ func (f *File) CheckSize() error {
 	return &MismatchError{fmt.Sprintf("it has %d bytes, and the manifest says %d", size, f.manifest.Bytes)}
 }
 
-// CheckManifest reads the rest of the file and compares the whole file with its manifest. rows is the number of rows that have
-// been read. The parameter found is the error that ended the reading of rows, or nil if there was none.
+// CheckManifest reads the rest of the file and compares the whole file with its manifest. The parameter rows is the number of
+// rows that have been read. The parameter found is the error that ended the reading of rows, or nil if there was none.
 //
 // If the file does not match its manifest, the error wraps both a [*MismatchError] and the parameter found, because damage to
 // the file explains a bad row. If the file matches or has no manifest, CheckManifest returns the parameter found.

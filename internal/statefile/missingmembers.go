@@ -65,7 +65,8 @@ func (r *Reader) addNulls() {
 	}
 }
 
-// findIndex returns the index of the first member with the given name, or -1 if there is none. hint is the likely index.
+// findIndex returns the index of the first member with the given name, or -1 if there is none. The parameter hint is the likely
+// index.
 func findIndex(members []Member, name string, hint int) int {
 	if hint < len(members) && string(members[hint].Name) == name {
 		return hint
@@ -79,8 +80,8 @@ func findIndex(members []Member, name string, hint int) int {
 }
 
 // DescribeNesting returns advice for a file whose first object is not a row of the table, but seems to contain the rows. The
-// advice says where the rows are, and what to do. members are the members of that object. DescribeNesting returns "" if the
-// members include the table's key, or if the object does not look as if it contained rows.
+// advice says where the rows are, and what to do. The parameter members contains the members of that object. DescribeNesting
+// returns "" if the members include the table's key, or if the object does not look as if it contained rows.
 func DescribeNesting(shape *rowjson.Shape, members []Member) string {
 	if hasKey(shape, members) {
 		return ""

@@ -69,8 +69,8 @@ type Member struct {
 	Value []byte // JSON, exactly as in the file
 }
 
-// FindMember returns the value of the first member with the given name, or nil if there is none. hint is the likely index of
-// the member.
+// FindMember returns the value of the first member with the given name, or nil if there is none. The parameter hint is the
+// likely index of the member.
 func FindMember(members []Member, name string, hint int) []byte {
 	if i := findIndex(members, name, hint); i >= 0 {
 		return members[i].Value
@@ -168,7 +168,7 @@ func (r *Reader) readStart() error {
 		r.state = atFirstRow
 		return nil
 	case '{':
-		r.noArray, r.state, r.line = true, atFirstRow, line // Next counts the lines before the brace again
+		r.noArray, r.state, r.line = true, atFirstRow, line // the method Next counts the lines before the brace again
 		return nil
 	case jsontext.KindInvalid:
 		if _, err := r.decoder.ReadToken(); err == io.EOF {

@@ -82,8 +82,9 @@ func describeText(start []byte) error {
 	return errNotJSON
 }
 
-// describeSyntax returns advice if a syntax error in a row is typical of files by other programs, and "" otherwise. text
-// begins at the first byte that is not valid JSON. afterComma is set if an object or array ends there, after a comma.
+// describeSyntax returns advice if a syntax error in a row is typical of files by other programs, and "" otherwise. The
+// parameter text begins at the first byte that is not valid JSON. The parameter afterComma is set if an object or array ends at
+// this byte, right after a comma.
 func describeSyntax(text []byte, afterComma bool) string {
 	hasWord := func(word string) bool { return bytes.HasPrefix(text, []byte(word)) }
 	switch {

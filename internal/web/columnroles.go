@@ -165,7 +165,8 @@ func (c *columnRoles) findByHint(candidates []int, words []string) int {
 	return -1
 }
 
-// value returns the JSON of the column at the given index in a row's line, or nil if the line lacks it.
+// value returns the JSON of a column's value in a row's line, or nil if the line lacks the column. The parameter column is the
+// index of the column.
 func (c *columnRoles) value(line []byte, column int) []byte {
 	value, _ := c.enc.Field(line, column)
 	return value
@@ -186,8 +187,8 @@ func (c *columnRoles) timeJSON(line []byte) []byte {
 // the byte order is the order of the times.
 const timeLayout = "2006-01-02T15:04:05.999999"
 
-// timeText returns the row's time as it is in the line, without quotes, or nil if the row has no time. If the time is a number,
-// timeText converts it to timeLayout.
+// timeText returns the row's time as the line contains it, but without quotes, or nil if the row has no time. If the time is a
+// number, timeText converts it to timeLayout.
 func (c *columnRoles) timeText(line []byte) []byte {
 	if c.time < 0 {
 		return nil

@@ -21,7 +21,7 @@ type eventsHandler struct {
 	hub      *hub
 	tables   *tables
 	status   func() capture.Status
-	joined   chan *snapshot.View // serveStream sends the current state to run when a stream has subscribed; has room for one state
+	joined   chan *snapshot.View // when a stream has subscribed, serveStream sends the current state to the method run; the channel has room for one state
 	stopping <-chan struct{}     // closed when the server stops
 }
 
@@ -50,7 +50,7 @@ func (h *eventsHandler) serveStream(w http.ResponseWriter, r *http.Request) {
 	event, ok := statusEvent(h.status()), true
 	select {
 	case h.joined <- h.tables.view():
-	default: // run needs only one state, and the channel still holds an older one
+	default: // the method run needs only one state, and the channel still holds an older one
 	}
 	for ok {
 		if _, err := w.Write(event); err != nil || conn.Flush() != nil {

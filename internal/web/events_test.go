@@ -78,7 +78,7 @@ func TestChangeRightAfterConnectingGetsEvent(t *testing.T) {
 	r.vote(6, "early", "a", "{}", "c", "2026-02-01 00:00:00")
 	r.commit()
 	h.watch(t)
-	events.await("status") // the first status that the watching server sends
+	events.await("status") // the first status that the server sends after it began to watch the table
 	if data := events.await("votes"); !strings.Contains(data, `"early"`) || strings.Contains(data, `"latest"`) {
 		t.Errorf("the event is %s", data)
 	}

@@ -55,7 +55,8 @@ func (c *plainErrorConn) Write(p []byte) (int, error) {
 // package writes them in this order.
 var errorHeaders = []byte("\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n")
 
-// convertPlainError returns the answer as JSON if p is an error that net/http has written, and otherwise nil.
+// convertPlainError converts an error that net/http has written to an answer with JSON. It returns nil if p is not such an
+// error.
 func convertPlainError(p []byte) []byte {
 	const maxLength = 1 << 10
 	if len(p) > maxLength || !bytes.HasPrefix(p, []byte("HTTP/1.1 ")) {
@@ -65,7 +66,7 @@ func convertPlainError(p []byte) []byte {
 	if !found || bytes.IndexByte(statusLine, '\n') >= 0 {
 		return nil
 	}
-	status, _, _ := strings.Cut(string(statusLine), ": ") // without the text, which the body contains
+	status, _, _ := strings.Cut(string(statusLine), ": ") // the status without the text of the error, which goes into the body
 	body, err := json.Marshal(map[string]string{"error": "not a request that capture can read: " + string(text)})
 	if err != nil {
 		return nil

@@ -39,7 +39,7 @@ func TestEveryErrorIsJSON(t *testing.T) {
 		"POST /snapshot HTTP/1.1" + end + "Content-Length: x\r\n\r\n":                400,
 		"GET / HTTP/1.1" + end + "X: " + strings.Repeat("x", 64<<10) + "\r\n\r\n":    431,
 		"POST /snapshot HTTP/1.1" + end + "Content-Length: 5000\r\n\r\n":             413,
-		"POST /snapshot HTTP/1.1" + end + "Content-Length: 10\r\n\r\nx":              400, // the request ends before the end of its body
+		"POST /snapshot HTTP/1.1" + end + "Content-Length: 10\r\n\r\nx":              400, // the client sends only one byte of the body
 		"GET /api/votes HTTP/1.1" + end + "Origin: http://evil.example\r\n\r\n":      403,
 		"GET /feedback.json HTTP/1.1" + end + "Range: bytes=9999999-\r\n\r\n":        503, // there is no file yet
 		"GET /api/votes HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n": 403,

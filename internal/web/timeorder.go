@@ -52,7 +52,7 @@ type timeOrder struct {
 // partTimes are the times of a Part's rows.
 type partTimes struct {
 	times []int64 // times of the rows, newest first; rows with equal times are in descending order of their keys
-	rows  []int32 // index in the Part of the row with each time; nil if the times ascend with the keys
+	rows  []int32 // for each element of times, the index of its row in the Part; nil if the times ascend with the keys
 }
 
 func (p *partTimes) row(i int) int {

@@ -74,7 +74,7 @@ func setVotesHeader(w http.ResponseWriter) {
 // pageQuery is a request for one page of votes.
 type pageQuery struct {
 	filter filter
-	after  *place // place after which the page begins; nil means a page that begins with the newest vote
+	after  *place // place after which the page begins; nil if the page begins with the newest vote
 	limit  int
 }
 
@@ -114,7 +114,7 @@ func readPage(newestFirst iter.Seq2[placedRow, error], t tableView, q pageQuery)
 			return votesPage{}, err
 		}
 		if p.scanned == 0 {
-			deadline = time.Now().Add(searchTimeout) // starts at the first row, because sorting the table before that may take long
+			deadline = time.Now().Add(searchTimeout) // the time limit starts at the first row, because the table may have to be sorted before, which may take long
 		}
 		isFull := len(p.rows) == q.limit || size > maxPageBytes
 		if isFull || p.scanned%64 == 63 && time.Now().After(deadline) {

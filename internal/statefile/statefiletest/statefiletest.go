@@ -51,7 +51,7 @@ func (d *DB) Connect(cfg *pgx.ConnConfig) *pgx.Conn {
 	return conn
 }
 
-// As returns the same database with a connection of another role.
+// As returns a DB for the same database with a connection of another role.
 func (d *DB) As(role string) *DB {
 	d.Helper()
 	cfg := d.Config.Copy()
@@ -180,7 +180,8 @@ func (d *DB) CreateVotes(n int) {
 		FROM generate_series(1, %d) i`, VotesDDL, n))
 }
 
-// WantSameRows fails the test unless two tables have the same rows. key is the column by which the rows are ordered.
+// WantSameRows fails the test unless two tables have the same rows. The parameter key names the column by which the rows are
+// ordered.
 func (d *DB) WantSameRows(a, b, key string) {
 	d.Helper()
 	query := "SELECT row_to_json(t) FROM %s t ORDER BY " + key
