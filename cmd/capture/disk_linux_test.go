@@ -39,9 +39,9 @@ func (d *daemon) mustAttachStrace(options ...string) (detach func()) {
 	return detach
 }
 
-// attachStrace attaches strace to the running daemon until detach is called. ok is false on a machine that does not let this
-// user trace a running process. On such a machine, TestDiskFaults tests only the faults that need no strace. The tests of
-// package store and capture.TestWritesFail test similar faults without strace.
+// attachStrace attaches strace to the running daemon until detach is called. The result ok is false on a machine that does not
+// let this user trace a running process. On such a machine, TestDiskFaults tests only the faults that need no strace. The tests
+// of package store and capture.TestWritesFail test similar faults without strace.
 func (d *daemon) attachStrace(options ...string) (detach func(), ok bool) {
 	d.t.Helper()
 	pid := strconv.Itoa(d.cmd.Process.Pid)
@@ -226,7 +226,7 @@ func TestStopWithFailingVolume(t *testing.T) {
 	d := start(t, url)
 	d.ready()
 	inTheWay := filepath.Join(filepath.Dir(d.path), "feedback.manifest.json.tmp", "x")
-	// A write of the horizon may use this name just now.
+	// At this moment, capture may be writing a new manifest to a file of this name. So repeat the attempt.
 	eventually(t, "a folder is in the way", func() bool { return os.MkdirAll(inTheWay, 0o755) == nil })
 	sql(t, url, `INSERT INTO votes (user_query) VALUES ('not written')`)
 	d.status(func(s capture.Status) bool { return s.File.Error != "" })

@@ -52,10 +52,10 @@ func tuneHeap(ctx context.Context, memoryLimit int64) error {
 	}
 }
 
-// limitHeap lowers the runtime's memory limit to nine tenths of --memory or of the control group's limit, whichever is
-// lower, because the runtime knows neither. It never raises an operator's GOMEMLIMIT, and leaves it unchanged if memoryLimit
-// is 0. Close to its limit, the runtime collects garbage more often. Without a limit, the heap could grow until the kernel
-// kills the process.
+// limitHeap lowers the runtime's memory limit to nine tenths of --memory or of the control group's limit, whichever is lower.
+// The runtime itself knows neither of them. It never raises an operator's GOMEMLIMIT, and leaves it unchanged if memoryLimit is
+// 0. Close to its limit, the runtime collects garbage more often. Without a limit, the heap could grow until the kernel kills
+// the process.
 func limitHeap(memoryLimit int64) {
 	limit := cgroup.MemoryLimit()
 	if memoryLimit > 0 {

@@ -311,7 +311,7 @@ func stateNotes(losses kept.OpenLosses, s kept.State) []string {
 
 // lossAdvice returns notes about the open loss after s: how to restore what was lost, and how to end the alert. If the loss is
 // probably a repair, the note about the alert comes first. But while other losses are not repaired, lossAdvice only says to
-// repair the other losses.
+// repair them.
 func lossAdvice(losses kept.OpenLosses, s kept.State, acknowledge string) []string {
 	switch {
 	case losses.IsRepaired(s):

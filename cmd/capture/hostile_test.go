@@ -91,8 +91,8 @@ func TestErrorsOfHostileServerAreHarmless(t *testing.T) {
 	}
 }
 
-// plantLock puts a lock file beside the file at path, and locks it. host and listen are the values that an attacker would
-// write into the lock file.
+// plantLock puts a lock file beside the file at path, and locks it. The parameters host and listen are the values that an
+// attacker would write into the lock file.
 func plantLock(t *testing.T, path, host, listen string) *os.File {
 	t.Helper()
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {

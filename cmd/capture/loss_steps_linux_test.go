@@ -55,8 +55,8 @@ func (s killStep) String() string {
 	return fmt.Sprintf("%s %d", s.call, s.n)
 }
 
-// options returns the options with which strace kills a process at the step. path is the path of feedback.json, and kept is
-// the path of its kept state without the suffix.
+// options returns the options with which strace kills a process at the step. The parameter path is the path of feedback.json.
+// The parameter kept is the path of its kept state without the suffix.
 func (s killStep) options(log, path, kept string) []string {
 	options := []string{"-o", log, "-e", "trace=" + strings.Join(killCalls, ",")}
 	if s.call != "" {

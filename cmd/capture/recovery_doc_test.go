@@ -64,7 +64,7 @@ func TestRecoveryPage(t *testing.T) {
 			})
 		},
 		"## The table was dropped": func() {
-			d.status(func(s capture.Status) bool { return s.Kept.Losses == 0 }) // the restored rows end the loss
+			d.status(func(s capture.Status) bool { return s.Kept.Losses == 0 }) // wait until the restored rows have ended the loss
 		},
 		"$ capture status | grep following": func() {
 			d.status(func(s capture.Status) bool { return strings.Contains(s.Error, "does not exist") })

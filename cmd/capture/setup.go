@@ -112,7 +112,7 @@ func (c databaseConfig) runPlan(ctx context.Context, std streams, printOnly bool
 }
 
 // explainLackingRight adds a hint to the server's error about a missing privilege. The hint says who can run the statements
-// instead. It returns any other error unchanged.
+// instead. explainLackingRight returns any other error unchanged.
 func explainLackingRight(err error) error {
 	var p *postgres.Problem
 	if !errors.As(err, &p) || !postgres.IsDenied(err) {

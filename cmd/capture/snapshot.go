@@ -120,7 +120,8 @@ func (c snapshotCmd) printResult(w io.Writer, f capture.SnapshotResult) error {
 	return cmp.Or(err, omittedError(f.Omitted))
 }
 
-// omittedError returns an error if the file lacks rows because they do not fit into memory. o is nil if the file lacks no rows.
+// omittedError returns an error if the file lacks rows because they do not fit into memory. The parameter o is nil if the file
+// has all rows.
 func omittedError(o *manifest.Omitted) error {
 	if o == nil {
 		return nil

@@ -90,7 +90,8 @@ func pageAddress(address, token string) string {
 	return "http://" + address + "/#token=" + url.QueryEscape(token)
 }
 
-// fetchStatus requests the daemon's status. raw is the body of the response, and address is where the daemon listens.
+// fetchStatus requests the daemon's status. The result raw is the body of the response, and the result address is the daemon's
+// address.
 func (c statusCmd) fetchStatus(ctx context.Context, path string) (status capture.Status, raw []byte, address string, err error) {
 	address, held, err := findDaemon(ctx, path, string(c.Listen))
 	if err != nil {

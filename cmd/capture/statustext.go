@@ -19,7 +19,8 @@ type fact struct {
 }
 
 // statusText returns the status as text: whether capture is ready, then the failing checks, then the facts. If the text is
-// larger than the screen, statusText leaves out the least important facts. page is the address of the feedback page, or "".
+// larger than the screen, statusText leaves out the least important facts. The parameter page is the address of the feedback
+// page, or "" if the text must not contain it.
 //
 // statusText does not wrap long lines, because a line may contain a command to paste. The terminal wraps them instead.
 func statusText(s capture.Status, page string, p palette, size screen, now time.Time) string {

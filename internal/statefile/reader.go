@@ -331,7 +331,8 @@ func (r *Reader) replaceDecoder() {
 	r.decoder.ReadToken()
 }
 
-// explainRow returns the reason why the decoder stopped within a row. start is the offset of that row in the decoder's input.
+// explainRow returns the reason why the decoder stopped within a row. The parameter start is the offset of that row in the
+// decoder's input.
 func (r *Reader) explainRow(err error, start int64) error {
 	reason := errSyntax
 	var syntactic *jsontext.SyntacticError

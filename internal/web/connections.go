@@ -46,14 +46,14 @@ func serveUntilDone(ctx context.Context, srv *http.Server, l net.Listener, limit
 	return fmt.Errorf("serve http on %s: %w", l.Addr(), err)
 }
 
-// connections are the open connections of a server. If there are more than limit, the connection that has waited longest for a
-// request is closed. Idle callers therefore cannot keep others out, in particular health checks. There is no limit per address,
-// because behind a proxy all callers have the same address.
+// connections are the open connections of a server. If their number exceeds the field limit, the connection that has waited
+// longest for a request is closed. Idle callers therefore cannot keep others out, in particular health checks. There is no
+// limit per address, because behind a proxy all callers have the same address.
 //
-// A connection is held while an admitted request is answered on it. A held connection is never closed to make room. Admitted
-// requests are far fewer than limit (see maxRequests and maxStreams), so there is always another connection to close. A
-// connection counts as waiting until its request is admitted. Otherwise, callers that send half a header or half a body, or
-// that do not read their answers, could fill all connections.
+// A connection is held while an admitted request is answered on it. A held connection is never closed to make room. The number
+// of admitted requests stays far below the limit (see maxRequests and maxStreams), so there is always another connection to
+// close. A connection counts as waiting until its request is admitted. Otherwise, callers that send half a header or half a
+// body, or that do not read their answers, could fill all connections.
 type connections struct {
 	limit  int
 	served sync.WaitGroup // counts the connections that the server has not finished with

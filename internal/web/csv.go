@@ -61,8 +61,8 @@ func appendCell(dst []byte, i int, text []byte) []byte {
 	return append(dst, '"')
 }
 
-// appendCellText appends the text of a value's cell. A JSON string becomes its text, except in a JSON column. Any other value
-// stays JSON.
+// appendCellText appends the text of a value's cell. A JSON string becomes its unquoted text, except in a JSON column. Any
+// other value stays JSON.
 func appendCellText(dst, value []byte, kind rowjson.Kind) []byte {
 	isString := len(value) > 1 && value[0] == '"' && kind != rowjson.JSON
 	switch {

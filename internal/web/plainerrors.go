@@ -55,7 +55,7 @@ func (c *plainErrorConn) Write(p []byte) (int, error) {
 // package writes them in this order.
 var errorHeaders = []byte("\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n")
 
-// convertPlainError converts an error that net/http has written to an answer with JSON. It returns nil if p is not such an
+// convertPlainError turns an error that net/http has written into an answer with JSON. It returns nil if p is not such an
 // error.
 func convertPlainError(p []byte) []byte {
 	const maxLength = 1 << 10

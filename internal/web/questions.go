@@ -172,7 +172,8 @@ func (g *questionGroups) selectCandidates() bool {
 
 func (g *questionGroups) isCandidate(id questionID) bool { return *g.bucket(id) >= g.threshold }
 
-// add counts a vote in the second pass. text is the question as JSON, and day is the index of the vote's day.
+// add counts a vote in the second pass. The parameter text is the question as JSON, and the parameter day is the index of the
+// vote's day.
 func (g *questionGroups) add(id questionID, text []byte, positive bool, day int) {
 	group := g.groups[id]
 	if group == nil {

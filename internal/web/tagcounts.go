@@ -40,8 +40,9 @@ func isPositiveTag(tag string) bool {
 	return len(tag) >= len(positiveTag) && strings.EqualFold(tag[:len(positiveTag)], positiveTag)
 }
 
-// add counts a tag of a vote. day is the index of the vote's day in the period, or -1 if the day is outside the period. Tags
-// longer than maxTagBytes are not counted. Once maxTagKinds different tags have been counted, no other tags are counted.
+// add counts a tag of a vote. The parameter day is the index of the vote's day in the period, or -1 if the day is outside the
+// period. Tags longer than maxTagBytes are not counted. Once maxTagKinds different tags have been counted, no other tags are
+// counted.
 func (c tagCounts) add(tag []byte, day int) {
 	counter := c[string(tag)]
 	if counter == nil {

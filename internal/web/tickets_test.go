@@ -78,7 +78,7 @@ func testTicketIsForOneDownload(t *testing.T) {
 	expect("other form, same meaning", 200, "GET", "/api/votes.csv?ticket="+h.getTicket(t, target)+"&from=2026-01-01&q=caf%c3%a9%20est")
 	for what, c := range map[string]struct {
 		target string
-		after  int // status code of a later request for the ticket's own target with the same ticket
+		after  int // status code of a second request, which uses the same ticket for the ticket's own target
 	}{
 		"another filter":      {"/api/votes.csv?q=caf%C3%A9&from=2026-01-01", 401},
 		"a filter more":       {target + "&to=2026-01-01", 401},
