@@ -142,7 +142,7 @@ func TestKilledWhileUploading(t *testing.T) {
 			d := startPlain()
 			d.ready()
 			eventually(t, "an upload in parts", func() bool { return p.Links() > 0 })
-			time.Sleep(rand.N(5 * time.Second)) // any moment of the upload; the test must pass at each moment
+			time.Sleep(rand.N(5 * time.Second)) // the kill comes at a random moment of the upload; the test must pass whatever the moment
 			d.signal(syscall.SIGKILL)
 			<-d.done
 			p.Throttle(0, 0)

@@ -253,7 +253,7 @@ func TestSlowVolume(t *testing.T) {
 			t.Fatal(err)
 		}
 		sql(t, url, `INSERT INTO votes (user_query) VALUES ('slow')`)
-		d.status(func(s capture.Status) bool { return !s.File.UpToDate }) // the change is in memory
+		d.status(func(s capture.Status) bool { return !s.File.UpToDate }) // wait until the change is in memory, but not yet in the file
 		if after, err := os.ReadFile(d.path); err != nil || string(after) != string(before) {
 			t.Errorf("the file has changed although the volume hangs (%v)", err)
 		}

@@ -85,7 +85,7 @@ func TestFailedSetupTalksOfNoRole(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 	if got = run(t, t.TempDir(), env, "setup", "--role=capture_test_uncreated", "--print"); got.code != exitDone || !strings.Contains(got.stderr, "password") || !strings.Contains(got.stderr, "\nhost \"") {
-		t.Errorf("printed: %+v", got) // the server has no TLS, so hostssl would admit nobody
+		t.Errorf("printed: %+v", got) // the advice must contain a host line: the server has no TLS, so a hostssl line would admit nobody
 	}
 
 	admin := []string{"DATABASE_URL=" + url}

@@ -213,8 +213,8 @@ func (f *File) DescribeOmitted() string {
 }
 
 // Table returns the table that the file belongs to. If the user named a table, the caller passes this table in the parameter
-// asked, and the method returns it unchanged. Otherwise it returns the manifest's table or, without a manifest, the table
-// votes.
+// asked, and the method returns it unchanged. Otherwise it returns the manifest's table. Without a manifest, it returns the
+// table votes.
 func (f *File) Table(asked postgres.Name) postgres.Name {
 	switch m := f.TableManifest(); {
 	case asked.Table != "":

@@ -75,7 +75,7 @@ func TestWeakTokensAreReported(t *testing.T) {
 	}{
 		{long, 0o400, ""},
 		{long, 0o600, ""},
-		{long, 0o440, ""}, // a Kubernetes secret, for the pod's group
+		{long, 0o440, ""}, // mode of a Kubernetes secret that the pod's group may read
 		{long, 0o644, "every user may read the token file (mode 0644)"},
 		{long, 0o666, "others may write the token file (mode 0666)"},
 		{long, 0o620, "others may write the token file (mode 0620)"},
