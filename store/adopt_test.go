@@ -51,8 +51,8 @@ type readerFunc func([]byte) (int, error)
 
 func (f readerFunc) Read(b []byte) (int, error) { return f(b) }
 
-// TestAdoptOnShare checks that Adopt uses a temporary name with the lock word of its process, so that two processes never
-// mix their data. It also checks that Open removes a file with such a name, which a crash has left.
+// TestAdoptOnShare checks that Adopt uses a temporary name with the lock word of its process, so that two processes never mix
+// their data. It also checks that Open removes a file with such a name that a crash has left.
 func TestAdoptOnShare(t *testing.T) {
 	t.Parallel()
 	from := open(t, filepath.Join(t.TempDir(), "feedback.json"))

@@ -15,9 +15,9 @@ import (
 
 // A change of the first row of a large file is on disk within milliseconds. But the SHA-256 of the file depends on every byte
 // after that row, and hashing two gigabytes takes a second. Therefore there are two digests. The first digest is the SHA-256 of
-// the whole file. To update it, hashing resumes near the first byte that changed. If more than hashPerWrite bytes had to be
-// hashed, the Write's manifest has the second digest instead: a hash of the hashes of all blocks. To update the second digest,
-// only the changed blocks and the list of hashes are hashed. [File.Idle] completes the first digest later.
+// the whole file. To update it, hashing resumes near the first byte that changed. If more than hashPerWrite bytes would have to
+// be hashed for that, the manifest gets the second digest instead: a hash of the hashes of all blocks. To update the second
+// digest, only the changed blocks and the list of hashes are hashed. [File.Idle] completes the first digest later.
 
 // hashPerWrite is the maximum number of bytes that a Write after a change hashes for the SHA-256 of the whole file. With this
 // limit, hashing takes no longer than writing. hashPerWrite is also the number of bytes that one step of Idle hashes.
@@ -62,8 +62,9 @@ func (d *digest) setManifest(m *manifest.Manifest) {
 	}
 }
 
-// update turns the digest of a file with the layout old into the digest of c, in place. If complete is set, it completes the
-// SHA-256 of the whole file, however long that takes.
+// update changes d in place from the digest of the previous version of the file to the digest of the new version. The previous
+// version had the layout old, and c is the content of the new version. If complete is set, update also completes the SHA-256 of
+// the whole file, however long that takes.
 func (d *digest) update(c *content, old *placement.Layout, complete bool) error {
 	spans, firstChange := c.ChangedSpans(old, blockBytes), old.Bytes
 	if len(spans) > 0 {
@@ -106,14 +107,14 @@ func (d *digest) updateBlocks(c *content, spans []placement.Span, scratch *[]byt
 	return nil
 }
 
-// complete completes the SHA-256 of the whole file. The file was written from the rows of v, with the given layout.
+// complete finishes the SHA-256 of the whole file. The file was written from the rows of v, with the given layout.
 func (d *digest) complete(v *snapshot.View, layout *placement.Layout) error {
 	_, err := d.completeStep(context.Background(), v, layout, math.MaxInt64)
 	return err
 }
 
-// completeStep continues the SHA-256 of the whole file by limit bytes or slightly more, and reports whether it is complete. It
-// stops early if ctx ends.
+// completeStep continues the SHA-256 of the whole file. It hashes the next limit bytes, or slightly more, and reports whether
+// the SHA-256 is complete. It stops early if ctx ends.
 func (d *digest) completeStep(ctx context.Context, v *snapshot.View, layout *placement.Layout, limit int64) (done bool, err error) {
 	if d.whole.n == layout.Bytes {
 		return true, nil
@@ -147,7 +148,7 @@ func (d *digest) adoptBlocks(b *manifest.BlockHashes) {
 type prefixHash struct {
 	hash        hash.Hash
 	n           int64    // number of hashed bytes
-	checkpoints [][]byte // states of hash, one after every checkpointBytes bytes
+	checkpoints [][]byte // saved states of the hash, one after every checkpointBytes bytes
 }
 
 // checkpointBytes is the number of bytes from one checkpoint to the next.

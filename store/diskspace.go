@@ -35,7 +35,7 @@ func (f *File) writeWithLessKept(view weak.Pointer[snapshot.View], bytes int64, 
 			r.Kept, first = nil, nil
 		}
 		// Ignore a dropped state that was only a second name of the current file, because its removal has freed no space. If
-		// it counted as progress, the next attempt could keep the same file again, and so on without end.
+		// its removal counted as progress, the next attempt could keep the same file again, and so on without end.
 		standing, serr := os.Lstat(f.dataPath)
 		dropped = slices.DeleteFunc(dropped, func(s kept.State) bool { return serr == nil && s.SharesData(standing) })
 		v := view.Value()

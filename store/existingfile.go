@@ -11,8 +11,8 @@ import (
 	"capture/store/manifest"
 )
 
-// These constants are values for the hashLimit of inspectExisting, in bytes. Hashing a file of more than hashAtOpen bytes would
-// delay Open, so the first Write hashes such a file, just before it replaces the file.
+// These constants are values for the parameter hashLimit of inspectExisting, in bytes. Hashing a file of more than hashAtOpen
+// bytes would delay Open, so the first Write hashes such a file, just before it replaces the file.
 const (
 	hashAtOpen = 64 << 20
 	hashAll    = math.MaxInt64
@@ -23,7 +23,7 @@ type existing struct {
 	checked    bool              // whether the file and its manifest were compared completely; if not, the first Write compares them
 	intact     bool              // whether the file matches its manifest; if checked is not set, only the sizes were compared
 	manifest   manifest.Manifest // manifest of the file, if intact is set
-	quarantine string            // suffix of the name under which the first Write keeps the file; "" if it need not be kept
+	quarantine string            // suffix of the name under which the first Write keeps the file; "" if the file need not be kept
 }
 
 // inspectExisting compares the file with its manifest. It hashes a file of at most hashLimit bytes; for a longer file it

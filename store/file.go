@@ -44,8 +44,8 @@ type File struct {
 
 // Open locks the file at path, creates its folder if it is missing, and checks the files that it finds: it completes a Write
 // that a crash interrupted, and compares the file with its manifest. For a file of more than 64 MB, Open compares only the
-// sizes, and the first Write does the rest. A damaged file is not an error: the first Write keeps the file under another name,
-// and the Result has a warning. Open refuses a symbolic link, because whoever made the link would choose which file is
+// sizes, and the first Write compares the content. A damaged file is not an error: the first Write keeps the file under another
+// name, and the Result has a warning. Open refuses a symbolic link, because whoever made the link would choose which file is
 // overwritten.
 //
 // If another process has the lock, the error is a [*LockedError].

@@ -7,11 +7,12 @@ import (
 	"capture/store/disk"
 )
 
-// CheckInPlace returns why readers no longer find what capture has left on disk, or "" if they do. For example, somebody has
-// removed the folder or unmounted its volume. A Write puts the file in place again, or returns the reason why it can't.
+// CheckInPlace checks that the files that capture wrote are still in place, and that their owner may read them. It returns ""
+// if both are true. Otherwise it returns the reason, for example that somebody has removed the file or unmounted its volume. A
+// Write puts the file in place again, or returns the reason why it can't.
 //
 // Before the first Write of a run, CheckInPlace checks the file that an earlier run left, if this file was intact. PutBack puts
-// it in place again. If the last Write failed, CheckInPlace returns "" without a check, because that Write is repeated.
+// this file in place again. If the last Write failed, CheckInPlace returns "" without a check, because that Write is repeated.
 // CheckInPlace waits for a running Write.
 func (f *File) CheckInPlace() string {
 	f.mu.Lock()

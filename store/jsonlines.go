@@ -16,8 +16,8 @@ import (
 
 // WriteLines writes v to the file at path as JSON lines, with a manifest beside it, and returns once both are durable. It
 // follows the steps of [File.Write]: readers see either the old file or the new one, and [manifest.OpenRead] always finds the
-// manifest that belongs to the file. But WriteLines keeps no earlier states. captureVersion is the version of the program for
-// the manifest.
+// manifest that belongs to the file. But WriteLines keeps no earlier states. captureVersion is the version of capture, which
+// the manifest records.
 func WriteLines(path string, v *snapshot.View, captureVersion string) (manifest.Manifest, error) {
 	m := manifest.New(v, ReasonExport, captureVersion)
 	if err := writeLines(newPaths(disk.FollowLink(path)), v, &m); err != nil {
@@ -59,7 +59,7 @@ func writeLines(p paths, v *snapshot.View, m *manifest.Manifest) error {
 	if err != nil {
 		return err
 	}
-	onShare := &share{} // the method rename tries again if a network share refuses to replace an open file
+	onShare := &share{} // its method rename tries again if a network share refuses to replace an open file
 	if err := onShare.rename(p.dataTmp(), p.dataPath); err != nil {
 		os.Remove(p.manifestTmp())
 		return err

@@ -24,7 +24,7 @@ func TestKeptUnderWrongClock(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.Close()
-	written := time.Now().Add(-40 * 24 * time.Hour).Truncate(time.Second) // the last write before the clock was wrong
+	written := time.Now().Add(-40 * 24 * time.Hour).Truncate(time.Second) // time of the last write before the clock was wrong
 	makeOlder(t, path, written)
 	for run := range 3 {
 		f := open(t, path)

@@ -59,7 +59,7 @@ func isSameVersion(a, b os.FileInfo) bool {
 	return os.SameFile(a, b) && a.Size() == b.Size() && a.ModTime().Equal(b.ModTime())
 }
 
-// isOther reports whether the file that m describes and v come from different tables, databases or clusters.
+// isOther reports whether v and the file that m describes come from different tables, databases or clusters.
 func isOther(m *manifest.Manifest, v *snapshot.View) bool {
 	shape, origin := v.Shape(), v.Origin()
 	differ := func(a, b string) bool { return a != "" && b != "" && a != b }

@@ -124,8 +124,8 @@ func TestLossIsKept(t *testing.T) {
 }
 
 // TestRuinedValuesBeforeTruncate ruins all values, as an UPDATE without WHERE does, and then truncates the table in the same
-// hour. The states before the two losses have the same row count. Prune must drop neither state, above all not the state
-// before the UPDATE, the only one with the good values.
+// hour. The states before the two losses have the same row count. Prune must drop neither state. Above all, it must not drop
+// the state before the UPDATE, which is the only one with the good values.
 func TestRuinedValuesBeforeTruncate(t *testing.T) {
 	t.Parallel()
 	f, tab := open(t, filepath.Join(t.TempDir(), "feedback.json")), votes(100, "good")

@@ -42,10 +42,10 @@ var children = map[string]func(args []string) error{
 // childDir is a folder for the program without the race detector.
 var childDir string
 
-// childProgram returns the path of a program that has the tests and the children's functions, but not the race detector.
-// Tests start children hundreds of times, often under strace, and the race detector takes half of a child's processor time.
-// The children's code also runs in the test process itself, with the race detector. If the tests are short or this test has
-// no race detector, childProgram returns the path of this test.
+// childProgram returns the path of a program that has the tests and the children's functions, but not the race detector. Tests
+// start children hundreds of times, often under strace, and the race detector takes half of a child's processor time. The
+// children's code also runs in the test process itself, with the race detector. With -short, or if the test program itself has
+// no race detector, childProgram returns the path of the test program.
 var childProgram = sync.OnceValues(func() (string, error) {
 	if testing.Short() || !race.Enabled {
 		return os.Executable()

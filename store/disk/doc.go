@@ -3,6 +3,6 @@
 //
 // A file that [WriteSynced] made is durable once [SyncFolder] has synced its folder. Two functions avoid slowing down the
 // database on the same machine: [ReadPastCache] reads a large file by direct I/O, and [WithIdlePriority] does slow work on a
-// thread of the lowest priority. [NewLineScanner] reads a large file line by line. [AddMode] gives back a right that somebody
-// has taken away.
+// thread of the lowest priority. [NewLineScanner] reads a large file line by line. [AddMode] restores a permission that
+// somebody has removed from a file.
 package disk

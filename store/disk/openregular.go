@@ -20,8 +20,8 @@ func OpenLinked(path string) (*os.File, error) {
 	return openRegular(path, os.O_RDONLY)
 }
 
-// leaseWait is the longest wait for the end of a lease. By default, the kernel ends a lease 45 seconds after another program
-// has opened the file; see lease-break-time in proc_sys_fs(5).
+// leaseWait is how long openRegular waits for another program to give up its lease on the file. By default, the kernel takes
+// the lease away 45 seconds after the first attempt to open the file (see lease-break-time in proc_sys_fs(5)).
 const leaseWait = time.Minute
 
 func openRegular(path string, flags int) (*os.File, error) {

@@ -38,7 +38,7 @@ func ReadPastCache(ctx context.Context, file *os.File, use func([]byte) error) e
 }
 
 // ReadOnce reads at most len(buf) bytes at off, in a single read. At the end of the file it returns 0. File.ReadAt would not
-// work with direct I/O, which accepts only aligned offsets. After a short read at the end of the file, it would read again
+// work with direct I/O, which accepts only aligned offsets. After a short read at the end of the file, ReadAt would read again
 // at an offset that is usually not aligned.
 func ReadOnce(file *os.File, buf []byte, off int64) (int, error) {
 	for {

@@ -10,12 +10,12 @@ import (
 	"capture/store/manifest"
 )
 
-// EndLosses ends each loss whose rows are back in the newest View, and returns the states that were kept before these
-// losses. newest returns the newest View of the table, or nil if there is none yet.
+// EndLosses ends each loss whose rows are back in the newest View, and returns the states that were kept before these losses.
+// The function newest returns the latest View of the table, or nil if there is none yet.
 func (k *States) EndLosses(newest func() *snapshot.View) (ended []State, err error) {
 	k.losses.Lock()
 	defer k.losses.Unlock()
-	v := newest() // under the lock, so that v is not older than the View of any loss that Keep has recorded
+	v := newest() // called under the lock, so v is at least as new as each View for which Keep has recorded a loss
 	if v == nil {
 		return nil, nil
 	}
@@ -37,10 +37,11 @@ func (k *States) EndLosses(newest func() *snapshot.View) (ended []State, err err
 	return ended, nil
 }
 
-// RepairedBy returns the time of the state whose loss the loss l repairs, or zero if l is no repair. m describes the current
-// file, and v shows the table after l. Of several open losses of values, l may repair any one that has not been repaired yet.
-// RepairedBy tries the earliest first. It ignores states that equal the current file: the file does not show the loss after
-// such a state, because the Write of the loss has failed, or because all that was lost is back.
+// RepairedBy finds the earlier loss that the loss l repairs. It returns the time of the state that was kept before the earlier
+// loss, or zero if l is not a repair. m describes the current file, and v shows the table after l. Of several open losses of
+// values, l may repair any one that has not been repaired yet. RepairedBy tries the earliest first. It ignores states that
+// equal the current file. The file does not show the loss after such a state: either the Write of this loss has failed, or
+// everything that was lost is back.
 func (k *States) RepairedBy(m *manifest.Manifest, l *manifest.Loss, v *snapshot.View) time.Time {
 	info, _ := os.Lstat(k.dataPath)
 	open := OpenLossesOf(slices.DeleteFunc(k.List(), func(s State) bool {

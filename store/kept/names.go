@@ -87,8 +87,8 @@ func (n names) tmp(path string) string {
 	return path + ".tmp"
 }
 
-// all returns the paths of all files that a state may have. The data come first, so that remove begins with them: without
-// data, the other files are not a state.
+// all returns the paths of all files that a state may have. The data come first, so that the method remove begins with them:
+// without data, the other files are not a state.
 func (n names) all(id stateID) []string {
 	return []string{n.plain(id), n.compressed(id), n.manifest(id), n.plainManifest(id), n.acknowledged(id)}
 }

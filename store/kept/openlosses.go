@@ -27,8 +27,8 @@ func OpenLossesOf(states []State) OpenLosses {
 	return OpenLosses{states: open}
 }
 
-// ListOpenLosses returns the open losses of the file at path. Shown leaves out a state that equals the file: either the Write
-// that removes the rows has not replaced the file yet, or the rows are back.
+// ListOpenLosses returns the open losses of the file at path. The method Shown of the result leaves out a state that equals the
+// file: either the Write that removes the rows has not replaced the file yet, or the rows are back.
 func ListOpenLosses(path string) (OpenLosses, error) {
 	states, err := List(path)
 	open := OpenLossesOf(states)
@@ -49,7 +49,8 @@ func (o OpenLosses) Shown() []State {
 	return slices.DeleteFunc(shown, func(s State) bool { return o.path != "" && s.equalsFile(o.path) })
 }
 
-// AreRepaired reports whether each of the losses is a repair, or repaired by one. Only then may a text suggest `capture history
+// AreRepaired reports whether each of the losses either is a repair or has been repaired. Only then may a text suggest `capture
+// history
 // --ack`, which acknowledges all of them.
 func (o OpenLosses) AreRepaired() bool {
 	return !slices.ContainsFunc(o.states, func(s State) bool { return !s.Loss.IsRepair() && !o.IsRepaired(s) })
@@ -58,9 +59,9 @@ func (o OpenLosses) AreRepaired() bool {
 // IsRepaired reports whether a later change has repaired the loss after s.
 func (o OpenLosses) IsRepaired(s State) bool { return o.repairOf(s) != nil }
 
-// repairOf returns the state before the first repair of the loss after s, or nil if there is none. The manifest of a repair names
-// one loss that it has repaired. Between the two, another loss may have changed the same values once more. The repair has
-// repaired this loss, too, unless it changed more rows than the repair.
+// repairOf returns the state before the first repair of the loss after s, or nil if there is none. The manifest of a repair
+// names one loss that it has repaired. Between that loss and the repair, another loss may have changed the same values once
+// more. The repair has also repaired this other loss, unless the other loss changed more rows than the repair.
 func (o OpenLosses) repairOf(s State) *State {
 	for _, repair := range slices.Backward(o.states) {
 		if !repair.Loss.IsRepair() || !repair.Loss.Found.After(s.Loss.Found) {
@@ -125,7 +126,7 @@ func (o OpenLosses) RestoreHint(s State) string {
 		return s.RestoreHint()
 	}
 	var commands []string
-	var earliest time.Time // of the states in commands
+	var earliest time.Time // time of the earliest state in commands
 	for _, state := range o.states {
 		repair := o.repairOf(state)
 		if state.canRestoreValues() && (repair == nil || earliest.Before(repair.Time) && commands != nil) {

@@ -19,7 +19,7 @@ func (k *States) Prune() (dropped []State, err error) {
 }
 
 // MakeRoom is like Prune, but drops more states until need bytes are freed. It never drops the state before the largest
-// unacknowledged loss. If there is such a state and MakeRoom frees too little, left is this state, otherwise nil.
+// unacknowledged loss. If such a state exists and MakeRoom frees too little, left points to this state. Otherwise left is nil.
 func (k *States) MakeRoom(need int64) (dropped []State, left *State, err error) {
 	dropped, left, err = k.prune(need)
 	if err != nil {

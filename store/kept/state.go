@@ -86,7 +86,8 @@ func (s State) RestoreHint() string {
 	return "capture restore --on-conflict " + conflict + " " + foreign.ShellPath(s.Path)
 }
 
-// isRefused reports whether `capture restore` refuses s, because s is damaged. It accepts a state whose manifest is missing.
+// isRefused reports whether `capture restore` refuses s, because s is damaged. A state whose manifest is missing is not
+// refused.
 func (s State) isRefused() bool { return s.Damaged != "" && s.Damaged != noManifest }
 
 // CompressedPath returns the path of the state's data once they are compressed.

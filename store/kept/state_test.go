@@ -165,7 +165,8 @@ func TestManifestsAreReadOnce(t *testing.T) {
 	check("with a manifest again", 9, false)
 }
 
-// TestRestoreHint checks which command a loss comes with: if values are lost, the rows that still exist must be overwritten.
+// TestRestoreHint checks the command that restores what was lost. If values are lost, the command must overwrite the rows that
+// still exist.
 func TestRestoreHint(t *testing.T) {
 	for want, losses := range map[string][]manifest.Loss{
 		"skip":      {{RowsLost: 20}, {HourHighest: 20}},

@@ -192,7 +192,7 @@ func (k *States) keep(m manifest.Manifest, like os.FileInfo) (State, error) {
 
 // coversLoss reports whether the manifest of s already describes the loss l, so that the state need not be kept once more.
 // isSame reports whether the current file is the file of s. Only then does an acknowledgement of the loss after s count for l:
-// somebody has acknowledged it before capture repeated the failed Write.
+// the Write of l has failed before, and somebody has acknowledged the loss before capture repeated the Write.
 func (s *State) coversLoss(l *manifest.Loss, isSame bool) bool {
 	more := max(l.RowsLost-s.Loss.RowsLost, newKeys(l, s.Loss))
 	if loss.MayLose(more, l.RowsBefore) || s.Acknowledged && (!isSame || more > 0) {
@@ -202,8 +202,9 @@ func (s *State) coversLoss(l *manifest.Loss, isSame bool) bool {
 	return !slices.ContainsFunc(l.ChangedColumns, isNew) && (s.Loss.MayChangeValues() || !l.MayChangeValues()) && s.Loss.RepairOf.Equal(l.RepairOf)
 }
 
-// newKeys returns the number of lost keys of l that known lacks, or 0 if known has only a sample of its lost keys. All rows of known
-// may have come back before others were lost.
+// newKeys returns how many lost keys of l are not among the lost keys of an earlier loss (known). It returns 0 if the earlier
+// loss has only a sample of its lost keys. Comparing only the numbers of lost rows would not be enough: all rows of the earlier
+// loss may have come back before other rows were lost.
 func newKeys(l, known *manifest.Loss) int {
 	if len(known.LostKeys) < known.RowsLost {
 		return 0

@@ -84,7 +84,7 @@ func (c *Comparison) Fail(err error) {
 // IsEqual reports whether the comparison has shown that the rows are equal.
 func (c *Comparison) IsEqual() bool { return c.err == nil && c.removed+c.added+c.changed == 0 }
 
-// Damage returns why the file is not what its manifest describes, or "" if the comparison has found no damage.
+// Damage returns the reason why the file does not match its manifest. It returns "" if the comparison has found no damage.
 func (c *Comparison) Damage() string {
 	if c.err == nil || c.err == errKeysDiffer || c.viewFailed {
 		return ""
@@ -234,7 +234,7 @@ func (c *Comparison) parseKey() (err error) {
 		if c.text, err = rowjson.AppendText(c.text, &c.shape.Columns[i].Type, value); err != nil {
 			return errNotRow
 		}
-		c.values[i] = bytes.Clone(c.text[start:]) // text may move as it grows
+		c.values[i] = bytes.Clone(c.text[start:]) // c.text may be reallocated as it grows
 	}
 	c.key, err = c.file.AppendKey(c.key[:0], c.values)
 	c.keyed = err == nil

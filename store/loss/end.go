@@ -44,14 +44,14 @@ func areRowsBack(l *manifest.Loss, v *snapshot.View) (bool, error) {
 // IsRepair reports whether a second loss (later) repairs a first loss (l), which is a loss of values. v shows the table after
 // the second loss. A repair brings back the earlier values of all columns that the first loss changed, and changes no other
 // column in many rows. Columns with times are an exception, because a trigger may set them to the time of each update. But at
-// least one column must have its values back. If the first loss also removed many rows, they must be back, too: perhaps only the
-// state before this loss has them.
+// least one column must have its values back. If the first loss also removed many rows, these rows must be back, too: perhaps
+// only the state before the first loss has them.
 //
 // A repair ends neither of the two losses, because nobody can distinguish it from another mistake: perhaps the first change was
 // intended.
 func IsRepair(l, later *manifest.Loss, v *snapshot.View) (bool, error) {
 	if !losesOnlyValues(later) || backShare*float64(later.RowsChanged) > float64(rowsChanged(l)) {
-		return false, nil // later changes many rows that l had not changed
+		return false, nil // the second loss changed many rows that the first loss had not changed
 	}
 	for _, name := range later.ChangedColumns {
 		if !slices.Contains(l.ChangedColumns, name) && !isTime(v, name) {
@@ -105,9 +105,9 @@ func isTime(v *snapshot.View, name string) bool {
 	})
 }
 
-// areValuesBack reports, for each changed column of l, whether at least backShare of the changed rows have in v the values that
-// they had before l. A row that v lacks has not got its values back: if somebody inserts it again from a state after l, it has the
-// values that l gave it.
+// areValuesBack reports, for each changed column of l, whether the values from before l are back in v. At least backShare of
+// the changed rows must have them. A row that v lacks does not count as back: if somebody inserts it again from a state after
+// l, it has the values that l gave it.
 func areValuesBack(l *manifest.Loss, v *snapshot.View) ([]bool, error) {
 	isBack := make([]bool, len(l.ChangedColumns))
 	columns := make([]int, len(l.ChangedColumns))

@@ -57,9 +57,9 @@ func (c *Comparison) Loss(v *snapshot.View, highest, replaced int) *manifest.Los
 	return loss
 }
 
-// describeChanges sets the fields of loss that identify the values that are about to be lost. They include columns that changed in
-// fewer than half of the rows. Such a change alone is no loss, but it may be part of one: an UPDATE sets two columns to NULL, and
-// one of them already was NULL in most rows.
+// describeChanges sets the fields of the Loss that identify the values that are about to be lost. They include columns that
+// changed in fewer than half of the rows. Such a change alone is no loss, but it may be part of one: an UPDATE sets two columns
+// to NULL, and one of them already was NULL in most rows.
 func (c *Comparison) describeChanges(loss *manifest.Loss) {
 	var columns []int
 	for i, n := range c.columnChanges {

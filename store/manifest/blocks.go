@@ -13,7 +13,7 @@ type BlockHashes struct {
 	bytes int64     // length of a block in bytes; the last block may be shorter
 	sums  []byte    // hashes of the complete blocks, one after the other
 	hash  hash.Hash // hash of the block that is being written
-	n     int64     // number of bytes of that block
+	n     int64     // number of bytes that have been hashed for that block
 }
 
 // NewBlockHashes returns the hashes of an empty file, for blocks of the given length.

@@ -12,14 +12,14 @@ import (
 type Kept struct {
 	Loss    *Loss  `json:"loss,omitempty"`    // loss before which the state was kept; nil for an ordinary state
 	Damaged string `json:"damaged,omitempty"` // how the state differs from what was written; "" if it does not
-	Other   bool   `json:"other,omitempty"`   // whether it was replaced by a state of another table, database, cluster or program
+	Other   bool   `json:"other,omitempty"`   // whether the state was replaced by a state of another table, database, cluster or program
 }
 
 // Loss describes the rows, values or columns that a Write was about to remove. The state before the loss is kept.
 type Loss struct {
 	Found       time.Time `json:"found"`                  // time of the Write that removed the rows, values or columns
 	RowsBefore  int       `json:"rows_before"`            // number of rows before that Write
-	RowsAfter   int       `json:"rows_after"`             // number of rows after it
+	RowsAfter   int       `json:"rows_after"`             // number of rows after that Write
 	RowsLost    int       `json:"rows_lost,omitempty"`    // number of rows whose keys are gone
 	RowsChanged int       `json:"rows_changed,omitempty"` // number of rows whose value in Column changed
 	Column      string    `json:"column,omitempty"`       // name of the column that changed in the most rows
@@ -42,8 +42,8 @@ type Loss struct {
 	// these hashes, capture recognizes the repair of the loss.
 	ChangedRows []ChangedRow `json:"changed_rows,omitempty"`
 
-	// RepairOf is the time of an earlier kept state if the Write repaired the loss after that state: it brought the values back
-	// that this loss had changed. Otherwise RepairOf is zero.
+	// RepairOf is the time of an earlier kept state if the Write repaired the loss after that state. Such a Write brought back
+	// the values that the earlier loss had changed. Otherwise RepairOf is zero.
 	RepairOf time.Time `json:"repair_of,omitzero"`
 }
 
@@ -60,8 +60,8 @@ type ChangedRow struct {
 	Hashes []byte `json:"hashes"` // for each of Loss.ChangedColumns, HashBytes bytes of the SHA-256 of its value in JSON
 }
 
-// checkChanges removes the changed rows if they cannot be valid: then somebody has edited the manifest. A restore does not need
-// them.
+// checkChanges clears ChangedColumns and ChangedRows if they cannot be valid, because somebody has edited the manifest. A
+// restore needs neither of them.
 func (l *Loss) checkChanges() {
 	isWrong := func(row ChangedRow) bool { return len(row.Hashes) != HashBytes*len(l.ChangedColumns) }
 	if len(l.ChangedRows) > MaxChangedRows || len(l.ChangedColumns) > maxColumns || slices.ContainsFunc(l.ChangedRows, isWrong) {
@@ -77,7 +77,7 @@ func (l *Loss) MayChangeValues() bool {
 // IsRepair reports whether the Write repaired an earlier loss of values.
 func (l *Loss) IsRepair() bool { return !l.RepairOf.IsZero() }
 
-// RuinsValues reports whether the state before l may be the only one with good values. The state before a repair is not.
+// RuinsValues reports whether the state before l may be the only one with good values. The state before a repair never is.
 func (l *Loss) RuinsValues() bool { return l.MayChangeValues() && !l.IsRepair() }
 
 // String returns a description of the loss for people.

@@ -117,16 +117,16 @@ func (s folderService) put(ctx context.Context, name string, data []byte, c cond
 	return hex.EncodeToString(sum[:]), u.(*folderUpload).publish(c.absent)
 }
 
-// lockPatience is how long lock waits for another process. A process needs the lock only to replace one small file.
+// lockPatience is how long the method lock waits for another process. A process needs the lock only to replace one small file.
 // lockPause is the time between two attempts.
 const (
 	lockPatience = time.Second
 	lockPause    = 10 * time.Millisecond
 )
 
-// lock locks the folder that contains name, and returns a function that unlocks the folder. While the folder is locked, no
-// other capture replaces a file in it. If another process keeps the lock, lock fails after lockPatience, and [Location.retry]
-// tries again. When retry gives up, the error says which process to look for.
+// lock locks the folder that contains the file with the given name, and returns a function that unlocks the folder. While the
+// folder is locked, no other capture replaces a file in it. If another process keeps the lock, lock fails after lockPatience,
+// and [Location.retry] tries again. When retry gives up, the error says which process to look for.
 func (s folderService) lock(ctx context.Context, name string) (unlock func(), err error) {
 	file, err := os.OpenFile(filepath.Join(filepath.Dir(s.path(name)), ".lock"), os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW, 0o640)
 	if err != nil {
@@ -237,5 +237,5 @@ func (u *folderUpload) renameIfAbsent() error {
 
 func (u *folderUpload) abort(context.Context) {
 	u.file.Close()
-	os.Remove(u.file.Name()) // fails if the file has only its final name
+	os.Remove(u.file.Name()) // fails, harmlessly, if publish has already renamed the file
 }

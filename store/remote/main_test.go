@@ -29,7 +29,7 @@ func TestMain(m *testing.M) {
 	os.Exit(objectserver.Main(m.Run))
 }
 
-// places calls f for each kind of service: a container or bucket of a real server, and a folder.
+// places runs the function f as a subtest for each kind of service: a container or bucket of a real server, and a folder.
 func places(t *testing.T, f func(t *testing.T, url string, env map[string]string)) {
 	for _, kind := range objectserver.Kinds {
 		t.Run(kind, func(t *testing.T) {
