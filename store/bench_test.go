@@ -52,7 +52,7 @@ func benchmarkFlush(b *testing.B, rows int) {
 			other := tab.View().Shape()
 			tab.Load(&rowjson.Shape{Schema: other.Schema, Table: other.Table, Key: other.Key, Columns: other.Columns}, snapshot.Origin{})
 			for i := range rows {
-				tab.Put(key(i), row(i, 3000, string(rune('a'+(i+round)%26)))) // a copy with the same rows would change nothing
+				tab.Put(key(i), row(i, 3000, string(rune('a'+(i+round)%26)))) // with the same rows, Write would write nothing
 			}
 			tab.Commit(snapshot.Position{LSN: 1})
 			took, n := flush(b)

@@ -62,9 +62,9 @@ func (d *digest) setManifest(m *manifest.Manifest) {
 	}
 }
 
-// update changes d in place from the digest of the previous version of the file to the digest of the new version. The previous
-// version had the layout old, and c is the content of the new version. If complete is set, update also completes the SHA-256 of
-// the whole file, however long that takes.
+// update changes d in place from the digest of the previous version of the file to the digest of the new version. The parameter
+// old is the layout of the previous version, and c is the content of the new version. If complete is set, update also completes
+// the SHA-256 of the whole file, however long that takes.
 func (d *digest) update(c *content, old *placement.Layout, complete bool) error {
 	spans, firstChange := c.ChangedSpans(old, blockBytes), old.Bytes
 	if len(spans) > 0 {

@@ -66,7 +66,7 @@ func (f *File) newKept(m *manifest.Manifest, c *loss.Comparison, v *snapshot.Vie
 // standingManifest returns the manifest of the current file, which info describes. It reports false if the manifest is not known.
 func (f *File) standingManifest(last *written, info os.FileInfo) (manifest.Manifest, bool) {
 	if last.file != nil {
-		return last.manifest, true // somebody has touched the file since the last Write, but no other manifest can describe it
+		return last.manifest, true // even if somebody has touched the file since, no other manifest can describe it
 	}
 	if !f.hasWritten {
 		return f.existing.manifest, f.existing.intact

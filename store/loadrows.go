@@ -40,7 +40,7 @@ type fileRows struct {
 // paddedRow is a row that padding follows.
 type paddedRow struct {
 	row     int // number of the row, from 0
-	padding int // bytes
+	padding int // length of the padding in bytes
 }
 
 func newFileRows(t *snapshot.Table, l *Loading) (*fileRows, error) {

@@ -27,7 +27,7 @@ func (r *rowsTable) clone() *rowsTable {
 	return c
 }
 
-// remove deletes the rows from first to last.
+// remove deletes the rows with the IDs from first to last.
 func (r *rowsTable) remove(first, last int) {
 	for id := first; id <= last; id++ {
 		delete(r.rows, id)
@@ -151,7 +151,8 @@ func TestPrintedCommands(t *testing.T) {
 	}
 }
 
-// printedCommands returns the commands in the texts about open losses, in their order. Nobody runs the command of a repair.
+// printedCommands returns the commands in the texts about open losses, in their order. It skips the command in a text about a
+// repair, because nobody needs to run it.
 func printedCommands(t *testing.T, f *store.File, tab *snapshot.Table) (commands []string) {
 	t.Helper()
 	if _, err := f.Kept().EndLosses(tab.View); err != nil {

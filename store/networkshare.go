@@ -35,7 +35,7 @@ const (
 	renamePause    = 50 * time.Millisecond
 )
 
-// rename gives the file at old the name path, and replaces the file that had this name.
+// rename renames the file at the first path (old) to the second path, and replaces the file that was there.
 func (s *share) rename(old, path string) error {
 	err := os.Rename(old, path)
 	if s == nil || !isBlocked(err) {

@@ -10,10 +10,10 @@ import (
 	"capture/store/placement"
 )
 
-// patch turns the content of file into the new version, and syncs file. old is the layout of file before the patch. patch
-// writes the spans that differ, widened to multiples of align bytes. At the same time, another goroutine turns the digest of
-// the last version into the digest of the new version. Both can run in parallel, because both take the bytes from the rows
-// in memory.
+// patch turns the content of the open file into the new version, and syncs the file. The parameter old is the layout of the
+// file before the patch. patch writes the spans that differ, widened to multiples of align bytes. At the same time, another
+// goroutine turns the digest of the last version into the digest of the new version. The two goroutines can run in parallel,
+// because both take the bytes from the rows in memory.
 func (p *pendingVersion) patch(file *os.File, old *placement.Layout, align int64, last written) error {
 	p.patched = true
 	hashed := make(chan error, 1)

@@ -30,7 +30,7 @@ type transcript struct {
 	manifests []string // SHA-256 of each manifest that was durable, oldest first
 	kept      []string // paths of compressed kept states, which must not be lost
 	plain     []string // paths of plain states before a loss, which must not be lost; they may have been compressed since
-	lossy     int      // number of the version that loses rows of the version before, from 1; 0 if there is none yet
+	lossy     int      // number, counted from 1, of the version that loses rows; 0 if there is none yet
 	failed    string   // text of the last error; "" once a Write has succeeded
 	foreign   []byte   // content of the file that existed before the child began; nil if there was no file
 

@@ -13,9 +13,10 @@ import (
 // this run, when the rows of this file may be nowhere else. v has these rows, and m is the manifest with which they were read.
 // The new manifest equals m, except for the file's size and digest.
 //
-// PutBack makes the same checks as a Write: it refuses another device, takes the lock again, and keeps a file that somebody has
-// put in the place of the file. If this file has other rows, it is kept even if the policy keeps no ordinary states, because its
-// rows may be nowhere else. The next Write compares the file with the new rows, as if PutBack had not been called.
+// PutBack makes the same checks as a Write: it refuses another device, takes the lock again, and keeps any file that somebody
+// has put in the place of feedback.json. If that file has different rows, it is kept even if the policy keeps no ordinary
+// states, because its rows may be nowhere else. The next Write compares the file with the new rows, as if PutBack had not been
+// called.
 func (f *File) PutBack(v *snapshot.View, m manifest.Manifest) (Result, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -44,7 +45,7 @@ func (f *File) putBack(v *snapshot.View, m manifest.Manifest) (Result, error) {
 		f.existing = existing{checked: true, intact: true, manifest: m}
 		return Result{Manifest: m}, nil
 	case err == nil:
-		f.inspectExisting(hashAll) // the inspection by Open was of another file
+		f.inspectExisting(hashAll) // Open has inspected another file
 	case !disk.IsMissing(err):
 		return Result{}, err
 	}
@@ -53,7 +54,7 @@ func (f *File) putBack(v *snapshot.View, m manifest.Manifest) (Result, error) {
 		return Result{}, err
 	}
 	f.last = written{} // if the source has just loaded the rows, f.last describes the file that is replaced now
-	f.temp.discard()   // the start of a file that WriteAhead has written has other rows
+	f.temp.discard()   // if WriteAhead has written the start of a file, this start has other rows
 	p := newPendingVersion(v, written{}, nil)
 	p.complete = true
 	err = f.replaceBoth(p, &m, written{})

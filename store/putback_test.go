@@ -118,7 +118,7 @@ func TestPutBackBeforeLoss(t *testing.T) {
 }
 
 // TestPutBackKeepsNewerVotes: another program has put a pair with five newer votes in place, and the policy keeps no ordinary
-// states. Only this pair may have these votes, because the database is away.
+// states. Only this pair may have these votes, because the database cannot be reached.
 func TestPutBackKeepsNewerVotes(t *testing.T) {
 	path, newer := filepath.Join(t.TempDir(), "feedback.json"), filepath.Join(t.TempDir(), "feedback.json")
 	write(t, open(t, newer), votes(105, "x").View(), store.ReasonStart)
@@ -144,8 +144,8 @@ func TestPutBackKeepsNewerVotes(t *testing.T) {
 	}
 }
 
-// TestPutBackAfterDropHorizon: the database comes back at the same moment. The source has loaded the rows and then found them in
-// doubt, so no later run may build on the file.
+// TestPutBackAfterDropHorizon calls PutBack just when the database comes back. The source has loaded the rows and then found
+// that they may be wrong, so the new manifest must have no horizon.
 func TestPutBackAfterDropHorizon(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "feedback.json")
 	f := open(t, path)
@@ -165,8 +165,8 @@ func TestPutBackAfterDropHorizon(t *testing.T) {
 	}
 }
 
-// TestFailedPutBackIsRepeated: PutBack has replaced the file, but not the manifest. CheckInPlace says so, and the next PutBack
-// completes the pair.
+// TestFailedPutBackIsRepeated: PutBack has replaced the file, but not the manifest. CheckInPlace must report this, and the next
+// PutBack must complete the pair.
 func TestFailedPutBackIsRepeated(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "feedback.json")
 	f := open(t, path)
@@ -203,7 +203,7 @@ func replaceFile(path, content string) error {
 	return errors.Join(os.WriteFile(path+".x", []byte(content), 0o644), os.Rename(path+".x", path))
 }
 
-// copyPair replaces the file at path and its manifest by copies of those at from.
+// copyPair replaces the file at path and its manifest by copies of another file (from) and its manifest.
 func copyPair(from, path string) error {
 	data, err := os.ReadFile(from)
 	m, merr := os.ReadFile(manifest.Path(from))

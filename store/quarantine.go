@@ -75,8 +75,8 @@ func linkOrCopy(path, second string) error {
 }
 
 // pruneQuarantined keeps the newest maxQuarantined damaged files of path, and removes the older ones. Their suffixes sort by
-// time, but the clock may have been set back. Therefore the file with the suffix newest always stays: it was quarantined
-// just now.
+// time, but the clock may have been set back. Therefore the file that was quarantined just now always stays. The parameter
+// newest is its suffix.
 func pruneQuarantined(path, newest string) {
 	entries, err := os.ReadDir(filepath.Dir(path))
 	if err != nil {

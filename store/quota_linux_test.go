@@ -23,7 +23,7 @@ func init() { children["quota"] = writeBeyondQuota }
 func TestQuota(t *testing.T) {
 	needStrace(t)
 	for name, c := range map[string]struct {
-		refused  string // writes to the temporary file that fail, in strace's syntax: "1" is the first write, "1+" is every write
+		refused  string // failing writes to the temporary file, in strace's syntax: "1" is the first write, "1+" is every write
 		want     string // what the child prints
 		ordinary int    // number of ordinary states that are left
 	}{

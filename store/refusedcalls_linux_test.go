@@ -19,8 +19,8 @@ import (
 
 func init() { children["refused"] = writeWhileRefused }
 
-// refusals has the system calls of a Write that a device or volume can refuse, by name. errors lists the errors with which the
-// call can fail. If the call fails, the Write's error must contain word.
+// refusals has the system calls of a Write that a device or volume can refuse, by name. For each call, errors lists the errors
+// with which it can fail, and word is a text that the Write's error must then contain.
 var refusals = map[string]struct {
 	word   string
 	errors []string
@@ -57,9 +57,9 @@ func (r refusal) String() string {
 	return fmt.Sprintf("%s:error=%s:when=%d", r.call.name, r.err, r.nth)
 }
 
-// steps lists the calls that strace can refuse: those of the nth Write, counted from 1, or, if nth is 0, those that keep a
-// state after the Write with the given number. If all is set, each call is listed once for each of its possible errors,
-// otherwise only once.
+// steps lists the calls that strace can refuse. These are the calls of the nth Write, counted from 1. If nth is 0, they are the
+// calls that keep a state after the Write with the given number. If all is set, steps lists each call once for each of its
+// possible errors, otherwise only once.
 func (p *replay) steps(nth, number int, all bool) []refusal {
 	d, s := newDevice(p.root), &transcript{foreign: p.foreign, seen: p.seen}
 	made := map[string]int{} // number of calls so far, by name
@@ -176,8 +176,8 @@ func TestCallsRefused(t *testing.T) {
 	}
 }
 
-// refuse records a writer while strace refuses the call step. Occasionally Go's runtime makes a call of the same name in the
-// same thread. strace then refuses the wrong call, and refuse tries again.
+// refuse records a writer while strace refuses the call that step describes. Occasionally Go's runtime makes a call of the same
+// name in the same thread. strace then refuses the wrong call, and refuse tries again.
 func refuse(t *testing.T, step refusal, rows, writes int, foreign []byte) *replay {
 	t.Helper()
 	var p *replay

@@ -18,13 +18,14 @@ import (
 	"capture/store/retention"
 )
 
-// rowsTable is a table with the columns id and some others. The column at has a time, the others have texts.
+// rowsTable is a table with the columns id and some others. If there is a column "at", it has a time. The other columns have
+// texts.
 type rowsTable struct {
 	columns []string
 	rows    map[int]map[string]string // values of the text columns, by id
 }
 
-// set sets a column of the rows from first to last.
+// set sets a column in the rows with the IDs from first to last.
 func (r *rowsTable) set(column string, first, last int, value string) {
 	for id := first; id <= last; id++ {
 		if r.rows[id] == nil {
@@ -61,10 +62,10 @@ func (r *rowsTable) load(t *testing.T, tab *snapshot.Table) *snapshot.View {
 	})
 }
 
-// TestRepairOfLostValues ruins values and changes the table again. If the last change repairs the loss, its text says so. If
-// everything is repaired then, the text continues with the command that acknowledges losses. If another loss remains, the text
-// must not contain this command: after an acknowledgement, the only good values may be dropped. If the last change is no
-// repair, the text must begin with the command that restores values.
+// TestRepairOfLostValues ruins values and changes the table again. If the last change repairs the loss, the text about this
+// change must say so. If everything is then repaired, the text must continue with the command that acknowledges losses. If
+// another loss remains, the text must not contain this command: after an acknowledgement, the only good values may be dropped.
+// If the last change is no repair, the text must begin with the command that restores values.
 func TestRepairOfLostValues(t *testing.T) {
 	t.Parallel()
 	const n = 300 // more rows than a manifest describes

@@ -38,8 +38,8 @@ type shadowCopy struct {
 // shadowStep is the number of bytes that one step copies. A Write may run after each step.
 var shadowStep int64 = 32 << 20
 
-// newShadowCopy begins a copy of temp's target, a file of size bytes. The copy gets the mode and owner of like. newShadowCopy
-// returns nil if the file system does not support patching, or has no space for two copies.
+// newShadowCopy begins a copy of the target of temp, a file whose length is size. The copy gets the mode and owner of the file
+// that like describes. newShadowCopy returns nil if the file system does not support patching, or has no space for two copies.
 func newShadowCopy(temp *tempFile, size int64, like os.FileInfo) (*shadowCopy, error) {
 	free, err := volume.FreeBytes(temp.target)
 	if err != nil || free < 2*size {
@@ -65,7 +65,8 @@ func newShadowCopy(temp *tempFile, size int64, like os.FileInfo) (*shadowCopy, e
 	return c, nil
 }
 
-// copyStep copies the next bytes of a file of size bytes, and reports whether all of it is copied. It stops early if ctx ends.
+// copyStep copies the next bytes of the file, whose length is size. It reports whether the whole file is copied. It stops early
+// if ctx ends.
 func (c *shadowCopy) copyStep(ctx context.Context, size int64) (done bool, err error) {
 	buf := disk.AlignedBuffer(disk.ChunkBytes)
 	for end := c.copied + shadowStep; c.copied < min(size, end) && ctx.Err() == nil; {

@@ -7,8 +7,8 @@ import (
 	"capture/store/disk"
 )
 
-// standing has the identities of feedback.json and its manifest as capture last left them or as Open found them. They also say
-// which mode and owner new files get: those that capture has chosen, or that somebody has given to capture's own files. If
+// standing has the identities of feedback.json and its manifest as capture last left them or as Open found them. New files get
+// the mode and owner of these two files: those that capture has chosen, or that somebody has given to capture's own files. If
 // somebody replaces capture's files by others, the modes of these others do not count, because they may let more people read
 // the rows.
 type standing struct {

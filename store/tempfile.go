@@ -31,7 +31,7 @@ type tempFile struct {
 }
 
 // create discards the file that has the temporary name, and creates an empty file under this name, with the mode and owner of
-// like. The new *os.File is in t.use until the caller sets t.use to something else.
+// the file that like describes. The new *os.File is in t.use until the caller sets t.use to something else.
 func (t *tempFile) create(like os.FileInfo) (*os.File, error) {
 	t.discard()
 	file, err := disk.CreateLike(t.path, like)

@@ -11,7 +11,7 @@ import (
 type paths struct {
 	dataPath     string // feedback.json
 	manifestPath string // feedback.manifest.json
-	tmpWord      string // word in temporary names that only this process uses; "" on a local file system (see networkshare.go)
+	tmpWord      string // word that only this process uses in temporary names; "" on a local file system (see networkshare.go)
 }
 
 func newPaths(path string) paths {

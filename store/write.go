@@ -25,9 +25,9 @@ type Result struct {
 	// Damage, the next Write replaces the damaged file.
 	Damage string
 
-	// Kept is the state that Write kept before it replaced the file, or nil. Write keeps the file in three cases: if there is a
-	// loss, if the new version is of another table, database or cluster, or if an earlier run wrote the file, its rows differ,
-	// and the policy keeps ordinary states. Kept may be set even if Write returns an error.
+	// Kept is the state that Write kept before it replaced the file, or nil. Write keeps the file before a loss, and before a
+	// version of another table, database or cluster. It also keeps the file of an earlier run if the rows differ and the policy
+	// keeps ordinary states. Kept may be set even if Write returns an error.
 	Kept *kept.State
 
 	// Warning is a message for the log. For example, it says that a damaged file was kept, that a Write interrupted by a crash
@@ -125,7 +125,7 @@ func (f *File) write(v *snapshot.View, reason manifest.Reason) (Result, error) {
 }
 
 // keepStanding keeps the current file as a state before v replaces the file, if there is a reason to keep it. foreign is set if
-// another program has written the file. It returns the kept state, or nil.
+// another program has written the file. keepStanding returns the kept state, or nil.
 func (f *File) keepStanding(v *snapshot.View, last *written, foreign bool) (*kept.State, error) {
 	m, err := f.stateToKeep(v, last, foreign)
 	if m == nil || err != nil {

@@ -75,8 +75,8 @@ type prewrite struct {
 const (
 	prewriteStep = 8 << 20 // number of bytes of a step; a Write may run after each step
 
-	// If rewinds have discarded more bytes than one step and a quarter (1/rewrittenShare) of the prewrite's length, the prewrite
-	// ends: the rows do not come in the order of their keys, so writing ahead costs more than it saves.
+	// The prewrite ends if rewinds have discarded more bytes than one step plus a quarter (1/rewrittenShare) of the prewrite's
+	// length. Then the rows do not come in the order of their keys, so writing ahead costs more than it saves.
 	rewrittenShare = 4
 )
 

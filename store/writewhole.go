@@ -21,7 +21,7 @@ type sequentialWriter struct {
 	direct           bool        // whether the file is written with direct I/O
 	digest           *digest     // digest of the bytes that have been hashed
 	off              int64       // offset up to which the file is written and hashed; a multiple of disk.DirectAlign
-	buf              []byte      // bytes from off on that are not written yet
+	buf              []byte      // bytes that begin at off and are not written yet
 	writebackStarted int64       // offset up to which writeback has started
 	recycled         chan []byte // chunks that the hasher has finished with; nil for a chunk that must be allocated
 }
@@ -122,8 +122,8 @@ func (w *sequentialWriter) write(b []byte) error {
 	return nil
 }
 
-// rewindTo discards all bytes from offset off on, and perhaps some bytes before off. The digest must be of the whole file, not
-// of blocks.
+// rewindTo discards all bytes at and after the offset off, and perhaps some bytes before it. The digest must be of the whole
+// file, not of blocks.
 func (w *sequentialWriter) rewindTo(off int64) {
 	switch {
 	case off >= w.end():

@@ -27,7 +27,7 @@ type names struct {
 	folder string // folder of the current file and of its kept states
 	base   string // name of the current file without .json, such as feedback
 
-	tmpWord string // word in temporary names that only this process uses; "" on a local file system (see networkshare.go in package store)
+	tmpWord string // word that only this process uses in temporary names; "" on a local file system (see networkshare.go in package store)
 }
 
 func newNames(dataPath string) names {

@@ -37,10 +37,10 @@ type States struct {
 	losses sync.Mutex
 }
 
-// Open returns the kept states of the file at dataPath, and removes what a crash has left of them. On a network share,
-// tmpWord is a word for temporary names that only this process uses. On a local file system it is "". accepted is the time
-// of the retention clock when the existing file was written, or zero if it is not known (see [States.TimeBehind]). Until
-// SetPolicy is called, the policy is [retention.Default].
+// Open returns the kept states of the file at dataPath, and removes what a crash has left of them. On a network share, tmpWord
+// is a word that only this process uses in its temporary names. On a local file system it is "". accepted is the time of the
+// retention clock when the existing file was written, or zero if it is not known (see [States.TimeBehind]). Until SetPolicy is
+// called, the policy is [retention.Default].
 func Open(dataPath, tmpWord string, accepted time.Time) *States {
 	k := &States{names: newNames(dataPath), dataPath: dataPath, policy: retention.Default, start: time.Now()}
 	k.names.tmpWord = tmpWord
@@ -144,7 +144,8 @@ func (k *States) IsOff() bool {
 // Write that failed later. But if the table has lost more since then, the second state is necessary, because its manifest
 // describes the larger loss. Keep also makes no second state if an ordinary state equals the newest kept state. If the state
 // before a loss is already kept as an ordinary state, Keep renames the files of the ordinary state. If an older state is equal
-// and compressed, the new state shares the data of the older state. The state's manifest gets the mode and owner of like.
+// and compressed, the new state shares the data of the older state. The state's manifest gets the mode and owner of the file
+// that like describes.
 func (k *States) Keep(m manifest.Manifest, like os.FileInfo) (State, error) {
 	k.losses.Lock()
 	defer k.losses.Unlock()
@@ -237,7 +238,7 @@ func timeOfNext(states []State, t time.Time) time.Time {
 	return t
 }
 
-// add makes a kept state with the data of the file at from and the manifest m.
+// add makes a kept state. Its data are those of the file at the path from, and its manifest is m.
 func (k *States) add(id stateID, m manifest.Manifest, like os.FileInfo, from, path, manifestPath string) (State, error) {
 	if err := k.writeManifest(manifestPath, m, like); err != nil {
 		return State{}, err
@@ -295,7 +296,8 @@ func (k *States) drop(id stateID) error {
 	return err
 }
 
-// writeManifest writes a manifest to path, with the mode and owner of like, and syncs it. The caller syncs the folder.
+// writeManifest writes a manifest to path, with the mode and owner of the file that like describes, and syncs it. The caller
+// syncs the folder.
 func (k *States) writeManifest(path string, m manifest.Manifest, like os.FileInfo) error {
 	data, err := m.Encode()
 	if err != nil {

@@ -30,7 +30,7 @@ type Comparison struct {
 	removed, added, changed int                         // row counts
 	columnChanges           []int                       // for each of the file's columns, the number of rows in which its value changed
 	lost                    sample[[]byte]              // keys of the removed rows
-	changedRows             sample[manifest.ChangedRow] // rows with another value, with the hashes of all columns of the file
+	changedRows             sample[manifest.ChangedRow] // rows with a changed value, each with the hashes of its old values
 
 	file    *rowjson.Encoder // encoder for the file's shape
 	view    *rowjson.Encoder // encoder for the View's shape

@@ -12,7 +12,7 @@ import (
 type Kept struct {
 	Loss    *Loss  `json:"loss,omitempty"`    // loss before which the state was kept; nil for an ordinary state
 	Damaged string `json:"damaged,omitempty"` // how the state differs from what was written; "" if it does not
-	Other   bool   `json:"other,omitempty"`   // whether the state was replaced by a state of another table, database, cluster or program
+	Other   bool   `json:"other,omitempty"`   // whether a state of another table, database, cluster or program replaced it
 }
 
 // Loss describes the rows, values or columns that a Write was about to remove. The state before the loss is kept.

@@ -75,7 +75,7 @@ func (f FillFactor) padding(rows int64) int64 {
 	return rows / paddingDivisor
 }
 
-// New returns a Layout that places the parts one after the other, with the padding of fill.
+// New returns a Layout that places the parts one after the other. The fill factor determines their padding.
 func New(parts []Part, fill FillFactor) *Layout {
 	if len(parts) == 0 {
 		return &Layout{Bytes: int64(len(emptyFile))}

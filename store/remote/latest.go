@@ -97,9 +97,9 @@ func (f *Folder) readLatest(ctx context.Context) (l latest, version string, err 
 	return l, version, err
 }
 
-// isNewer reports whether l names a newer state than next: a state of a later timeline, or a state of the same timeline with a
-// higher position. Positions of different timelines cannot be compared. An unknown timeline counts as the same timeline. If the
-// positions are equal or unknown, the time decides.
+// isNewer reports whether the state that l names is newer than the state that next names. It is newer if it has a later
+// timeline, or the same timeline and a higher position. Positions of different timelines cannot be compared. An unknown
+// timeline counts as the same timeline. If the positions are equal or unknown, the time decides.
 func (l *latest) isNewer(next *latest) bool {
 	if l.Timeline > 0 && next.Timeline > 0 && l.Timeline != next.Timeline {
 		return l.Timeline > next.Timeline

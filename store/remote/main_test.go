@@ -69,7 +69,7 @@ func probed(t *testing.T, l *remote.Location) *remote.Folder {
 	return f
 }
 
-// rows is a state. Its value is the number of rows. Each row has about 60 bytes.
+// rows is the JSON of a state. Its value is the number of rows in the JSON. Each row has about 60 bytes.
 type rows int
 
 func (r rows) WriteTo(w io.Writer) (int64, error) {
@@ -84,7 +84,8 @@ func (r rows) WriteTo(w io.Writer) (int64, error) {
 	return b.WriteTo(w)
 }
 
-// bulk is a state. Its value is the number of rows. Each row has 64 kB, and gzip can make it only a quarter shorter.
+// bulk is the JSON of a state with long rows. Its value is the number of rows. Each row has 64 kB, and gzip can make it only a
+// quarter shorter.
 type bulk int
 
 // largeState is the number of rows of a bulk that is uploaded in three parts.
@@ -115,7 +116,7 @@ func (n bulk) WriteTo(w io.Writer) (int64, error) {
 	return total + int64(written), err
 }
 
-// bulkSource returns a state whose JSON is data. data has n rows and fills several parts.
+// bulkSource returns a state with the given JSON, which has n rows and fills several parts.
 func bulkSource(n int, data io.WriterTo) remote.Source {
 	src := source(n, "0/100", 1, noon)
 	src.Data = data

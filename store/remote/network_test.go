@@ -14,7 +14,7 @@ import (
 	"capture/store/remote"
 )
 
-// behindProxy calls f for each kind of service, with a bucket that is reached through a proxy.
+// behindProxy runs the function f as a subtest for each kind of service. Each f gets a bucket that is reached through a proxy.
 func behindProxy(t *testing.T, f func(t *testing.T, l *remote.Location, p *faultproxy.Proxy)) {
 	for _, kind := range objectserver.Kinds {
 		t.Run(kind, func(t *testing.T) {

@@ -19,8 +19,8 @@ const (
 )
 
 // Prune removes the states that the policy does not cover, by the same rules as for the states beside feedback.json. It also
-// removes what crashes have left. It never removes the state that latest.json names, or a state that may be the newest. now is
-// the time of a [retention.Clock]. Prune returns the removed states.
+// removes what crashes have left. It never removes the state that latest.json names, or a state that may be the newest. The
+// parameter now is the time of a [retention.Clock]. Prune returns the removed states.
 func (f *Folder) Prune(ctx context.Context, policy retention.Policy, now time.Time) (removed []State, err error) {
 	objects, _, err := f.list(ctx, f.name)
 	if err != nil {

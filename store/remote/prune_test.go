@@ -46,8 +46,8 @@ func TestPrune(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			// The policy covers only the hour that began at now. Only the newest of the six states belongs to this hour, so Prune
-			// removes the other five. The state that latest.json names and the state before a loss stay, too.
+			// The policy covers only the hour from 12:00 to 13:00. Only the newest of the six states belongs to this hour, so
+			// Prune removes the other five. The state that latest.json names and the state before a loss stay, too.
 			if len(removed) != 5 {
 				t.Errorf("removed %s", names(removed))
 			}
@@ -74,7 +74,7 @@ func datesAnHourAhead(b *objectserver.Bucket) http.Handler {
 	}
 }
 
-// age sets the modification times of all files in a folder to the present minus by.
+// age makes the files in a folder look older. It sets their modification times to the present time minus the given duration.
 func age(t *testing.T, dir string, by time.Duration) {
 	t.Helper()
 	entries, err := os.ReadDir(dir)

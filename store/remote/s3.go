@@ -90,7 +90,7 @@ func (s s3Service) get(ctx context.Context, name, version string, offset int64) 
 }
 
 func (s s3Service) put(ctx context.Context, name string, data []byte, c condition) (string, error) {
-	// Without this option, on a connection without TLS, the library would sign each chunk and would not send sum.
+	// Without this option, on a connection without TLS, the library would sign each chunk and would not send the SHA-256.
 	options := minio.PutObjectOptions{DisableContentSha256: true}
 	if c.absent {
 		options.SetMatchETagExcept("*")

@@ -218,8 +218,9 @@ func isLaterTimeline(a, b manifest.Manifest) bool {
 	return a.Timeline > b.Timeline && b.Timeline > 0
 }
 
-// candidates returns the two states that may be the newest: newest has the latest time, and highest has the highest position.
-// Both are the same state if no state has a higher position than newest. states must be newest first, and not be empty.
+// candidates returns the two states that may be the newest. The result newest is the state with the latest time, and the result
+// highest is the state with the highest position. Both results are the same state if no state has a higher position than
+// newest. states must be newest first, and not be empty.
 func candidates(states []State) (newest, highest State) {
 	newest = states[0]
 	highest = slices.MaxFunc(states, func(a, b State) int { return cmp.Compare(a.LSN, b.LSN) })

@@ -27,8 +27,8 @@ type Source struct {
 	Data io.WriterTo
 }
 
-// partBytes is the length of a part in bytes. An upload needs memory for one part. S3 allows at most 10,000 parts. It is a
-// variable so that tests can upload less.
+// partBytes is the length of a part in bytes. An upload needs memory for one part. S3 allows at most 10,000 parts. partBytes is
+// a variable so that tests can upload less.
 var partBytes = 8 << 20
 
 // uploadNames is the number of names that Upload tries for a state. In each further name, the time is one second later.

@@ -11,7 +11,7 @@ type State struct {
 	Time         time.Time // time at which the state was written
 	Rows         int       // number of rows
 	Bytes        int64     // length on disk in bytes
-	Loss         bool      // whether it is the state before a loss, or a state of another table has replaced it
+	Loss         bool      // whether the state precedes a loss, or was replaced by a state of another table
 	Acknowledged bool      // whether the loss is acknowledged or has ended, or there was none
 	Values       bool      // whether the loss may have ruined values of rows that remain
 }
@@ -30,8 +30,8 @@ const (
 )
 
 // Plan returns the indexes of the states to drop. It drops all states that neither the policy nor a loss covers. If that frees
-// fewer than excess bytes, it drops further states. It never drops the state before the largest unacknowledged loss. short is
-// the number of bytes by which the dropped states fall short of excess.
+// fewer than excess bytes, it drops further states. It never drops the state before the largest unacknowledged loss. If the
+// dropped states free fewer than excess bytes, the result short is the number of missing bytes. Otherwise it is 0.
 func Plan(states []State, policy Policy, now time.Time, excess int64) (drop []int, short int64) {
 	classes := classify(states, policy, now)
 	order := make([]int, len(states))
@@ -103,7 +103,7 @@ func classify(states []State, policy Policy, now time.Time) []class {
 // losses before it were intended.
 const lossDays = 30
 
-// classifyLosses calls keep for each state that stays because it precedes a loss.
+// classifyLosses calls the function keep for each state that stays because it precedes a loss.
 func classifyLosses(states []State, now time.Time, keep func(int, class)) {
 	largest, largestOfDay, earliestOfDay, latestOfDay := -1, map[int64]int{}, map[int64]int{}, map[int64]int{}
 	// outranks reports whether state i is kept rather than state j. A state with more rows outranks one with fewer rows. Of two

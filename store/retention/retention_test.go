@@ -115,9 +115,9 @@ func TestClockJumps(t *testing.T) {
 				t.Fatalf("jump of %s: %d states", jump, len(states))
 			}
 			for _, want := range steady {
-				// Each state in steady that is older than the jump must be left. Later states are checked only after a long
-				// jump, once the clock is right again: after a jump of three hours, two states can belong to the same hour, and
-				// Plan keeps only one of them.
+				// Each state in the list steady that is older than the jump must be left. Later states are checked only after a
+				// long jump, once the clock is right again: after a jump of three hours, two states can belong to the same
+				// hour, and Plan keeps only one of them.
 				isJudged := want.Rows < 24*40 || wrong == 0 && jump.Abs() > 24*time.Hour
 				if isJudged && !slices.Contains(states, want) {
 					t.Fatalf("jump of %s, hour %d: the state of %s is gone", jump, hour, want.Time)
