@@ -45,8 +45,8 @@ type inode struct {
 	data   []byte // content as a running program reads it
 	safe   []byte // durable content
 	// dirty has the pages that were written since the last sync. Its values are the times of their last writes, as line numbers
-	// of the trace. The kernel forgets pages that it could not write, so a failed fsync moves all dirty pages to the map lost.
-	// No later fsync makes them durable unless they are written again.
+	// of the trace. The kernel forgets pages that it could not write, so a failed fsync moves all pages from the map dirty to
+	// the map lost. No later fsync makes them durable unless they are written again.
 	dirty map[int64]int
 	lost  map[int64]bool
 	sized int // time of the last change of the size, as a line number of the trace

@@ -18,8 +18,8 @@ import (
 	"capture/store/retention"
 )
 
-// rowsTable is a table with the columns id and some others. If there is a column "at", it has a time. The other columns have
-// texts.
+// rowsTable is a table with a column "id" and some other columns. If there is a column "at", it has a time. All further columns
+// have texts.
 type rowsTable struct {
 	columns []string
 	rows    map[int]map[string]string // values of the text columns, by id

@@ -92,8 +92,8 @@ func isPatchable(last written, p *pendingVersion, path string) bool {
 
 func (w *written) isLarge() bool { return w.layout != nil && w.layout.Bytes >= patchFrom }
 
-// isWorthPatching reports whether less than half of the version differs from the file that would be patched, whose layout is
-// old. If more differs, one sequential write is faster, and it also releases the rows while it writes.
+// isWorthPatching reports whether less than half of the version differs from the file that would be patched. The parameter old
+// is the layout of that file. If more differs, one sequential write is faster, and it also releases the rows while it writes.
 func (p *pendingVersion) isWorthPatching(old *placement.Layout) bool {
 	changed := int64(0)
 	for _, s := range p.ChangedSpans(old, 1) {

@@ -49,9 +49,8 @@ func (o OpenLosses) Shown() []State {
 	return slices.DeleteFunc(shown, func(s State) bool { return o.path != "" && s.equalsFile(o.path) })
 }
 
-// AreRepaired reports whether each of the losses either is a repair or has been repaired. Only then may a text suggest `capture
-// history
-// --ack`, which acknowledges all of them.
+// AreRepaired reports whether each of the losses either is a repair or has been repaired. Only then may a text suggest
+// `capture history --ack`, which acknowledges all of them.
 func (o OpenLosses) AreRepaired() bool {
 	return !slices.ContainsFunc(o.states, func(s State) bool { return !s.Loss.IsRepair() && !o.IsRepaired(s) })
 }

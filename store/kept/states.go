@@ -193,7 +193,7 @@ func (k *States) keep(m manifest.Manifest, like os.FileInfo) (State, error) {
 
 // coversLoss reports whether the manifest of s already describes the loss l, so that the state need not be kept once more.
 // isSame reports whether the current file is the file of s. Only then does an acknowledgement of the loss after s count for l:
-// the Write of l has failed before, and somebody has acknowledged the loss before capture repeated the Write.
+// the first Write of l has failed, and somebody has acknowledged the loss before capture repeated the Write.
 func (s *State) coversLoss(l *manifest.Loss, isSame bool) bool {
 	more := max(l.RowsLost-s.Loss.RowsLost, newKeys(l, s.Loss))
 	if loss.MayLose(more, l.RowsBefore) || s.Acknowledged && (!isSame || more > 0) {
@@ -238,7 +238,7 @@ func timeOfNext(states []State, t time.Time) time.Time {
 	return t
 }
 
-// add makes a kept state. Its data are those of the file at the path from, and its manifest is m.
+// add makes a kept state with the manifest m and the data of an existing file. The parameter from is the path of that file.
 func (k *States) add(id stateID, m manifest.Manifest, like os.FileInfo, from, path, manifestPath string) (State, error) {
 	if err := k.writeManifest(manifestPath, m, like); err != nil {
 		return State{}, err

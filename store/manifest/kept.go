@@ -77,7 +77,8 @@ func (l *Loss) MayChangeValues() bool {
 // IsRepair reports whether the Write repaired an earlier loss of values.
 func (l *Loss) IsRepair() bool { return !l.RepairOf.IsZero() }
 
-// RuinsValues reports whether the state before l may be the only one with good values. The state before a repair never is.
+// RuinsValues reports whether the state before l may be the only one with good values. The state before a repair is never the
+// only one.
 func (l *Loss) RuinsValues() bool { return l.MayChangeValues() && !l.IsRepair() }
 
 // String returns a description of the loss for people.

@@ -46,9 +46,9 @@ func (l *Layout) AppendPiece(b []byte, i int, appendRows func([]byte) ([]byte, e
 // Span is a range of a file: the bytes from offset From up to, but not including, offset To.
 type Span struct{ From, To int64 }
 
-// ChangedSpans compares a file that has the layout l with an earlier file, whose layout is old. It returns the ranges in which
-// the two files differ, widened to multiples of align. The ranges are in order and do not touch each other. The last range may
-// end beyond the end of the file.
+// ChangedSpans compares a file that has the layout l with an earlier file. The parameter old is the layout of the earlier file.
+// ChangedSpans returns the ranges in which the two files differ, widened to multiples of align. The ranges are in order and do
+// not touch each other. The last range may end beyond the end of the file.
 func (l *Layout) ChangedSpans(old *Layout, align int64) []Span {
 	var spans []Span
 	add := func(from, to int64) {

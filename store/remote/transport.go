@@ -17,7 +17,7 @@ const stallTimeout = time.Minute
 type transport struct {
 	http  *http.Transport
 	ahead atomic.Int64 // lead of the service's clock in nanoseconds, at the last response
-	start time.Time    // time from which the field moved counts
+	start time.Time    // time at which t.moved was 0
 	moved atomic.Int64 // time at which bytes were last sent or received, in nanoseconds since start
 }
 
