@@ -66,7 +66,7 @@ type lock struct {
 	mu           sync.Mutex
 	file         *os.File // the lock file; nil after release
 	owner        Owner
-	ownerWritten bool // whether the lock file contains owner
+	ownerWritten bool // whether the owner is in the lock file
 }
 
 func acquireLock(path string, o Owner) (*lock, error) {

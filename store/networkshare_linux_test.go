@@ -177,7 +177,7 @@ func TestTwoWritersWithoutLocks(t *testing.T) {
 			t.Errorf("the first writer did not stop: %s", said)
 		}
 		firstCmd.Wait()
-		time.Sleep(50 * time.Millisecond) // the second writer continues to write
+		time.Sleep(50 * time.Millisecond) // lets the second writer write some more versions
 		close(stop)
 		n := <-seen
 		killGroup(secondCmd)

@@ -17,7 +17,7 @@ const stallTimeout = time.Minute
 type transport struct {
 	http  *http.Transport
 	ahead atomic.Int64 // lead of the service's clock in nanoseconds, at the last response
-	start time.Time    // time at which t.moved was 0
+	start time.Time    // point in time from which t.moved is counted
 	moved atomic.Int64 // time at which bytes were last sent or received, in nanoseconds since start
 }
 
