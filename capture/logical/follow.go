@@ -59,8 +59,9 @@ func (s *Source) loadRows(ctx context.Context, t *snapshot.Table) error {
 	return ctx.Err()
 }
 
-// stream applies the replication stream. It returns when the context stop ends, the connection fails, or a check or a
-// Barrier ends the stream. After the end of stop, the receiver and the standby continue while advanceHorizon runs.
+// stream applies the replication stream until stop is done, the connection fails, or a check or [Source.Barrier] finds that the
+// table must be loaded again. When stop is done, the checks end first. The receiver and the standby keep running while
+// advanceHorizon runs.
 func (s *Source) stream(stop context.Context, t *snapshot.Table, encoder *rowjson.Encoder) error {
 	if err := s.startReplication(stop); err != nil {
 		return err

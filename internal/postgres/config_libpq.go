@@ -188,7 +188,7 @@ func hostAddresses(cfg *pgx.ConnConfig) string {
 // namesHost reports whether the connection string, the environment or a service file names a host. If none of them does,
 // cfg.Host is pgx's default: a folder of sockets, or localhost.
 func namesHost(s string, cfg *pgx.ConnConfig) bool {
-	if filepath.IsAbs(cfg.Host) { // a socket's folder does not count, because libpq prefers an address to a socket
+	if filepath.IsAbs(cfg.Host) { // a folder of sockets does not count as a host: libpq ignores it if there is an address (hostaddr)
 		return false
 	}
 	return cfg.Host != "localhost" || strings.Contains(s, "localhost") || os.Getenv("PGHOST") != "" ||

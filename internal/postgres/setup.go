@@ -125,9 +125,11 @@ func LoadSetupState(ctx context.Context, conn *pgx.Conn, name Name, source strin
 
 // setupPublicationSQL returns the statements that create or repair capture's own publication, even if another publication
 // already has all changes of the table. Unless o.Role is empty, the statements also make this role the owner of the
-// publication, so that capture can drop the publication if it makes the application's writes fail. setupPublicationSQL returns
-// no statements if the publication's owner is not trusted. It also returns none if o.Complete is false and the user may not
-// make a necessary repair. In both cases, it also returns an error if no publication has all changes.
+// publication, so that capture can drop the publication if it makes the application's writes fail.
+//
+// In two cases, capture's own publication stays as it is: its owner is not trusted, or it needs a repair that the user may not
+// make and o.Complete is false. Then setupPublicationSQL returns no statements if another publication has all changes, and an
+// error if none has.
 func (t *Table) setupPublicationSQL(ctx context.Context, conn *pgx.Conn, s *Server, user setupUser, o SetupOptions) ([]string, error) {
 	own := objectName(t.Name())
 	publications, err := findPublications(ctx, conn, t, own)

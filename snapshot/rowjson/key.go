@@ -201,8 +201,8 @@ func appendFloatPrefix(dst, text []byte) []byte {
 }
 
 // parseYear returns the year of a date or timestamp. A year BC is negative. For -infinity and infinity, it returns the lowest
-// and the highest int32. A key needs only the year in front of the text form, because the text forms within one year sort by
-// time, even BC.
+// and the highest int32. A key is the year followed by the text form. No other prefix is necessary: the text forms of one year
+// sort by time, even those of a year BC.
 func parseYear(text []byte) int32 {
 	switch {
 	case bytes.HasPrefix(text, []byte("-")):
