@@ -64,7 +64,7 @@ func (f *File) adopt(m manifest.Manifest, data io.Reader) (bool, error) {
 		return false, err
 	}
 	f.published.add(info)
-	f.standing.data, f.standing.intact = knownFile{info, birthTime(f.dataPath)}, true
+	f.standing.setData(info)
 	f.existing = existing{checked: true, intact: true, manifest: m}
 	f.rowCounts = loss.RowCountsOf(&m, time.Now())
 	return true, nil

@@ -65,7 +65,7 @@ func (f *File) putBack(v *snapshot.View, m manifest.Manifest) (Result, error) {
 	if err != nil {
 		return Result{Kept: state}, err
 	}
-	f.standing.data, f.standing.intact = knownFile{there, birthTime(f.dataPath)}, true
+	f.standing.setData(there)
 	f.existing = existing{checked: true, intact: true, manifest: m}
 	return Result{Manifest: m, BytesWritten: p.bytesWritten, Kept: state}, nil
 }

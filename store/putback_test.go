@@ -98,14 +98,20 @@ func TestPutBack(t *testing.T) {
 	}
 }
 
-// TestPutBackBeforeLoss checks that PutBack does not hide a loss from the first Write.
-func TestPutBackBeforeLoss(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "feedback.json")
-	f := open(t, path)
+// reopened returns a File with 100 votes that an earlier run has written, its path and its manifest.
+func reopened(t *testing.T) (path string, f *store.File, m manifest.Manifest) {
+	t.Helper()
+	path = filepath.Join(t.TempDir(), "feedback.json")
+	f = open(t, path)
 	write(t, f, votes(100, "x").View(), store.ReasonStart)
 	f.Close()
 	f = open(t, path)
-	m := checkPair(t, path)
+	return path, f, checkPair(t, path)
+}
+
+// TestPutBackBeforeLoss checks that PutBack does not hide a loss from the first Write.
+func TestPutBackBeforeLoss(t *testing.T) {
+	path, f, m := reopened(t)
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
 	}
@@ -120,14 +126,10 @@ func TestPutBackBeforeLoss(t *testing.T) {
 // TestPutBackKeepsNewerVotes: another program has put a pair with five newer votes in place, and the policy keeps no ordinary
 // states. Only this pair may have these votes, because the database cannot be reached.
 func TestPutBackKeepsNewerVotes(t *testing.T) {
-	path, newer := filepath.Join(t.TempDir(), "feedback.json"), filepath.Join(t.TempDir(), "feedback.json")
+	path, f, m := reopened(t)
+	newer := filepath.Join(t.TempDir(), "feedback.json")
 	write(t, open(t, newer), votes(105, "x").View(), store.ReasonStart)
-	f := open(t, path)
-	write(t, f, votes(100, "x").View(), store.ReasonStart)
-	f.Close()
-	f = open(t, path)
 	f.Kept().SetPolicy(retention.Policy{})
-	m := checkPair(t, path)
 	if err := copyPair(newer, path); err != nil {
 		t.Fatal(err)
 	}
@@ -147,12 +149,8 @@ func TestPutBackKeepsNewerVotes(t *testing.T) {
 // TestPutBackAfterDropHorizon calls PutBack just when the database comes back. The source has loaded the rows and then found
 // that they may be wrong, so the new manifest must have no horizon.
 func TestPutBackAfterDropHorizon(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "feedback.json")
-	f := open(t, path)
-	write(t, f, votes(100, "x").View(), store.ReasonStart)
-	f.Close()
-	f = open(t, path)
-	m, tab := checkPair(t, path), snapshot.NewTable()
+	path, f, m := reopened(t)
+	tab := snapshot.NewTable()
 	if err := errors.Join(loadInto(t.Context(), f, tab), f.DropHorizon(tab.View()), os.Remove(manifest.Path(path))); err != nil {
 		t.Fatal(err)
 	}
@@ -168,12 +166,7 @@ func TestPutBackAfterDropHorizon(t *testing.T) {
 // TestFailedPutBackIsRepeated: PutBack has replaced the file, but not the manifest. CheckInPlace must report this, and the next
 // PutBack must complete the pair.
 func TestFailedPutBackIsRepeated(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "feedback.json")
-	f := open(t, path)
-	write(t, f, votes(100, "x").View(), store.ReasonStart)
-	f.Close()
-	f = open(t, path)
-	m := checkPair(t, path)
+	path, f, m := reopened(t)
 	if err := errors.Join(os.Remove(path), os.Remove(manifest.Path(path)), os.MkdirAll(filepath.Join(manifest.Path(path), "x"), 0o750)); err != nil {
 		t.Fatal(err)
 	}

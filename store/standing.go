@@ -37,6 +37,11 @@ func (k knownFile) is(path string, info os.FileInfo) bool {
 	return os.SameFile(info, k.FileInfo) && info.Size() == k.Size() && birthTime(path).Equal(k.born)
 }
 
+// setData records that capture has left feedback.json, which info describes, and that the file matches its manifest.
+func (s *standing) setData(info os.FileInfo) {
+	s.data, s.intact = knownFile{info, birthTime(s.paths.dataPath)}, true
+}
+
 // dataLike returns the file whose mode and owner a new version of feedback.json gets, or nil for the defaults.
 func (s *standing) dataLike() os.FileInfo { return s.data.newestInfo(s.paths.dataPath) }
 

@@ -119,7 +119,7 @@ func (f *File) write(v *snapshot.View, reason manifest.Reason) (Result, error) {
 	}
 	next.manifest, next.file = m, info
 	f.last, f.hasWritten = next, true
-	f.standing.data, f.standing.intact = knownFile{info, birthTime(f.dataPath)}, true
+	f.standing.setData(info)
 	f.rowCounts.Add(time.Now(), m.Rows)
 	return Result{Manifest: m, BytesWritten: bytesWritten, Kept: state}, nil
 }

@@ -155,7 +155,7 @@ func (n names) states() ([]State, error) {
 		if !slices.ContainsFunc(list, stateFile.isData) {
 			continue
 		}
-		if s, ok := n.state(id, func(s *State) (manifest.Manifest, error) { return s.Manifest() }); ok {
+		if s, ok := n.state(id, State.Manifest); ok {
 			states = append(states, s)
 		}
 	}
@@ -165,7 +165,7 @@ func (n names) states() ([]State, error) {
 
 // state returns one kept state. It reads the state's manifest with the function read. It reports false if the state does not
 // exist any more.
-func (n names) state(id stateID, read func(*State) (manifest.Manifest, error)) (State, bool) {
+func (n names) state(id stateID, read func(State) (manifest.Manifest, error)) (State, bool) {
 	s := State{Time: id.time(), names: n, id: id}
 	var info fs.FileInfo
 	var err error
@@ -183,7 +183,7 @@ func (n names) state(id stateID, read func(*State) (manifest.Manifest, error)) (
 		}
 	}
 	s.DiskBytes, s.inode = info.Size(), info
-	m, err := read(&s)
+	m, err := read(s)
 	switch {
 	case disk.IsMissing(err):
 		s.Damaged = noManifest

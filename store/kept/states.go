@@ -24,7 +24,7 @@ type States struct {
 	dataPath string // path of the file
 
 	mu     sync.Mutex
-	ids    map[stateID]readManifest // existing states; other processes may drop states, but only the owner of the lock adds states
+	ids    map[stateID]cachedManifest // existing states; other processes may drop states, but only the owner of the lock adds states
 	policy retention.Policy
 	clock  *retention.Clock
 	start  time.Time // start of the monotonic time that is passed to clock
@@ -67,10 +67,10 @@ func (k *States) SetPolicy(p retention.Policy) {
 // Reload removes what a crash has left of kept states, and reads again which states exist.
 func (k *States) Reload() {
 	k.names.tidy()
-	ids := map[stateID]readManifest{}
+	ids := map[stateID]cachedManifest{}
 	if files, err := k.names.list(); err == nil {
 		for id := range files {
-			ids[id] = readManifest{}
+			ids[id] = cachedManifest{}
 		}
 	}
 	k.mu.Lock()
@@ -101,15 +101,15 @@ func (k *States) forget(id stateID) {
 	delete(k.ids, id)
 }
 
-// readManifest is the manifest of a kept state as it was last read.
-type readManifest struct {
+// cachedManifest is the manifest of a kept state as it was last read.
+type cachedManifest struct {
 	file     os.FileInfo // nil if the manifest has not been read yet
 	manifest manifest.Manifest
 }
 
 // readManifest returns the manifest of s. A daemon lists its states every few seconds, and there may be a hundred, so readManifest
 // reads a manifest again only if its file has changed.
-func (k *States) readManifest(s *State) (manifest.Manifest, error) {
+func (k *States) readManifest(s State) (manifest.Manifest, error) {
 	info, err := os.Stat(s.manifestPath())
 	if err != nil {
 		return manifest.Manifest{}, err
@@ -127,7 +127,7 @@ func (k *States) readManifest(s *State) (manifest.Manifest, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if _, ok := k.ids[s.id]; ok {
-		k.ids[s.id] = readManifest{info, m}
+		k.ids[s.id] = cachedManifest{info, m}
 	}
 	return m, nil
 }
@@ -277,7 +277,7 @@ func (k *States) promote(s State, m manifest.Manifest, like os.FileInfo) (State,
 // added records that the state exists now, and returns it.
 func (k *States) added(id stateID) (State, error) {
 	k.mu.Lock()
-	k.ids[id] = readManifest{}
+	k.ids[id] = cachedManifest{}
 	k.mu.Unlock()
 	s, ok := k.names.state(id, k.readManifest)
 	if !ok {
