@@ -36,7 +36,7 @@ const (
 // catalogQuery is a query for the catalog of a table. It returns at most one row with two JSON documents; see [catalogEntry]
 // and [facts].
 type catalogQuery struct {
-	name string // prefix of the names of the query's prepared statements
+	name string // see queuePrepare
 	sql  string
 }
 
@@ -108,17 +108,18 @@ func (c *catalogRow) queue(b *pgx.Batch, s *catalogSession, query catalogQuery, 
 		b.Queue(ownNamesSQL).QueryRow(func(r pgx.Row) error { return r.Scan(&c.ownNames) })
 	}
 	b.Queue(emptyPathSQL)
-	b.Queue(s.queuePrepare(b, query)).QueryRow(func(r pgx.Row) error {
+	b.Queue(s.queuePrepare(b, query.name, query.sql)).QueryRow(func(r pgx.Row) error {
 		c.err = r.Scan(&c.entry, &c.facts)
 		c.done = true
 		return c.err
 	})
 }
 
-// catalogSession is what a session remembers about the catalog queries.
+// catalogSession is what a session remembers about its queries of the catalog.
 type catalogSession struct {
-	prepared map[string]*preparedCatalog // by the query's name; nil if queries are not prepared
-	notPlain bool                        // whether the session has read a table that is not plain
+	prepared map[string]string // names of the prepared statements, by their SQL; nil if queries are not prepared
+	attempts int               // number of attempts to prepare a query
+	notPlain bool              // whether the session has read a table that is not plain
 }
 
 // catalogSessionOf returns what the session of q remembers. Through a pooler, queries are not prepared, because the next batch
@@ -134,42 +135,35 @@ func catalogSessionOf(q Querier) *catalogSession {
 	if s == nil {
 		s = &catalogSession{}
 		if !Pooled(conn) {
-			s.prepared = map[string]*preparedCatalog{plainTable.name: {}, anyTable.name: {}}
+			s.prepared = map[string]string{}
 		}
 		data[key] = s
 	}
 	return s
 }
 
-// queuePrepare returns a statement that runs query. A session reads the catalog several times, and planning takes most of the
-// query's time. So queuePrepare adds a PREPARE statement to b, unless the session has prepared the query already. A Parse
-// message of the protocol would take another round trip.
-func (s *catalogSession) queuePrepare(b *pgx.Batch, query catalogQuery) (sql string) {
-	p := s.prepared[query.name]
-	if p == nil {
-		return query.sql
+// queuePrepare returns a statement that runs the query. A session runs most queries of the catalog several times, and planning
+// takes most of a query's time. So queuePrepare adds a PREPARE statement to b, unless the session has prepared the query
+// already. A Parse message of the protocol would take another round trip. The query must not have parameters: with parameters,
+// Postgres would plan it again for each of the first executions.
+//
+// The parameter name is a prefix of the prepared statement's name. Each attempt to prepare a query uses another name, because a
+// failed attempt may have left a prepared statement behind: if capture cannot read the batch's results, it does not learn whether
+// the statement exists. A rollback does not remove prepared statements.
+func (s *catalogSession) queuePrepare(b *pgx.Batch, name, query string) (sql string) {
+	if s.prepared == nil {
+		return query
 	}
-	if !p.done {
-		p.attempts++
-		b.Queue("PREPARE " + p.statement(query) + " AS " + query.sql).Exec(func(pgconn.CommandTag) error {
-			p.done = true
+	statement, prepared := s.prepared[query]
+	if !prepared {
+		s.attempts++
+		statement = name + "_" + strconv.Itoa(s.attempts)
+		b.Queue("PREPARE " + statement + " AS " + query).Exec(func(pgconn.CommandTag) error {
+			s.prepared[query] = statement
 			return nil
 		})
 	}
-	return "EXECUTE " + p.statement(query)
-}
-
-// preparedCatalog is the state of a session's prepared statement for a query.
-type preparedCatalog struct {
-	attempts int
-	done     bool
-}
-
-// statement returns the name of the prepared statement. Each attempt to prepare the query uses another name, because a failed
-// attempt may have left a prepared statement behind: if capture cannot read the batch's results, it does not learn whether the
-// statement exists. A rollback does not remove prepared statements.
-func (p *preparedCatalog) statement(query catalogQuery) string {
-	return query.name + "_" + strconv.Itoa(p.attempts)
+	return "EXECUTE " + statement
 }
 
 // connOf returns the connection of q, or nil if it is not known.

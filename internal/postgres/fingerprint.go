@@ -28,16 +28,18 @@ func CompareCatalog(ctx context.Context, conn *pgx.Conn, name Name, table *Table
 	var now string
 	var row catalogRow
 	var momentErr error
+	session := catalogSessionOf(conn)
 	queryMoment := func(b *pgx.Batch) {
 		if m != nil {
-			b.Queue(momentSQL, table.OID).QueryRow(func(r pgx.Row) error {
+			b.Queue(session.queuePrepare(b, "capture_moment", momentSQL(table))).QueryRow(func(r pgx.Row) error {
 				momentErr = m.scan(r)
 				return momentErr
 			})
 		}
 	}
 	queryPublication := func(b *pgx.Batch) {
-		b.Queue(publicationFingerprintSQL(conn), publication, table.OID).QueryRow(func(r pgx.Row) error { return r.Scan(&now) })
+		sql := publicationFingerprintSQL(conn, publication, table)
+		b.Queue(session.queuePrepare(b, "capture_publication", sql)).QueryRow(func(r pgx.Row) error { return r.Scan(&now) })
 	}
 	err = row.read(ctx, conn, name, false, queryMoment, queryPublication)
 	if momentErr != nil && !conn.IsClosed() && ctx.Err() == nil {
@@ -54,11 +56,15 @@ func CompareCatalog(ctx context.Context, conn *pgx.Conn, name Name, table *Table
 	return t.Fingerprint != table.Fingerprint, now != fingerprint, nil
 }
 
-// publicationFingerprintSQL returns a query for a publication's fingerprint with respect to a table. $1 is the publication's
-// name, and $2 the table's OID. The result is empty if the publication does not exist.
-func publicationFingerprintSQL(conn *pgx.Conn) string {
-	return `SELECT COALESCE((SELECT ` + publicationFingerprintExpr(conn, "$2::oid") + ` FROM pg_catalog.pg_publication p WHERE p.pubname = $1::text::name), '')`
+// publicationFingerprintSQL returns a query for a publication's fingerprint with respect to a table. The result is empty if the
+// publication does not exist.
+func publicationFingerprintSQL(conn *pgx.Conn, publication string, table *Table) string {
+	return `SELECT COALESCE((SELECT ` + publicationFingerprintExpr(conn, oidLiteral(table)) + ` FROM pg_catalog.pg_publication p
+		WHERE p.pubname = ` + QuoteLiteral(publication) + `), '')`
 }
+
+// oidLiteral returns the table's OID as an SQL constant.
+func oidLiteral(table *Table) string { return fmt.Sprintf("'%d'::pg_catalog.oid", table.OID) }
 
 // publicationFingerprintExpr returns an SQL expression for the fingerprint of publication p for a table. The parameter named
 // table is an SQL expression for the table's OID. The fingerprint changes whenever a statement changes what p publishes of the

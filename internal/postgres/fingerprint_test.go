@@ -11,7 +11,7 @@ import (
 // publicationFingerprint queries the fingerprint of a publication with regard to a table.
 func publicationFingerprint(t *testing.T, conn *pgx.Conn, table *Table, publication string) (fingerprint string) {
 	t.Helper()
-	if err := conn.QueryRow(testContext(t), publicationFingerprintSQL(conn), publication, table.OID).Scan(&fingerprint); err != nil {
+	if err := conn.QueryRow(testContext(t), publicationFingerprintSQL(conn, publication, table)).Scan(&fingerprint); err != nil {
 		t.Fatal(err)
 	}
 	return fingerprint

@@ -26,10 +26,11 @@ type Moment struct {
 	databaseOID uint32
 }
 
-// momentSQL reads a Moment. $1 is the table's OID. The statement's snapshot is taken before the WAL position is read, so every
+// momentSQL returns a query for a Moment of the table. The statement's snapshot is taken before the WAL position is read, so every
 // transaction that the snapshot shows as ended has its WAL below that position. On a standby, the WAL position is the replay
 // position.
-var momentSQL = `
+func momentSQL(table *Table) string {
+	return `
 	SELECT pg_catalog.pg_snapshot_xmin(s.now)::pg_catalog.text::pg_catalog.int8,
 		pg_catalog.pg_snapshot_xmax(s.now)::pg_catalog.text::pg_catalog.int8,
 		` + walPositionSQL + `,
@@ -40,7 +41,8 @@ var momentSQL = `
 		(SELECT COALESCE(pg_catalog.bool_and(c.relam = 2 AND c.relkind = 'r' AND c.relpersistence = 'p'), false) AS heap, -- 2 is heap, whatever its name
 			COALESCE(pg_catalog.string_agg(c.oid || ':' || c.relfilenode || ':' || c.reltoastrelid, ' ' ORDER BY c.oid), '') AS files
 		FROM pg_catalog.pg_class c
-		WHERE c.relkind <> 'p' AND c.oid IN ` + TreeSQL("$1") + `) c`
+		WHERE c.relkind <> 'p' AND c.oid IN ` + TreeSQL(oidLiteral(table)) + `) c`
+}
 
 // serverStartSQL is an expression for the start time of the server, in microseconds since 1970.
 const serverStartSQL = "(pg_catalog.date_part('epoch', pg_catalog.pg_postmaster_start_time()) OPERATOR(pg_catalog.*) 1000000)::pg_catalog.int8"
@@ -66,7 +68,7 @@ func LoadServerStart(ctx context.Context, conn *pgconn.PgConn) (started int64, e
 func LoadMoment(ctx context.Context, conn *pgx.Conn, table *Table) (m Moment, err error) {
 	b := &pgx.Batch{}
 	b.Queue("SAVEPOINT capture_moment")
-	b.Queue(momentSQL, table.OID).QueryRow(func(r pgx.Row) error { return m.scan(r) })
+	b.Queue(momentSQL(table)).QueryRow(func(r pgx.Row) error { return m.scan(r) })
 	b.Queue("RELEASE SAVEPOINT capture_moment")
 	err = conn.SendBatch(ctx, b).Close()
 	if err != nil && !conn.IsClosed() && ctx.Err() == nil {

@@ -50,28 +50,36 @@ var (
 // is the reason, FindPublication also tries to drop capture's own publication, because this publication could make the
 // application's UPDATE and DELETE fail.
 func FindPublication(ctx context.Context, conn *pgx.Conn, s *Server, table *Table) (name, fingerprint string, err error) {
+	name, fingerprint, _, err = findPublication(ctx, conn, s, table)
+	return name, fingerprint, err
+}
+
+// findPublication does the work of [FindPublication]. With ErrPublicationMissing or ErrPublicationIncomplete, it also returns
+// the statements that create or repair capture's own publication.
+func findPublication(ctx context.Context, conn *pgx.Conn, s *Server, table *Table) (name, fingerprint string, statements []string, err error) {
 	own := objectName(table.Name())
 	// Check the replica identity before the server's settings. If a published table has no usable replica identity, Postgres
 	// refuses the application's UPDATE and DELETE at any wal_level. So the publication must be dropped even if wal_level is too
 	// low for logical replication.
 	if refusal := table.checkReplicaIdentity(s.VersionNum); refusal != nil && s.VersionNum >= MinVersion && !s.InRecovery {
-		return "", "", dropOwnPublication(ctx, conn, table, own, refusal)
+		return "", "", nil, dropOwnPublication(ctx, conn, table, own, refusal)
 	}
 	if err := s.checkLogicalReplication(); err != nil {
-		return "", "", err
+		return "", "", nil, err
 	}
 	publications, err := findPublications(ctx, conn, table, own)
 	if err != nil {
-		return "", "", err
+		return "", "", nil, err
 	}
 	chosen, statements := table.choosePublication(publications, own, s.VersionNum)
 	switch {
 	case statements == nil:
-		return table.usePublication(s, publications, chosen, own, nil)
+		name, fingerprint, err = table.usePublication(s, publications, chosen, own, nil)
+		return name, fingerprint, nil, err
 	case ownPublication(publications, own) != nil:
-		return "", "", ErrPublicationIncomplete
+		return "", "", statements, ErrPublicationIncomplete
 	}
-	return "", "", ErrPublicationMissing
+	return "", "", statements, ErrPublicationMissing
 }
 
 // EnsurePublication returns what [FindPublication] returns, but first creates or repairs capture's own publication if
@@ -79,22 +87,15 @@ func FindPublication(ctx context.Context, conn *pgx.Conn, s *Server, table *Tabl
 // complete and the user may create one, EnsurePublication creates capture's own publication. Call EnsurePublication only if
 // capture can follow the table. A publication that nobody follows has only drawbacks for the application.
 func EnsurePublication(ctx context.Context, conn *pgx.Conn, s *Server, table *Table) (name, fingerprint string, err error) {
-	name, fingerprint, err = FindPublication(ctx, conn, s, table)
+	name, fingerprint, statements, err := findPublication(ctx, conn, s, table)
 	if !errors.Is(err, ErrPublicationMissing) && !errors.Is(err, ErrPublicationIncomplete) {
 		return name, fingerprint, err
 	}
+	ddlErr := runDDL(ctx, conn, statements)
+	// Query again even after an error: another capture may have run the same statements at the same time.
 	own := objectName(table.Name())
 	publications, err := findPublications(ctx, conn, table, own)
 	if err != nil {
-		return "", "", err
-	}
-	_, statements := table.choosePublication(publications, own, s.VersionNum)
-	var ddlErr error
-	if statements != nil { // otherwise another capture has done the work already
-		ddlErr = runDDL(ctx, conn, statements)
-	}
-	// Query again even after an error: another capture may have run the same statements at the same time.
-	if publications, err = findPublications(ctx, conn, table, own); err != nil {
 		return "", "", err
 	}
 	chosen, _ := table.choosePublication(publications, own, s.VersionNum)
@@ -116,38 +117,40 @@ func (t *Table) usePublication(s *Server, publications []publication, chosen int
 // findPublications returns the publications that contain the table. It also returns capture's own publication, even if this
 // publication does not contain the table. The name of this publication is passed as own. findPublications puts this publication
 // first.
-func findPublications(ctx context.Context, conn *pgx.Conn, t *Table, own string) ([]publication, error) {
+func findPublications(ctx context.Context, conn *pgx.Conn, t *Table, own string) (publications []publication, err error) {
 	// pg_publication_tables lists a partitioned table only if its changes are published under its own name. Some columns of
 	// this view do not exist in version 13; to_jsonb gives NULL for a missing column.
-	rows, err := Pinned(conn).Query(ctx, `
+	oid, other := oidLiteral(t), QuoteLiteral(own[:min(len(own), maxNameBytes-3)]+"_")
+	sql := `
 		SELECT p.pubname::text, pg_catalog.pg_get_userbyid(p.pubowner)::text,
-			(SELECT $5::text || i FROM pg_catalog.generate_series(2, 99) i
-				WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_publication o WHERE o.pubname = ($5::text || i)::name) ORDER BY i LIMIT 1),
-			`+publicationOwnerSQL("$4::oid")+`,
+			(SELECT ` + other + ` || i FROM pg_catalog.generate_series(2, 99) i
+				WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_publication o WHERE o.pubname = (` + other + ` || i)::name) ORDER BY i LIMIT 1),
+			` + publicationOwnerSQL(oid) + `,
 			EXISTS (SELECT FROM pg_catalog.pg_roles o WHERE o.oid = p.pubowner AND o.rolsuper),
 			pg_catalog.pg_has_role(p.pubowner, (SELECT o.oid FROM pg_catalog.pg_roles o WHERE o.rolname = current_user), CASE WHEN pg_catalog.current_setting('server_version_num')::int >= 160000 THEN 'SET' ELSE 'MEMBER' END),
 			pg_catalog.pg_has_role(p.pubowner, 'USAGE'),
-			EXISTS (SELECT FROM pg_catalog.pg_publication_rel r WHERE r.prpubid = p.oid AND r.prrelid = $4::oid),
-			EXISTS (SELECT FROM pg_catalog.pg_partition_ancestors($4::oid::regclass) a(oid) WHERE a.oid <> $4::oid AND (`+containsSQL(conn, "a.oid")+`)),
+			EXISTS (SELECT FROM pg_catalog.pg_publication_rel r WHERE r.prpubid = p.oid AND r.prrelid = ` + oid + `),
+			EXISTS (SELECT FROM pg_catalog.pg_partition_ancestors(` + oid + `::regclass) a(oid) WHERE a.oid <> ` + oid + ` AND (` + containsSQL(conn, "a.oid") + `)),
 			p.pubinsert AND p.pubupdate AND p.pubdelete AND p.pubtruncate, p.pubviaroot,
 			t.tablename IS NOT NULL, pg_catalog.to_jsonb(t)->>'rowfilter' IS NOT NULL,
 			CASE WHEN pg_catalog.jsonb_typeof(pg_catalog.to_jsonb(t)->'attnames') = 'array' THEN
 				ARRAY(SELECT pg_catalog.jsonb_array_elements_text(pg_catalog.to_jsonb(t)->'attnames')) END,
-			`+publicationFingerprintExpr(conn, "$4::oid")+`
+			` + publicationFingerprintExpr(conn, oid) + `
 		FROM pg_catalog.pg_publication p
 		LEFT JOIN pg_catalog.pg_publication_tables t
-			ON t.pubname = p.pubname AND t.schemaname = $1::text::name AND t.tablename = $2::text::name
-		WHERE p.pubname = $3::text::name OR t.tablename IS NOT NULL
-		ORDER BY p.pubname <> $3::text::name, p.pubname`, t.Schema, t.Table, own, t.OID, own[:min(len(own), maxNameBytes-3)]+"_")
-	if err != nil {
-		return nil, Explain(fmt.Errorf("find publications of table %s: %w", t.Name(), err))
-	}
-	publications, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (p publication, err error) {
-		err = row.Scan(&p.name, &p.owner, &p.otherName, &p.trusted, &p.superuser, &p.member, &p.hasRights, &p.listed, &p.ancestors, &p.operations, &p.viaRoot, &p.hasTable, &p.filtered, &p.columns, &p.fingerprint)
-		p.alterable = p.hasRights && p.trusted
-		return p, err
+			ON t.pubname = p.pubname AND t.schemaname = ` + QuoteLiteral(t.Schema) + ` AND t.tablename = ` + QuoteLiteral(t.Table) + `
+		WHERE p.pubname = ` + QuoteLiteral(own) + ` OR t.tablename IS NOT NULL
+		ORDER BY p.pubname <> ` + QuoteLiteral(own) + `, p.pubname`
+	b := &pgx.Batch{}
+	b.Queue(catalogSessionOf(conn).queuePrepare(b, "capture_publications", sql)).Query(func(rows pgx.Rows) (err error) {
+		publications, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (p publication, err error) {
+			err = row.Scan(&p.name, &p.owner, &p.otherName, &p.trusted, &p.superuser, &p.member, &p.hasRights, &p.listed, &p.ancestors, &p.operations, &p.viaRoot, &p.hasTable, &p.filtered, &p.columns, &p.fingerprint)
+			p.alterable = p.hasRights && p.trusted
+			return p, err
+		})
+		return err
 	})
-	if err != nil {
+	if err := Pinned(conn).SendBatch(ctx, b).Close(); err != nil {
 		return nil, Explain(fmt.Errorf("find publications of table %s: %w", t.Name(), err))
 	}
 	return publications, nil

@@ -57,32 +57,33 @@ type harmfulPublication struct {
 // usable replica identity; see CheckCmdReplicaIdentity in Postgres' execReplication.c. A publication is capture's if its name
 // equals own, or if the user owns it and it has capture's comment. The name alone does not find all of them, because a table
 // may have been renamed, moved or replaced after its publication was created. The query needs no privilege on the table.
-func findHarmful(ctx context.Context, q Querier, own string) ([]harmfulPublication, error) {
-	rows, err := Pinned(q).Query(ctx, `
+func findHarmful(ctx context.Context, q Querier, own string) (harmful []harmfulPublication, err error) {
+	sql := `
 		SELECT DISTINCT ON (p.pubname) p.pubname::text, pg_catalog.pg_get_userbyid(p.pubowner)::text,
-			pg_catalog.pg_has_role(p.pubowner, 'USAGE') AND `+publicationOwnerSQL("h.oid")+`,
+			pg_catalog.pg_has_role(p.pubowner, 'USAGE') AND ` + publicationOwnerSQL("h.oid") + `,
 			pg_catalog.concat(n.nspname, '.', h.relname)
 		FROM pg_catalog.pg_publication p
 		JOIN pg_catalog.pg_publication_rel r ON r.prpubid = p.oid
-		CROSS JOIN LATERAL `+TreeSQL("r.prrelid")+` x(oid)
+		CROSS JOIN LATERAL ` + TreeSQL("r.prrelid") + ` x(oid)
 		JOIN pg_catalog.pg_class h ON h.oid = x.oid AND h.relkind = 'r' AND h.relpersistence = 'p'
 		JOIN pg_catalog.pg_namespace n ON n.oid = h.relnamespace
 		WHERE NOT pg_catalog.pg_is_in_recovery() AND (p.pubupdate OR p.pubdelete)
-			AND (p.pubname = $1::text::name OR p.pubowner = (SELECT u.oid FROM pg_catalog.pg_roles u WHERE u.rolname = current_user)
+			AND (p.pubname = ` + QuoteLiteral(own) + ` OR p.pubowner = (SELECT u.oid FROM pg_catalog.pg_roles u WHERE u.rolname = current_user)
 				AND pg_catalog.obj_description(p.oid, 'pg_publication') LIKE 'capture %')
 			AND CASE h.relreplident
 				WHEN 'f' THEN EXISTS (SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = h.oid AND a.attgenerated = 'v' AND NOT a.attisdropped)
 				ELSE NOT EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid = h.oid AND i.indisvalid AND i.indimmediate
 					AND (h.relreplident = 'd' AND i.indisprimary OR h.relreplident = 'i' AND i.indisreplident)) END
-		ORDER BY p.pubname, h.oid`, own)
-	if err != nil {
-		return nil, Explain(fmt.Errorf("find publications that make writes fail: %w", err))
-	}
-	harmful, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (p harmfulPublication, err error) {
-		err = row.Scan(&p.name, &p.owner, &p.alterable, &p.table)
-		return p, err
+		ORDER BY p.pubname, h.oid`
+	b := &pgx.Batch{}
+	b.Queue(catalogSessionOf(q).queuePrepare(b, "capture_harmful", sql)).Query(func(rows pgx.Rows) (err error) {
+		harmful, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (p harmfulPublication, err error) {
+			err = row.Scan(&p.name, &p.owner, &p.alterable, &p.table)
+			return p, err
+		})
+		return err
 	})
-	if err != nil {
+	if err := Pinned(q).SendBatch(ctx, b).Close(); err != nil {
 		return nil, Explain(fmt.Errorf("find publications that make writes fail: %w", err))
 	}
 	return harmful, nil
