@@ -65,6 +65,21 @@ func TestLossIsKept(t *testing.T) {
 					put(tab, i, "changed")
 				}
 			}},
+			// In these two cases, the changed rows are more than half of the rows that are left, but not of all rows.
+			"half deleted, the others changed": {text: "; " + grouped(rows-rows/2) + " of " + grouped(rows) + " rows got another value", lost: rows / 2, change: func(tab *snapshot.Table) {
+				for i := range rows / 2 {
+					tab.Delete(key(i))
+					put(tab, rows/2+i, "changed")
+				}
+			}},
+			"a tenth deleted, most others changed": {text: "; " + grouped(rows*46/100) + " of " + grouped(rows) + " rows got another value", lost: tenth, change: func(tab *snapshot.Table) {
+				for i := range tenth {
+					tab.Delete(key(i))
+				}
+				for i := range rows * 46 / 100 {
+					put(tab, rows/2+i, "changed")
+				}
+			}},
 			"inserted": {change: func(tab *snapshot.Table) {
 				for i := range rows {
 					put(tab, rows+i, "x")

@@ -102,6 +102,9 @@ func TestPrintedCommands(t *testing.T) {
 		"UPDATE, UPDATE, and the first repaired":   {steps: []any{ruin, bad(set("b", 1, n, "bad")), vote, good(set("a", 1, n, "good"))}},
 		"UPDATE, DELETE, and a repair of the rest": {isAll: true, steps: []any{ruin, bad(remove(40, n)), good(set("a", 1, 39, "good"))}},
 		"UPDATE, repair, edit, and DELETE":         {isAll: true, steps: []any{ruin, good(set("a", 1, n, "good")), good(set("a", 5, 5, "edited")), bad(remove(20, n))}},
+		"DELETE of half and UPDATE in one write":   {steps: []any{[]any{bad(remove(1, n/2)), bad(set("a", n/2+1, n, "bad"))}, vote}},
+		"DELETE of most and UPDATE in one write":   {steps: []any{[]any{bad(remove(1, 45)), bad(set("a", 46, n, "bad")), bad(set("b", 50, 55, "bad"))}}},
+		"UPDATE of keys and values":                {steps: []any{[]any{bad(remove(1, n/2)), bad(set("a", n/2+1, n, "bad")), good(set("a", n+1, n*3/2, "moved"))}}},
 		"UPDATE, repair, and DELETE":               {steps: []any{ruin, good(set("a", 1, n, "good")), bad(remove(20, n))}},
 	} {
 		for how, follow := range map[string]struct{ first, writes bool }{
@@ -118,12 +121,18 @@ func TestPrintedCommands(t *testing.T) {
 				want := r.clone()
 				write(t, f, r.load(t, tab), store.ReasonStart)
 				for _, s := range test.steps {
-					switch change := s.(type) {
-					case good:
-						change(r)
-						change(want)
-					case bad:
-						change(r)
+					changes, ok := s.([]any) // changes in one write
+					if !ok {
+						changes = []any{s}
+					}
+					for _, change := range changes {
+						switch change := change.(type) {
+						case good:
+							change(r)
+							change(want)
+						case bad:
+							change(r)
+						}
 					}
 					write(t, f, r.load(t, tab), store.ReasonChange)
 				}

@@ -164,7 +164,7 @@ func restoredText(r restore.Result, took time.Duration) string {
 	}
 	if r.DryRun {
 		b.WriteString("This was a dry run: nothing has changed.\n")
-	} else if loss.MayLoseValues(int(r.Overwritten.Rows), r.Rows) {
+	} else if loss.MayLoseValues(int(r.Overwritten.Rows), r.Rows-int(r.Inserted.Rows)) {
 		fmt.Fprintf(&b, "  %-12s a daemon of capture reports so many overwritten rows as a loss; if the table is right now: capture history --ack\n", "note")
 	}
 	return b.String()

@@ -55,3 +55,18 @@ func TestKeysCannotImitateTheResult(t *testing.T) {
 		t.Errorf("%d lines, %d bytes: %.300q", lines, len(text), text)
 	}
 }
+
+// TestRestoreSaysThatItIsReportedAsLoss checks when the result of a restore says that a daemon will report the restore as a loss.
+// Rows that were not in the table before do not count.
+func TestRestoreSaysThatItIsReportedAsLoss(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		inserted, overwritten int64
+		want                  bool
+	}{{0, 50, false}, {0, 51, true}, {50, 25, false}, {50, 26, true}} {
+		r := restore.Result{Rows: 100, Inserted: restore.Change{Rows: test.inserted}, Overwritten: restore.Change{Rows: test.overwritten}}
+		if got := strings.Contains(restoredText(r, 0), "reports so many overwritten rows as a loss"); got != test.want {
+			t.Errorf("%+v: %v", test, got)
+		}
+	}
+}

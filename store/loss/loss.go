@@ -18,8 +18,9 @@ func MayLose(n, rows int) bool {
 	return n > 0 && (n >= rows || n >= lossLeast && n > rows/lossShare)
 }
 
-// MayLoseValues reports whether it counts as a loss if n rows of a file with the given number of rows get another value in one
-// column.
+// MayLoseValues reports whether it counts as a loss if n rows get another value in one column. The parameter rows is the number
+// of rows that exist both before and after the change: a row that was removed can't get another value. If removed rows
+// counted, a DELETE of half of the rows would hide that an UPDATE in the same write ruined all others.
 func MayLoseValues(n, rows int) bool { return n >= lossLeast && n > rows/2 }
 
 // Loss returns the loss that would occur if v replaced the file that is compared, or nil if there is none. highest is the
@@ -37,7 +38,7 @@ func (c *Comparison) Loss(v *snapshot.View, highest, replaced int) *manifest.Los
 	if c.err == nil {
 		loss.RowsLost = max(c.removed, fell)
 		loss.LostKeys = c.lost.limited(maxLostKeyBytes, func(key []byte) int { return len(key) })
-		if name, n := c.mostChanged(); MayLoseValues(n, before) {
+		if name, n := c.mostChanged(); MayLoseValues(n, before-c.removed) {
 			loss.Column, loss.RowsChanged, isLoss = name, n, true
 		}
 		c.describeChanges(loss)
@@ -63,7 +64,7 @@ func (c *Comparison) Loss(v *snapshot.View, highest, replaced int) *manifest.Los
 func (c *Comparison) describeChanges(loss *manifest.Loss) {
 	var columns []int
 	for i, n := range c.columnChanges {
-		if c.columns[i] < 0 || loss.MayChangeValues() && MayLose(n, c.manifest.Rows) {
+		if c.columns[i] < 0 || loss.MayChangeValues() && MayLose(n, c.manifest.Rows-c.removed) {
 			columns = append(columns, i)
 			loss.ChangedColumns = append(loss.ChangedColumns, c.shape.Columns[i].Name)
 		}
