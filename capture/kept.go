@@ -237,22 +237,18 @@ func (k *keeper) checkLosses() {
 		states = append(states, k.remote()...)
 	}
 	losses := kept.OpenLossesOf(states)
-	shown := losses.Shown()
-	summary.Losses = len(shown)
-	k.summary.Store(summary)
-	var open []string
-	for i, s := range shown {
-		if i == kept.MaxShownLosses {
-			open = append(open, fmt.Sprintf("losses not shown: %d. To list them: capture history", len(shown)-i))
-			break
-		}
-		acknowledge := "capture history --ack"
+	texts, others := losses.Texts(func(s kept.State) string {
 		if s.Remote { // without the location, the command finds only the states on this machine
-			acknowledge += " --copy-to " + k.copyTo
+			return "capture history --ack --copy-to " + k.copyTo
 		}
-		open = append(open, losses.Text(s, acknowledge))
+		return "capture history --ack"
+	})
+	summary.Losses = len(texts) + others
+	k.summary.Store(summary)
+	if others > 0 {
+		texts = append(texts, fmt.Sprintf("losses not shown: %d. To list them: capture history", others))
 	}
-	k.conditions.set(lossCondition, strings.Join(slices.Compact(open), "; "))
+	k.conditions.set(lossCondition, strings.Join(texts, "; "))
 }
 
 // status returns the status of the kept states.

@@ -167,10 +167,9 @@ func printedCommands(t *testing.T, f *store.File, tab *snapshot.Table) (commands
 	if _, err := f.Kept().EndLosses(tab.View); err != nil {
 		t.Fatal(err)
 	}
-	losses := kept.OpenLossesOf(f.Kept().List())
-	shown := losses.Shown()
-	for _, s := range shown[:min(len(shown), kept.MaxShownLosses)] {
-		if m := regexp.MustCompile(`To bring rows back: (.*) – or, if .*: ACK`).FindStringSubmatch(losses.Text(s, "ACK")); m != nil {
+	texts, _ := kept.OpenLossesOf(f.Kept().List()).Texts(func(kept.State) string { return "ACK" })
+	for _, text := range texts {
+		if m := regexp.MustCompile(`(?:To bring rows back|Then run): (.*?) – `).FindStringSubmatch(text); m != nil {
 			commands = append(commands, m[1])
 		}
 	}

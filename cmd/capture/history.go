@@ -246,7 +246,7 @@ func (h *historyLists) text(p palette, now time.Time) string {
 	for _, s := range h.copies {
 		states = append(states, s.kept())
 	}
-	losses := kept.OpenLossesOf(states)
+	losses, said := kept.OpenLossesOf(states), map[string]bool{}
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s\n%s at %s\n", text, copiesText(len(h.copies)), h.location)
 	for _, s := range h.copies {
@@ -260,7 +260,7 @@ func (h *historyLists) text(p palette, now time.Time) string {
 			}
 			fmt.Fprintf(&b, "  %sthe state before a loss: %s%s\n", p.dim, foreign.Text(loss), p.off)
 			if before := s.kept(); before.HasOpenLoss() {
-				for _, note := range lossAdvice(losses, before, "capture history --ack --copy-to "+foreign.ShellWord(h.location.String())) {
+				for _, note := range lossAdvice(losses, before, "capture history --ack --copy-to "+foreign.ShellWord(h.location.String()), said) {
 					fmt.Fprintf(&b, "  %s%s%s\n", p.dim, note, p.off)
 				}
 			}
@@ -279,11 +279,11 @@ func historyText(path string, states []kept.State, p palette, now time.Time) str
 		rowsWidth = max(rowsWidth, len(rowsText(s.Rows)))
 		bytesWidth = max(bytesWidth, len(bytesText(s.Bytes)))
 	}
-	losses := kept.OpenLossesOf(states)
+	losses, said := kept.OpenLossesOf(states), map[string]bool{}
 	var b strings.Builder
 	for _, s := range states {
 		fmt.Fprintf(&b, "%s  %-8s  %*s  %*s  %s\n", timeText(s.Time), foreign.Text(s.Reason), rowsWidth, rowsText(s.Rows), bytesWidth, bytesText(s.Bytes), s.Path)
-		for _, note := range stateNotes(losses, s) {
+		for _, note := range stateNotes(losses, s, said) {
 			fmt.Fprintf(&b, "  %s%s%s\n", p.dim, note, p.off)
 		}
 	}
@@ -291,8 +291,9 @@ func historyText(path string, states []kept.State, p palette, now time.Time) str
 	return b.String()
 }
 
-// stateNotes returns notes about a state's damage and about the loss after the state. The notes say what to do.
-func stateNotes(losses kept.OpenLosses, s kept.State) []string {
+// stateNotes returns notes about a state's damage and about the loss after the state. The notes say what to do,
+// but do not repeat what is in said: what the notes about other states have said.
+func stateNotes(losses kept.OpenLosses, s kept.State, said map[string]bool) []string {
 	var notes []string
 	if s.Damaged != "" {
 		notes = append(notes, foreign.Text("damaged: "+s.Damaged))
@@ -304,24 +305,38 @@ func stateNotes(losses kept.OpenLosses, s kept.State) []string {
 	case s.Acknowledged:
 		notes = append(notes, "the state before a loss: "+s.Loss.String()+"; acknowledged")
 	default:
-		notes = append(append(notes, "the state before a loss: "+s.Loss.String()), lossAdvice(losses, s, "capture history --ack")...)
+		notes = append(append(notes, "the state before a loss: "+s.Loss.String()), lossAdvice(losses, s, "capture history --ack", said)...)
 	}
 	return notes
 }
 
 // lossAdvice returns notes about the open loss after s: how to restore what was lost, and how to end the alert. If the loss is
 // probably a repair, the note about the alert comes first. But while other losses are not repaired, lossAdvice only says to
-// repair them.
-func lossAdvice(losses kept.OpenLosses, s kept.State, acknowledge string) []string {
+// repair them. Losses of values share one command, and one command acknowledges all losses. So lossAdvice leaves out a note
+// with a command that is in said, and adds the others to said.
+func lossAdvice(losses kept.OpenLosses, s kept.State, acknowledge string, said map[string]bool) (notes []string) {
+	add := func(note, command string) {
+		if !said[command] {
+			notes = append(notes, note+command)
+		}
+		said[command] = true
+	}
+	hint := losses.RestoreHint(s)
 	switch {
 	case losses.IsRepaired(s):
-		return []string{"a later change has repaired it; to compare: " + losses.RestoreHint(s)}
+		return []string{"a later change has repaired it; to compare: " + hint}
+	case !s.Loss.IsRepair() && said[hint]:
+		return []string{"the commands above restore this state, too"}
 	case !s.Loss.IsRepair():
-		return []string{"bring the rows back: " + losses.RestoreHint(s), "or end the alert, if " + losses.MeantText() + ": " + acknowledge}
+		add("bring the rows back: ", hint)
+		add("or end the alert, if "+losses.MeantText()+": ", acknowledge)
 	case losses.AreRepaired():
-		return []string{"end the alert, if it was a repair: " + acknowledge, "or undo it: " + s.RestoreHint()}
+		add("end the alert, if it was a repair: ", acknowledge)
+		add("or undo it: ", s.RestoreHint())
+	default:
+		add("", "other losses are still open: repair them before you acknowledge any")
 	}
-	return []string{"other losses are still open: repair them before you acknowledge any"}
+	return notes
 }
 
 // listedText returns the number and size of the states and the age of the oldest. The slice states must not be empty.

@@ -139,11 +139,14 @@ func TestHistoryCommand(t *testing.T) {
 	keepState(t, folder, "20261124T110000Z", ruined)
 	command := "capture restore --on-conflict overwrite data/fallback/feedback-20261124T110000Z-loss.json.gz && " +
 		"capture restore --on-conflict overwrite data/fallback/feedback-20261124T100000Z-loss.json.gz"
-	if got := run(t, dir, nil, "history"); strings.Count(got.stdout, "  bring the rows back: "+command+"\n") != 2 {
+	if got := run(t, dir, nil, "history"); strings.Count(got.stdout, command) != 1 || strings.Count(got.stdout, "history --ack") != 1 ||
+		strings.Count(got.stdout, "  bring the rows back: "+command+"\n  or end the alert, if all losses were meant or are repaired: capture history --ack\n") != 1 ||
+		strings.Count(got.stdout, "  the commands above restore this state, too\n") != 1 {
 		t.Errorf("two losses of values: %+v", got)
 	}
 	runPlain(t, dir, env, "snapshot")
-	if got := run(t, dir, nil, "verify"); strings.Count(got.stderr, "To bring rows back: "+command+" – or, ") != 2 {
+	if got := run(t, dir, nil, "verify"); strings.Count(got.stderr, command) != 1 || !strings.Contains(got.stderr, "To bring rows back: "+command+" – or, ") ||
+		!strings.Contains(got.stderr, "The commands above restore this state, too\n") {
 		t.Errorf("two losses of values: %+v", got)
 	}
 	got = run(t, dir, nil, "history", "--ack", "--drop=all")

@@ -10,8 +10,8 @@ import (
 	"capture/store/loss"
 )
 
-// MaxShownLosses is the maximum number of open losses that an alert or a command describes.
-const MaxShownLosses = 3
+// maxShownLosses is the maximum number of open losses that Texts describes.
+const maxShownLosses = 3
 
 // OpenLosses has the states before open losses. What to do about one loss depends on the others. For example, after two bad
 // UPDATEs, the state before the second UPDATE has the values that the first UPDATE ruined.
@@ -77,24 +77,51 @@ func (o OpenLosses) repairOf(s State) *State {
 	return nil
 }
 
+// Texts returns the texts about the first losses of Shown, at most maxShownLosses, and the number of the other losses. Losses
+// of values share one command, and one command acknowledges all losses. So the texts contain each of these commands only once.
+func (o OpenLosses) Texts(acknowledge func(State) string) (texts []string, others int) {
+	shown, said := o.Shown(), map[string]bool{}
+	for _, s := range shown[:min(len(shown), maxShownLosses)] {
+		texts = append(texts, o.text(s, acknowledge(s), said))
+	}
+	return texts, len(shown) - len(texts)
+}
+
 // Text returns a text for the operator about the loss after s: what is lost, where s is, what restores the rows, and the
 // command that acknowledges the loss. In the commands, a space or the end of the text follows each path, so that people can
 // copy the path.
 func (o OpenLosses) Text(s State, acknowledge string) string {
+	return o.text(s, acknowledge, map[string]bool{})
+}
+
+// text is like Text, but does not repeat what an earlier text has said. It adds what it says to said.
+func (o OpenLosses) text(s State, acknowledge string, said map[string]bool) string {
 	place := "kept"
 	if s.Remote {
 		place = "off the machine"
 	}
-	text := fmt.Sprintf("%s. The state before is %s. ", s.Loss, place)
-	switch {
+	text := fmt.Sprintf("%s. The state before is %s", s.Loss, place)
+	isNew := func(part string) bool {
+		was := said[part]
+		said[part] = true
+		return !was
+	}
+	const othersOpen = "Other losses are still open: repair them before you acknowledge any"
+	switch hint := o.RestoreHint(s); {
 	case o.IsRepaired(s):
-		text += fmt.Sprintf("To compare: %s – a later change has repaired it", o.RestoreHint(s))
+		text += fmt.Sprintf(". To compare: %s – a later change has repaired it", hint)
+	case !s.Loss.IsRepair() && !isNew(hint):
+		text += ". The commands above restore this state, too"
+	case !s.Loss.IsRepair() && isNew(acknowledge):
+		text += fmt.Sprintf(". To bring rows back: %s – or, if %s: %s", hint, o.MeantText(), acknowledge)
 	case !s.Loss.IsRepair():
-		text += fmt.Sprintf("To bring rows back: %s – or, if %s: %s", o.RestoreHint(s), o.MeantText(), acknowledge)
+		text += fmt.Sprintf(". Then run: %s – it brings these rows back, too", hint)
+	case o.AreRepaired() && isNew(acknowledge):
+		text += fmt.Sprintf(". If it was a repair: %s – or, to undo it: %s", acknowledge, s.RestoreHint())
 	case o.AreRepaired():
-		text += fmt.Sprintf("If it was a repair: %s – or, to undo it: %s", acknowledge, s.RestoreHint())
-	default:
-		text += "Other losses are still open: repair them before you acknowledge any"
+		text += fmt.Sprintf(". To undo it: %s – if it was no repair", s.RestoreHint())
+	case isNew(othersOpen):
+		text += ". " + othersOpen
 	}
 	if s.Loss.Found.IsZero() { // the manifest cannot be read, so the time of the loss is not known
 		return text
