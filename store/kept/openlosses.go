@@ -144,20 +144,36 @@ func (o OpenLosses) MeantText() string {
 // The command leaves out a state if the loss after it had been repaired before the earliest of the other states was written: the
 // others have its values, and also the changes that users have made since the repair. If the loss after s itself is repaired, the
 // command only compares s with the table.
+//
+// If nothing is known about the loss after s, the command inserts missing rows, but changes no value: users may have made changes
+// since, and perhaps nobody has ruined any value. The commands that compare the values and restore them follow.
 func (o OpenLosses) RestoreHint(s State) string {
-	if o.IsRepaired(s) {
+	switch {
+	case o.IsRepaired(s):
 		return "capture verify " + foreign.ShellPath(s.Path)
-	}
-	if !s.canRestoreValues() {
+	case s.isRefused():
+		return s.RestoreHint()
+	case s.Loss.IsUnknown():
+		return fmt.Sprintf("%s – perhaps values were lost, too; to compare them: capture verify %s – if the table's values are wrong: %s",
+			s.RestoreHint(), foreign.ShellPath(s.Path), o.valuesHint(s))
+	case !s.canRestoreValues():
 		return s.RestoreHint()
 	}
+	return o.valuesHint(s)
+}
+
+// valuesHint returns the command that restores s and the states before all losses of values, the earliest state last.
+func (o OpenLosses) valuesHint(s State) string {
 	var commands []string
 	var earliest time.Time // time of the earliest state in commands
 	for _, state := range o.states {
 		repair := o.repairOf(state)
-		if state.canRestoreValues() && (repair == nil || earliest.Before(repair.Time) && commands != nil) {
-			commands, earliest = append(commands, state.RestoreHint()), state.Time
+		switch {
+		case state.Path == s.Path:
+		case !state.canRestoreValues(), repair != nil && (commands == nil || !earliest.Before(repair.Time)):
+			continue
 		}
+		commands, earliest = append(commands, state.overwriteHint()), state.Time
 	}
 	return strings.Join(commands, " && ")
 }

@@ -34,7 +34,7 @@ func (s *State) retention() retention.State {
 	return retention.State{
 		Time: s.Time, Rows: s.Rows, Bytes: s.DiskBytes,
 		Loss: s.Loss != nil || s.Other, Acknowledged: s.Acknowledged || s.Loss == nil,
-		Values: s.Loss != nil && s.Loss.RuinsValues(),
+		Values: s.Loss != nil && (s.Loss.RuinsValues() || s.Loss.IsUnknown()),
 	}
 }
 

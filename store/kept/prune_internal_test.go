@@ -30,7 +30,7 @@ func TestTimeOfNext(t *testing.T) {
 
 // TestLossOfAnotherTableIsNotAcknowledged checks two states that were kept because another table had replaced theirs. The state
 // without a loss counts like one before an acknowledged loss, and is dropped when space is short. The state with a loss must
-// stay, because this loss is not acknowledged.
+// stay, because this loss is not acknowledged. Nothing else is known about this loss, so it also counts as a loss of values.
 func TestLossOfAnotherTableIsNotAcknowledged(t *testing.T) {
 	now := time.Now()
 	lost := State{Rows: 200, DiskBytes: 1000, Other: true, Time: now}
@@ -38,7 +38,7 @@ func TestLossOfAnotherTableIsNotAcknowledged(t *testing.T) {
 	other := State{Rows: 300, DiskBytes: 1000, Other: true, Time: now}
 	list := []retention.State{lost.retention(), other.retention()}
 	drop, _ := retention.Plan(list, retention.Policy{}, now, 1<<40)
-	if len(drop) != 1 || drop[0] != 1 {
+	if len(drop) != 1 || drop[0] != 1 || !list[0].Values || list[1].Values {
 		t.Errorf("dropped %v of %+v", drop, list)
 	}
 }

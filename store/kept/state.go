@@ -79,11 +79,15 @@ func (s State) RestoreHint() string {
 	if s.isRefused() {
 		return foreign.ShellPath(s.Path) + ` is damaged, and capture restore refuses it; see "When it refuses" in docs/recovery.md`
 	}
-	conflict := "skip"
 	if s.Loss != nil && s.Loss.MayChangeValues() {
-		conflict = "overwrite"
+		return s.overwriteHint()
 	}
-	return "capture restore --on-conflict " + conflict + " " + foreign.ShellPath(s.Path)
+	return "capture restore --on-conflict skip " + foreign.ShellPath(s.Path)
+}
+
+// overwriteHint returns the command that restores the rows and the values of s.
+func (s State) overwriteHint() string {
+	return "capture restore --on-conflict overwrite " + foreign.ShellPath(s.Path)
 }
 
 // isRefused reports whether `capture restore` refuses s, because s is damaged. A state whose manifest is missing is not

@@ -74,6 +74,10 @@ func (l *Loss) MayChangeValues() bool {
 	return l.RowsChanged > 0 || l.RowsNotCompared > 0 || len(l.Dropped) > 0
 }
 
+// IsUnknown reports whether nothing is known about the loss: the manifest of the state before it is missing, cannot be read, or
+// does not describe the loss. Perhaps values were lost, although MayChangeValues reports false.
+func (l *Loss) IsUnknown() bool { return l.RowsBefore == 0 && l.HourHighest == 0 }
+
 // IsRepair reports whether the Write repaired an earlier loss of values.
 func (l *Loss) IsRepair() bool { return !l.RepairOf.IsZero() }
 
@@ -102,7 +106,7 @@ func (l *Loss) String() string {
 		parts = append(parts, fmt.Sprintf("column %q was dropped", name))
 	}
 	if len(parts) == 0 {
-		return "rows were lost"
+		return "rows or values were lost; which ones is unknown, because the manifest of the state before does not say"
 	}
 	return strings.Join(parts, "; ")
 }
