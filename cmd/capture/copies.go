@@ -64,7 +64,7 @@ func (c *fileConfig) fetchState(ctx context.Context, std streams, command string
 		return remove, err
 	}
 	fmt.Fprintf(std.err, "%s: reading the state of %s (%s old) of cluster %s, %s\n", command, timeText(state.Time), spanText(time.Since(state.Time)),
-		state.Cluster, state.URL)
+		foreign.Line(state.Cluster), foreign.Line(state.URL))
 	if c.At.IsZero() && name == "" {
 		noteLoss(ctx, std, command, l, state, all)
 	}
@@ -187,7 +187,7 @@ func noteLoss(ctx context.Context, std streams, command string, l *remote.Locati
 		hint = fmt.Sprintf("--at %s. To keep later rows, too, restore this state, and then run: %s", s.Time.UTC().Format(time.RFC3339), losses.RestoreHint(s))
 	}
 	fmt.Fprintf(std.err, "%s: this state follows a loss that nobody has acknowledged: %s. The state before it has %s: %s\n",
-		command, foreign.Text(s.Loss.String()), rowsText(s.Rows), hint)
+		command, foreign.Text(s.Loss.String()), rowsText(s.Rows), foreign.Line(hint))
 }
 
 func copiesText(n int) string {

@@ -242,7 +242,7 @@ func (s *service) close() {
 	}
 	if s.logs != nil {
 		if err := s.logs.Close(); err != nil {
-			fmt.Fprintln(os.Stderr, "capture: close the logs:", err)
+			fmt.Fprintln(os.Stderr, "capture: close the logs:", errorText(err, nil))
 		}
 	}
 }

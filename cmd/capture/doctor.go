@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -76,10 +75,7 @@ func (c doctorCmd) Run(ctx context.Context, std streams) error {
 		works = works && f.Level != postgres.Fail
 	}
 	if c.JSON {
-		encoder := json.NewEncoder(std.out)
-		encoder.SetIndent("", "  ")
-		encoder.SetEscapeHTML(false)
-		err = encoder.Encode(diagnosis)
+		err = printJSON(std.out, diagnosis, "  ")
 	} else {
 		_, err = io.WriteString(std.out, diagnosisText(diagnosis, works, paletteFor(std.out)))
 	}

@@ -66,7 +66,7 @@ func (c *fileConfig) chooseState(ctx context.Context, std streams, command strin
 func (c *fileConfig) chooseKept(std streams, command string) error {
 	if c.At.IsZero() {
 		if path, ok := kept.FindMoved(c.File); ok {
-			fmt.Fprintf(std.err, "%s: reading %s, because %s has been compressed\n", command, path, filepath.Base(c.File))
+			fmt.Fprintf(std.err, "%s: reading %s, because %s has been compressed\n", command, foreign.Line(path), foreign.Line(filepath.Base(c.File)))
 			c.File = path
 		}
 		c.noteKeptLosses(std, command)
@@ -88,7 +88,7 @@ func (c *fileConfig) chooseKept(std streams, command string) error {
 		return fmt.Errorf("--at: no kept state of %s is from %s or earlier; the oldest is from %s, the newest from %s",
 			c.File, timeText(c.At.Time), timeText(states[len(states)-1].Time), timeText(states[0].Time))
 	}
-	fmt.Fprintf(std.err, "%s: reading the state of %s, %s\n", command, timeText(state.Time), state.Path)
+	fmt.Fprintf(std.err, "%s: reading the state of %s, %s\n", command, timeText(state.Time), foreign.Line(state.Path))
 	c.File = state.Path
 	return nil
 }

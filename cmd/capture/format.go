@@ -1,10 +1,29 @@
 package main
 
 import (
+	"bytes"
+	"encoding/json"
 	"fmt"
+	"io"
 	"strconv"
 	"time"
+
+	"capture/internal/foreign"
 )
+
+// printJSON prints v as JSON that is safe to display, and a line break. Every --json uses it. If indent is not "", each value is
+// on a line of its own.
+func printJSON(w io.Writer, v any, indent string) error {
+	var b bytes.Buffer
+	encoder := json.NewEncoder(&b)
+	encoder.SetIndent("", indent)
+	encoder.SetEscapeHTML(false)
+	if err := encoder.Encode(v); err != nil {
+		return err
+	}
+	_, err := w.Write(foreign.JSON(b.Bytes()))
+	return err
+}
 
 // bytesText formats a size in Postgres' units, where 1 kB is 1024 bytes: "812 bytes", "38.2 kB", "1.0 GB".
 func bytesText(n int64) string {

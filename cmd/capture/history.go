@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -69,7 +68,7 @@ func (c historyCmd) Run(ctx context.Context, std streams) error {
 		err = h.load(ctx)
 	}
 	if err == nil && c.JSON {
-		err = json.NewEncoder(std.out).Encode(h.json())
+		err = printJSON(std.out, h.json(), "")
 	}
 	if err == nil {
 		err = h.remoteErr
@@ -106,7 +105,7 @@ func (c historyCmd) acknowledge(ctx context.Context, std streams, h *historyList
 			return err
 		}
 		n++
-		c.report(std, "acknowledged the loss of %s: %s\n", timeText(s.Loss.Found), s.Loss)
+		c.report(std, "acknowledged the loss of %s: %s", timeText(s.Loss.Found), s.Loss)
 	}
 	for _, s := range h.copies {
 		if !s.Loss || s.Acknowledged {
@@ -116,10 +115,10 @@ func (c historyCmd) acknowledge(ctx context.Context, std streams, h *historyList
 			return err
 		}
 		n++
-		c.report(std, "acknowledged the loss after %s: %s\n", s.URL, foreign.Text(s.lossText()))
+		c.report(std, "acknowledged the loss after %s: %s", s.URL, foreign.Text(s.lossText()))
 	}
 	if n == 0 {
-		c.report(std, "there is no loss to acknowledge\n")
+		c.report(std, "there is no loss to acknowledge")
 	}
 	return nil
 }
@@ -143,7 +142,7 @@ func (c historyCmd) drop(ctx context.Context, std streams, h *historyLists) erro
 		}
 	}
 	if len(chosen)+len(copies) == 0 {
-		c.report(std, "there are no kept states to delete\n")
+		c.report(std, "there are no kept states to delete")
 		return nil
 	}
 	if !c.Yes {
@@ -164,13 +163,13 @@ func (c historyCmd) drop(ctx context.Context, std streams, h *historyLists) erro
 		if err := s.Drop(); err != nil {
 			return err
 		}
-		c.report(std, "deleted %s\n", s.Path)
+		c.report(std, "deleted %s", s.Path)
 	}
 	for _, s := range copies {
 		if err := h.location.Drop(ctx, s.State); err != nil {
 			return err
 		}
-		c.report(std, "deleted %s\n", s.URL)
+		c.report(std, "deleted %s", s.URL)
 	}
 	return nil
 }
@@ -178,7 +177,7 @@ func (c historyCmd) drop(ctx context.Context, std streams, h *historyLists) erro
 // report prints what the command has done, unless the result is JSON.
 func (c historyCmd) report(std streams, format string, args ...any) {
 	if !c.JSON {
-		fmt.Fprintf(std.out, format, args...)
+		fmt.Fprintln(std.out, foreign.Line(fmt.Sprintf(format, args...)))
 	}
 }
 
@@ -248,9 +247,9 @@ func (h *historyLists) text(p palette, now time.Time) string {
 	}
 	losses, said := kept.OpenLossesOf(states), map[string]bool{}
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s\n%s at %s\n", text, copiesText(len(h.copies)), h.location)
+	fmt.Fprintf(&b, "%s\n%s at %s\n", text, copiesText(len(h.copies)), foreign.Line(h.location.String()))
 	for _, s := range h.copies {
-		fmt.Fprintf(&b, "%s  %-8s  %s  %s  %s\n", timeText(s.Time), foreign.Text(s.reason()), rowsText(s.Rows), bytesText(s.Bytes), s.URL)
+		fmt.Fprintf(&b, "%s  %-8s  %s  %s  %s\n", timeText(s.Time), foreign.Text(s.reason()), rowsText(s.Rows), bytesText(s.Bytes), foreign.Line(s.URL))
 		if damaged := s.damaged(); damaged != "" {
 			fmt.Fprintf(&b, "  %sdamaged: %s%s\n", p.dim, foreign.Text(damaged), p.off)
 		}
@@ -261,7 +260,7 @@ func (h *historyLists) text(p palette, now time.Time) string {
 			fmt.Fprintf(&b, "  %sthe state before a loss: %s%s\n", p.dim, foreign.Text(loss), p.off)
 			if before := s.kept(); before.HasOpenLoss() {
 				for _, note := range lossAdvice(losses, before, "capture history --ack --copy-to "+foreign.ShellWord(h.location.String()), said) {
-					fmt.Fprintf(&b, "  %s%s%s\n", p.dim, note, p.off)
+					fmt.Fprintf(&b, "  %s%s%s\n", p.dim, foreign.Line(note), p.off)
 				}
 			}
 		}
@@ -272,7 +271,7 @@ func (h *historyLists) text(p palette, now time.Time) string {
 // historyText returns the kept states of the file at path as text.
 func historyText(path string, states []kept.State, p palette, now time.Time) string {
 	if len(states) == 0 {
-		return fmt.Sprintf("there are no kept states of %s\n", path)
+		return fmt.Sprintf("there are no kept states of %s\n", foreign.Line(path))
 	}
 	rowsWidth, bytesWidth := 0, 0
 	for _, s := range states {
@@ -282,9 +281,9 @@ func historyText(path string, states []kept.State, p palette, now time.Time) str
 	losses, said := kept.OpenLossesOf(states), map[string]bool{}
 	var b strings.Builder
 	for _, s := range states {
-		fmt.Fprintf(&b, "%s  %-8s  %*s  %*s  %s\n", timeText(s.Time), foreign.Text(s.Reason), rowsWidth, rowsText(s.Rows), bytesWidth, bytesText(s.Bytes), s.Path)
+		fmt.Fprintf(&b, "%s  %-8s  %*s  %*s  %s\n", timeText(s.Time), foreign.Text(s.Reason), rowsWidth, rowsText(s.Rows), bytesWidth, bytesText(s.Bytes), foreign.Line(s.Path))
 		for _, note := range stateNotes(losses, s, said) {
-			fmt.Fprintf(&b, "  %s%s%s\n", p.dim, note, p.off)
+			fmt.Fprintf(&b, "  %s%s%s\n", p.dim, foreign.Line(note), p.off)
 		}
 	}
 	fmt.Fprintln(&b, listedText(states, now))

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"net"
 	"net/http"
@@ -15,7 +16,11 @@ import (
 	"golang.org/x/sys/unix"
 
 	"capture/capture"
+	"capture/internal/foreign"
 )
+
+// hostileName has characters that a terminal interprets, that change the direction of writing, or that nobody sees.
+const hostileName = "\u202e\u009b31m\u200d\u2066\u061c\ufeff\U000e0041"
 
 // hostileServer starts a server that answers every connection with an error message of 24 kB. The message contains invalid
 // UTF-8 and escape sequences that clear a terminal. hostileServer returns the URL of a database on this server.
@@ -26,7 +31,7 @@ func hostileServer(t *testing.T) string {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { l.Close() })
-	text := "\x1b[2J\x1b]0;owned\a\xff\xfe\u202e" + strings.Repeat("x\r\n\x1b[31m", 3000)
+	text := "\x1b[2J\x1b]0;owned\a\xff\xfe" + hostileName + strings.Repeat("x\r\n\x1b[31m", 3000)
 	go func() {
 		for {
 			conn, err := l.Accept()
@@ -58,7 +63,7 @@ func wantHarmless(t *testing.T, what, text string, longest int) {
 		t.Errorf("%s is not UTF-8: %.300q", what, text)
 	}
 	for _, r := range text {
-		if r < ' ' && r != '\n' && r != '\t' || r >= 0x7f && r < 0xa0 || r == '\u202e' {
+		if r < ' ' && r != '\n' && r != '\t' || r == 0x7f || r >= 0x80 && strings.ContainsRune(hostileName, r) {
 			t.Errorf("%s has the character %U: %.300q", what, r, text)
 			return
 		}
@@ -72,13 +77,13 @@ func TestErrorsOfHostileServerAreHarmless(t *testing.T) {
 	if err := os.WriteFile(path, []byte("[{\"vote_id\":1}]\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for _, args := range [][]string{{"restore", path}, {"verify", path}, {"doctor"}, {"snapshot"}, {"setup"}, {"setup", "--print"}, {"teardown", "--print"}} {
+	for _, args := range [][]string{{"restore", path}, {"verify", path}, {"doctor"}, {"doctor", "--json"}, {"snapshot"}, {"setup"}, {"setup", "--print"}, {"teardown", "--print"}} {
 		got := run(t, dir, []string{"DATABASE_URL=" + url}, args...)
 		if got.code == exitDone {
 			t.Errorf("%v: %+v", args, got)
 		}
 		wantHarmless(t, args[0]+"'s stderr", got.stderr, 2500)
-		wantHarmless(t, args[0]+"'s stdout", got.stdout, 4000)
+		wantHarmless(t, args[0]+"'s stdout", got.stdout, 5000)
 	}
 	d := start(t, url)
 	d.status(func(s capture.Status) bool { return s.Error != "" })
@@ -116,7 +121,7 @@ func plantLock(t *testing.T, path, host, listen string) *os.File {
 // daemon's address and sends hostile answers.
 func TestAnswersOfHostilePeerAreHarmless(t *testing.T) {
 	t.Parallel()
-	evil := `\u001b[2J\u009b31m\u202e` + strings.Repeat("x", 200_000)
+	evil := `\u001b[2J` + hostileName + strings.Repeat("x", 200_000)
 	peer := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusServiceUnavailable)
 		fmt.Fprintf(w, `{"error":"%s","state":"%[1]s","version":"%[1]s","host":"%[1]s","table":"%[1]s","source":"%[1]s","checks":[{"name":"%[1]s","detail":"\u001b[2J"}]}`, evil[:len(evil)-190_000])
@@ -124,12 +129,38 @@ func TestAnswersOfHostilePeerAreHarmless(t *testing.T) {
 	defer peer.Close()
 	dir := t.TempDir()
 	plantLock(t, filepath.Join(dir, "data/fallback/feedback.json"), hostname(), peer.Listener.Addr().String())
-	for _, command := range []string{"status", "snapshot"} {
-		got := run(t, dir, nil, command)
+	for _, command := range []string{"status", "snapshot", "status --json", "snapshot --json"} {
+		got := run(t, dir, nil, strings.Fields(command)...)
 		if got.code != exitFailed {
 			t.Errorf("%s: %+v", command, got)
 		}
 		wantHarmless(t, command, got.stdout+got.stderr, 100_000)
+	}
+}
+
+// TestHostileNamesAreHarmless checks what the commands print if the names of the table and of the file's folder are hostile. The
+// JSON must still have the name of the folder, or of the table in the form that messages have.
+func TestHostileNamesAreHarmless(t *testing.T) {
+	t.Parallel()
+	url, dir := votesDatabase(t, 3), filepath.Join(t.TempDir(), "a"+hostileName)
+	path := filepath.Join(dir, "feedback.json")
+	sql(t, url, `ALTER TABLE votes RENAME TO "`+hostileName+`"`)
+	env := []string{"DATABASE_URL=" + url, `CAPTURE_TABLE="` + hostileName + `"`, "CAPTURE_OUTPUT=" + path}
+	for _, command := range []string{"snapshot", "doctor", "verify", "history", "restore --dry-run --on-conflict=skip"} {
+		for _, flag := range []string{"", " --json"} {
+			got := runPlain(t, filepath.Dir(dir), env, strings.Fields(command+flag)...)
+			if got.code != exitDone {
+				t.Errorf("%s%s: %+v", command, flag, got)
+			}
+			wantHarmless(t, command+flag, got.stdout+got.stderr, 10_000)
+			var v any
+			if err := json.Unmarshal([]byte(got.stdout), &v); flag != "" && (err != nil || !strings.Contains(fmt.Sprint(v), hostileName) && !strings.Contains(fmt.Sprint(v), foreign.Text(hostileName))) {
+				t.Errorf("%s%s prints %s: %v", command, flag, got.stdout, err)
+			}
+		}
+		if command == "snapshot" {
+			keepState(t, dir, "20261123T160000Z", nil)
+		}
 	}
 }
 

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -82,7 +81,7 @@ func (c restoreCmd) Run(ctx context.Context, std streams) error {
 		return err
 	}
 	if c.JSON {
-		return json.NewEncoder(std.out).Encode(result)
+		return printJSON(std.out, result, "")
 	}
 	_, err = io.WriteString(std.out, foreign.Lines(restoredText(result, time.Since(start))))
 	return err

@@ -109,7 +109,7 @@ func (c snapshotCmd) requestSnapshot(ctx context.Context, std streams, address s
 // printResult prints the result of a snapshot. It returns an error if the file lacks rows.
 func (c snapshotCmd) printResult(w io.Writer, f capture.SnapshotResult) error {
 	if c.JSON {
-		return cmp.Or(json.NewEncoder(w).Encode(f), omittedError(f.Omitted))
+		return cmp.Or(printJSON(w, f, ""), omittedError(f.Omitted))
 	}
 	lsn := ""
 	if f.LSN != "" {
@@ -177,13 +177,13 @@ func (c snapshotCmd) exportTable(ctx context.Context, std streams, w io.Writer) 
 		_, compressErr = file.Kept().Compress(ctx)
 	}
 	if s := written.Kept; s != nil {
-		fmt.Fprintln(std.err, "capture snapshot: "+c.keptBeforeText(*s, file.Kept().List()))
+		fmt.Fprintln(std.err, "capture snapshot: "+foreign.Line(c.keptBeforeText(*s, file.Kept().List())))
 	}
 	if err != nil {
 		return err
 	}
 	if written.Warning != "" {
-		fmt.Fprintln(std.err, "capture snapshot: "+written.Warning)
+		fmt.Fprintln(std.err, "capture snapshot: "+foreign.Line(written.Warning))
 	}
 	if m := written.Manifest; hadFile && !m.HasTableOf(&before) {
 		fmt.Fprintf(std.err, "capture snapshot: warning: the file has another table now: %s, before %s; if this was not intended, "+

@@ -1,7 +1,7 @@
 package main
 
 import (
-	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"strings"
 	"syscall"
 	"time"
 
@@ -71,7 +72,9 @@ func (c statusCmd) text(ctx context.Context, path string, std streams) (string, 
 		err = reportedError{errors.New("not ready")}
 	}
 	if c.JSON {
-		return string(bytes.TrimSpace(raw)) + "\n", err
+		var b strings.Builder
+		err = cmp.Or(printJSON(&b, json.RawMessage(raw), ""), err)
+		return b.String(), err
 	}
 	page := ""
 	if isTerminal(std.out) { // the address may contain the token, so it is for terminals only

@@ -3,7 +3,6 @@ package main
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -68,7 +67,7 @@ func (c verifyCmd) Run(ctx context.Context, std streams) error {
 		return err
 	}
 	if c.JSON {
-		err = json.NewEncoder(std.out).Encode(report)
+		err = printJSON(std.out, report, "")
 	} else {
 		_, err = io.WriteString(std.out, verifiedText(report, paletteFor(std.out), time.Since(start)))
 	}

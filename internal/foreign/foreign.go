@@ -13,8 +13,8 @@ import (
 const MaxBytes = 1 << 10
 
 // Text returns s in a form that is safe to display. It replaces control characters, Unicode's line separators, invalid
-// UTF-8, and characters that change the direction of writing with Go escapes such as \n, \x1b and \u202e. If the result
-// would be longer than MaxBytes, Text cuts it off and appends an ellipsis.
+// UTF-8, invisible characters, and characters that change the direction of writing with Go escapes such as \n, \x1b and
+// \u202e. If the result would be longer than MaxBytes, Text cuts it off and appends an ellipsis.
 func Text(s string) string {
 	return escape(s, MaxBytes, false)
 }
@@ -51,6 +51,8 @@ func escape(s string, longest int, keepLines bool) string {
 			b.WriteString(`\t`)
 		case r < utf8.RuneSelf:
 			fmt.Fprintf(&b, `\x%02x`, r)
+		case r > 0xffff:
+			fmt.Fprintf(&b, `\U%08x`, r)
 		default:
 			fmt.Fprintf(&b, `\u%04x`, r)
 		}
@@ -64,15 +66,22 @@ func escape(s string, longest int, keepLines bool) string {
 	return b.String()
 }
 
-// isHarmless reports whether a terminal displays r and does nothing else.
+// isHarmless reports whether a terminal displays r and does nothing else. Many languages and emoji need some of the invisible
+// characters, such as the zero-width joiner. An escape in their place is still readable, but a person can't see that an invisible
+// character makes two names different.
 func isHarmless(r rune, keepLines bool) bool {
 	switch {
 	case r == '\n' || r == '\t':
 		return keepLines
+	case r < utf8.RuneSelf:
+		return ' ' <= r && r < 0x7f
 	case r == utf8.RuneError: // IndexFunc also passes RuneError for an invalid byte
 		return false
-	case unicode.IsControl(r), unicode.Is(unicode.Bidi_Control, r), r == '\u2028', r == '\u2029':
-		return false
+	case r == emojiForm || r == textForm:
+		return true
 	}
-	return true
+	return !unicode.In(r, unicode.Cc, unicode.Cf, unicode.Zl, unicode.Zp, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector)
 }
+
+// A character of this kind follows an emoji, and says whether the emoji has colors. Each keyboard writes it.
+const textForm, emojiForm = '\ufe0e', '\ufe0f'

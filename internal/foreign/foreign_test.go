@@ -1,6 +1,8 @@
 package foreign_test
 
 import (
+	"bytes"
+	"encoding/json"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -18,8 +20,12 @@ func TestTextEscapes(t *testing.T) {
 		"bad \xff\xfe bytes":     `bad \xff\xfe bytes`,
 		"\u202etxt.exe\u2066":    `\u202etxt.exe\u2066`,
 		"one\u2028two":           `one\u2028two`,
-		"\x00":                   `\x00`,
-		"a replacement \ufffd":   `a replacement \ufffd`,
+		// characters that nobody sees: zero-width ones, fillers, tags, and all variation selectors except those of emoji
+		"a\u200b\u200d\u2060\ufeff\u00ad\u061c": `a\u200b\u200d\u2060\ufeff\u00ad\u061c`,
+		"\u3164\u115f\u034f\ufe00":              `\u3164\u115f\u034f\ufe00`,
+		"\U000e0041\U000e0100\U000e0000":        `\U000e0041\U000e0100\U000e0000`,
+		"\x00":                                  `\x00`,
+		"a replacement \ufffd":                  `a replacement \ufffd`,
 	} {
 		if got := foreign.Text(in); got != want {
 			t.Errorf("Text(%q) is %q, not %q", in, got, want)
@@ -42,6 +48,35 @@ func TestTextIsBounded(t *testing.T) {
 	}
 	if in := strings.Repeat("x", foreign.MaxBytes); foreign.Text(in) != in {
 		t.Error("a text of just the bound is changed")
+	}
+}
+
+// TestJSON checks that JSON of Go's encoder becomes harmless, and keeps its values.
+func TestJSON(t *testing.T) {
+	for in, want := range map[string]string{
+		"an honest é 🗳️ <message>": `"an honest é 🗳️ <message>"`,
+		"\x1b\u009b\x7f\n\t":       `"\u001b\u009b\u007f\n\t"`,
+		"\u202e\u200d\u2028\ufeff": `"\u202e\u200d\u2028\ufeff"`,
+		`\` + "\u202e":             `"\\\u202e"`,
+		"\U000e0041":               `"\udb40\udc41"`,
+	} {
+		var b bytes.Buffer
+		encoder := json.NewEncoder(&b)
+		encoder.SetEscapeHTML(false)
+		if err := encoder.Encode(in); err != nil {
+			t.Fatal(err)
+		}
+		got, back := foreign.JSON(b.Bytes()), ""
+		if err := json.Unmarshal(got, &back); err != nil || back != in || string(got) != want+"\n" {
+			t.Errorf("JSON of %q is %q, not %q, and means %q: %v", in, got, want, back, err)
+		}
+	}
+	lines := "{\n\t\"a\": 1\n}\n"
+	if got := foreign.JSON([]byte(lines)); string(got) != lines {
+		t.Errorf("%q becomes %q", lines, got)
+	}
+	if got := foreign.JSON([]byte("\"\xff\"")); string(got) != `"\ufffd"` {
+		t.Errorf("an invalid byte becomes %q", got)
 	}
 }
 

@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+
+	"capture/internal/foreign"
 )
 
 // Config determines where logs are written, and how many rotated logs are kept.
@@ -106,14 +108,31 @@ func (cfg Config) stderrOptions(w io.Writer) *hclog.LoggerOptions {
 	if !cfg.Terminal {
 		return jsonOptions(cfg.Name, cfg.Level, w)
 	}
-	return &hclog.LoggerOptions{Name: cfg.Name, Level: cfg.Level, Output: w, TimeFormat: "15:04:05.000"}
+	// A logger for a terminal escapes the values, but not the messages.
+	safe := escapingWriter{w, func(line []byte) []byte { return []byte(foreign.Lines(string(line))) }}
+	return &hclog.LoggerOptions{Name: cfg.Name, Level: cfg.Level, Output: safe, TimeFormat: "15:04:05.000"}
 }
 
 func jsonOptions(name string, level hclog.Level, w io.Writer) *hclog.LoggerOptions {
 	return &hclog.LoggerOptions{
-		Name: name, Level: level, Output: w, JSONFormat: true,
+		Name: name, Level: level, Output: escapingWriter{w, foreign.JSON}, JSONFormat: true,
 		TimeFormat: timeFormat, TimeFn: func() time.Time { return time.Now().UTC() },
 	}
+}
+
+// escapingWriter makes each line of a logger safe to display. An operator reads the logs on a terminal, and they can contain names
+// that come from the database, files and peers.
+type escapingWriter struct {
+	to     io.Writer
+	escape func(line []byte) []byte
+}
+
+// Write gets one line, or several lines that belong together.
+func (w escapingWriter) Write(line []byte) (int, error) {
+	if _, err := w.to.Write(w.escape(line)); err != nil {
+		return 0, err
+	}
+	return len(line), nil
 }
 
 func isWanted(path string) bool { return path != "" && path != os.DevNull }

@@ -132,6 +132,30 @@ func TestLogs(t *testing.T) {
 	}
 }
 
+// TestNamesOfOthers checks that no log contains a character that a terminal interprets or does not show, wherever the logger has
+// put the name, and that programs still read the name.
+func TestNamesOfOthers(t *testing.T) {
+	const name = "votes\u202e\u009b31m\u200d\U000e0041"
+	for _, terminal := range []bool{false, true} {
+		var stderr screen
+		cfg := testConfig(t.TempDir(), &stderr)
+		cfg.Terminal = terminal
+		l := openLogs(t, cfg)
+		l.Logger().With(name, name).Error("cannot read "+name, "error", errors.New(name))
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+		for _, text := range []string{string(read(t, cfg.Usage)), string(read(t, cfg.Error)), stderr.String()} {
+			if text == "" || strings.ContainsFunc(text, func(r rune) bool { return r != '\n' && (r < ' ' || r > '~') }) {
+				t.Errorf("terminal %t: %q", terminal, text)
+			}
+		}
+		if got := messages(t, cfg.Usage); !slices.Equal(got, []string{"cannot read " + name}) {
+			t.Errorf("usage.log: %q", got)
+		}
+	}
+}
+
 func TestInvalidConfig(t *testing.T) {
 	for _, spoil := range []func(*logfile.Config){
 		func(c *logfile.Config) { c.Error = filepath.Join(filepath.Dir(c.Usage), ".", "usage.log") },

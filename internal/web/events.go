@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"capture/capture"
+	"capture/internal/foreign"
 	"capture/snapshot"
 )
 
@@ -108,7 +109,7 @@ func statusEvent(st capture.Status) []byte {
 	if err != nil {
 		body = []byte("{}")
 	}
-	return fmt.Appendf(nil, "event: status\ndata: %s\n\n", body)
+	return fmt.Appendf(nil, "event: status\ndata: %s\n\n", foreign.JSON(body))
 }
 
 // statusWatcher creates a status event whenever the status changes in a way that a person would notice, and at least every

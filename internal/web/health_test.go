@@ -1,13 +1,31 @@
 package web
 
 import (
+	"bytes"
 	"encoding/json"
+	"net/http/httptest"
 	"strings"
 	"testing"
 
 	"capture/capture"
 	"capture/internal/pgserver"
 )
+
+// TestStatusIsHarmless checks that nothing in /readyz and in the events controls a terminal, and that programs read what the status
+// says.
+func TestStatusIsHarmless(t *testing.T) {
+	t.Parallel()
+	st := capture.Status{Table: "votes\u202e\u009b31m\u200d\U000e0041"}
+	answer := httptest.NewRecorder()
+	serveReadiness(func() capture.Status { return st })(answer, nil)
+	_, event, _ := bytes.Cut(statusEvent(st), []byte("data: "))
+	for _, body := range [][]byte{answer.Body.Bytes(), event} {
+		var got capture.Status
+		if err := json.Unmarshal(body, &got); err != nil || got.Table != st.Table || bytes.ContainsFunc(body, func(r rune) bool { return r > '~' }) {
+			t.Errorf("%q: %v", body, err)
+		}
+	}
+}
 
 func TestNotReady(t *testing.T) {
 	t.Parallel()

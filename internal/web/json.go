@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"net/http"
 	"strconv"
+
+	"capture/internal/foreign"
 )
 
 // Values of Cache-Control for answers that contain texts of users. No shared cache may store such an answer. With
@@ -20,7 +22,7 @@ func writeJSON(w http.ResponseWriter, code int, v any) {
 		writeError(w, http.StatusInternalServerError, "the answer can't be written as JSON")
 		return
 	}
-	body = append(body, '\n')
+	body = append(foreign.JSON(body), '\n')
 	h := w.Header()
 	h.Set("Content-Type", "application/json")
 	h.Set("Content-Length", strconv.Itoa(len(body)))

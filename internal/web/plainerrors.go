@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net"
 	"strings"
+
+	"capture/internal/foreign"
 )
 
 // plainErrorListener turns net/http's own errors into JSON, the form of all other errors. If net/http cannot parse a
@@ -71,6 +73,7 @@ func convertPlainError(p []byte) []byte {
 	if err != nil {
 		return nil
 	}
+	body = foreign.JSON(body)
 	return fmt.Appendf(nil, "%s\r\nContent-Type: application/json\r\nContent-Length: %d\r\nX-Content-Type-Options: nosniff\r\nConnection: close\r\n\r\n%s\n",
 		status, len(body)+1, body)
 }
