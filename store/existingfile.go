@@ -23,6 +23,7 @@ type existing struct {
 	checked    bool              // whether the file and its manifest were compared completely; if not, the first Write compares them
 	intact     bool              // whether the file matches its manifest; if checked is not set, only the sizes were compared
 	manifest   manifest.Manifest // manifest of the file, if intact is set
+	found      standing          // the files as they were before they were compared
 	quarantine string            // suffix of the name under which the first Write keeps the file; "" if it keeps none
 }
 

@@ -183,10 +183,24 @@ func (f *File) ensureLocked() error {
 		return err
 	}
 	f.letOwnerRead()
-	if !f.existing.checked {
+	if !f.existing.checked || f.isOtherFile() {
 		f.inspectExisting(hashAll)
+		f.last = written{} // if the source has loaded the rows, f.last may describe a file that is gone
 	}
 	return nil
+}
+
+// isOtherFile reports whether another program has put a file in place since the last inspection, before the first Write of this
+// run. Only an inspection finds out whether the first Write must keep this file, and which manifest describes it.
+func (f *File) isOtherFile() bool {
+	if f.hasWritten {
+		return false
+	}
+	data, err := os.Lstat(f.dataPath)
+	if err != nil || f.standing.intact && f.standing.data.isUntouched(f.dataPath, data) {
+		return false // the file is missing or has stayed, so at most its manifest is wrong
+	}
+	return !f.existing.found.isInPlace()
 }
 
 // completeRename renames the pending manifest if the last Write failed between its two renames. Until the rename, only the
@@ -221,8 +235,10 @@ func (f *File) renameManifest() error {
 }
 
 func (f *File) inspectExisting(hashLimit int64) {
+	found := findStanding(f.paths, false) // before the inspection, so that a later change is noticed
 	var warning string
 	f.existing, warning = inspectExisting(f.paths, hashLimit)
+	f.existing.found = found
 	f.warn(warning)
 }
 

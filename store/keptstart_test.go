@@ -71,6 +71,51 @@ func TestFileRemovedBeforeFirstWrite(t *testing.T) {
 	}
 }
 
+// TestFileReplacedBeforeFirstWrite: another program puts a file in place after Open, and before the first Write. The Write keeps
+// this file under its own manifest. If the file has none, the Write gives it a second name, whatever the policy is.
+func TestFileReplacedBeforeFirstWrite(t *testing.T) {
+	t.Parallel()
+	other := filepath.Join(t.TempDir(), "feedback.json")
+	write(t, open(t, other), votes(105, "x").View(), store.ReasonStart)
+	for _, found := range []int{100, 0} { // number of rows in the file that Open finds; 0 if there is none
+		for _, load := range []bool{true, false} {
+			for _, intact := range []bool{true, false} {
+				path, tab := filepath.Join(t.TempDir(), "feedback.json"), votes(100, "x")
+				f := open(t, path)
+				if found > 0 {
+					write(t, f, tab.View(), store.ReasonStart)
+					f.Close()
+					f = open(t, path)
+				}
+				if load && found > 0 {
+					tab = snapshot.NewTable()
+					if err := loadInto(t.Context(), f, tab); err != nil {
+						t.Fatal(err)
+					}
+				}
+				var err error
+				if intact {
+					err = copyPair(other, path)
+				} else {
+					f.Kept().SetPolicy(retention.Policy{})
+					err = replaceFile(path, "[7]\n")
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				r := write(t, f, tab.View(), store.ReasonStart)
+				damaged, _ := filepath.Glob(path + ".damaged-*")
+				if intact && (r.Kept == nil || r.Kept.Rows != 105 || damaged != nil) || !intact && (len(damaged) != 1 || string(read(t, damaged[0])) != "[7]\n") {
+					t.Errorf("found %d, loaded %t, intact %t: kept is %+v, and %q is damaged", found, load, intact, r.Kept, damaged)
+				}
+				if rows := checkPair(t, path).Rows; rows != 100 {
+					t.Errorf("found %d, loaded %t, intact %t: the file has %d rows", found, load, intact, rows)
+				}
+			}
+		}
+	}
+}
+
 // TestLossFromDamagedFile damages one row of the file, so that a Write cannot compare the file's rows with the rows that
 // replace them. If the Write replaces many rows, it must keep the file as the state before a loss, because the replaced rows
 // may be lost. The loss must not end when other rows are added.

@@ -37,16 +37,14 @@ func (f *File) putBack(v *snapshot.View, m manifest.Manifest) (Result, error) {
 	}
 	there, err := os.Lstat(f.dataPath)
 	switch {
-	case err == nil && f.standing.intact && isSameVersion(there, f.standing.data.FileInfo) && f.standing.data.is(f.dataPath, there) && ownerMayRead(f.dataPath):
+	case err == nil && f.standing.intact && f.standing.data.isUntouched(f.dataPath, there) && ownerMayRead(f.dataPath):
 		// The file itself has stayed, so only the manifest, the lock file or a mode was wrong.
 		if err := f.replaceManifest(m); err != nil {
 			return Result{}, err
 		}
 		f.existing = existing{checked: true, intact: true, manifest: m}
 		return Result{Manifest: m}, nil
-	case err == nil:
-		f.inspectExisting(hashAll) // Open has inspected another file
-	case !disk.IsMissing(err):
+	case err != nil && !disk.IsMissing(err):
 		return Result{}, err
 	}
 	state, err := f.keepStanding(v, &written{}, true)

@@ -22,6 +22,18 @@ func findStanding(p paths, intact bool) standing {
 	return standing{p, findFile(p.dataPath), findFile(p.manifestPath), intact}
 }
 
+// isInPlace reports whether each of the two files is untouched, or is still missing.
+func (s *standing) isInPlace() bool {
+	isSame := func(k knownFile, path string) bool {
+		info := disk.StatRegular(path)
+		if info == nil || k.FileInfo == nil {
+			return info == nil && k.FileInfo == nil
+		}
+		return k.isUntouched(path, info)
+	}
+	return isSame(s.data, s.paths.dataPath) && isSame(s.manifest, s.paths.manifestPath)
+}
+
 // knownFile is a file that capture has left or found. If there was no regular file, FileInfo is nil.
 type knownFile struct {
 	os.FileInfo
@@ -35,6 +47,11 @@ func findFile(path string) knownFile { return knownFile{disk.StatRegular(path), 
 // new file may have the inode number of a file that somebody has just removed, and any size, but not its time of birth.
 func (k knownFile) is(path string, info os.FileInfo) bool {
 	return os.SameFile(info, k.FileInfo) && info.Size() == k.Size() && birthTime(path).Equal(k.born)
+}
+
+// isUntouched reports whether the file at path is still the same version of k. The parameter info is the result of Lstat for path.
+func (k knownFile) isUntouched(path string, info os.FileInfo) bool {
+	return isSameVersion(info, k.FileInfo) && k.is(path, info)
 }
 
 // setData records that capture has left feedback.json, which info describes, and that the file matches its manifest.
