@@ -74,12 +74,21 @@ func (c *fileConfig) fetchState(ctx context.Context, std streams, command string
 	}
 	remove = func() { os.RemoveAll(folder) }
 	c.fetchedFrom = state.URL
+	if state.Loss {
+		c.explainUnusable = func(err error) error {
+			losses := kept.OpenLossesOf(lossesBefore(ctx, l, all[0], all))
+			return withNextCommand(err, losses.HintWithout(state.Time), "capture history --copy-to "+foreign.ShellWord(l.String()))
+		}
+	}
 	shown := newProgress(std.err, command)
 	l.Progress = func(n int64) { shown.show(statefile.Progress{Doing: "downloading", Bytes: n, Total: state.Bytes}) }
 	c.File, _, err = l.Download(ctx, state, folder)
 	shown.clear()
 	if ctx.Err() != nil {
 		return remove, errors.New("interrupted; nothing has changed")
+	}
+	if c.explainUnusable != nil && errors.As(err, new(*remote.DamagedError)) {
+		return remove, c.explainUnusable(err)
 	}
 	return remove, volume.WithTempHint(err)
 }
@@ -154,29 +163,9 @@ func (c *fileConfig) selectAt(l *remote.Location, clusters []remote.Cluster) (be
 // noteLoss prints a note if the newest state follows a loss that nobody has acknowledged. The note contains the value of --at
 // that selects the state before the loss, and the command that brings what was lost back into the newest state. Of several
 // losses, the note describes the one that [kept.OpenLosses] shows first. If the state before that loss is damaged, the command
-// would refuse this state, so the note refers to the documentation instead. noteLoss ignores a loss if the newest state equals
-// the state before the loss. In this case, the rows are back, or the machine was lost before it uploaded a state without the
-// lost rows.
+// would refuse this state, so the note refers to the documentation instead.
 func noteLoss(ctx context.Context, std streams, command string, l *remote.Location, newest remote.State, all []remote.State) {
-	open := slices.DeleteFunc(slices.Clone(all), func(s remote.State) bool {
-		return !s.Loss || s.Acknowledged || s.Time.After(newest.Time) || s.URL == newest.URL
-	})
-	if len(open) == 0 {
-		return
-	}
-	restored, _ := l.Manifest(ctx, newest) // after an error, this manifest has no SHA-256, so it matches no state
-	var before []kept.State
-	for _, s := range open {
-		m, err := l.Manifest(ctx, s)
-		if err == nil && m.SHA256 == restored.SHA256 {
-			continue
-		}
-		state := (&copiedState{State: s, manifest: m, err: err}).kept()
-		if err != nil && !errors.As(err, new(*remote.DamagedError)) {
-			state.Damaged = "" // the manifest could not be read, so nobody knows of any damage
-		}
-		before = append(before, state)
-	}
+	before := lossesBefore(ctx, l, newest, all)
 	if len(before) == 0 {
 		return
 	}
@@ -188,6 +177,30 @@ func noteLoss(ctx context.Context, std streams, command string, l *remote.Locati
 	}
 	fmt.Fprintf(std.err, "%s: this state follows a loss that nobody has acknowledged: %s. The state before it has %s: %s\n",
 		command, foreign.Text(s.Loss.String()), rowsText(s.Rows), foreign.Line(hint))
+}
+
+// lossesBefore returns the states before the open losses that the newest state follows. It leaves out a state that equals the
+// newest state. In this case, the rows are back, or the machine was lost before it uploaded a state without the lost rows.
+func lossesBefore(ctx context.Context, l *remote.Location, newest remote.State, all []remote.State) (before []kept.State) {
+	open := slices.DeleteFunc(slices.Clone(all), func(s remote.State) bool {
+		return !s.Loss || s.Acknowledged || s.Time.After(newest.Time) || s.URL == newest.URL
+	})
+	if len(open) == 0 {
+		return nil
+	}
+	restored, _ := l.Manifest(ctx, newest) // after an error, this manifest has no SHA-256, so it matches no state
+	for _, s := range open {
+		m, err := l.Manifest(ctx, s)
+		if err == nil && m.SHA256 == restored.SHA256 {
+			continue
+		}
+		state := (&copiedState{State: s, manifest: m, err: err}).kept()
+		if err != nil && !errors.As(err, new(*remote.DamagedError)) {
+			state.Damaged = "" // the manifest could not be read, so nobody knows of any damage
+		}
+		before = append(before, state)
+	}
+	return before
 }
 
 func copiesText(n int) string {

@@ -46,7 +46,8 @@ type fileConfig struct {
 	DatabaseAuth choice    `enum:"password,azure" placeholder:"password|azure" env:"CAPTURE_DATABASE_AUTH" default:"password" help:"How to authenticate, as for capture run."`
 	Table        tableName `placeholder:"[SCHEMA.]NAME" env:"CAPTURE_TABLE" help:"Table. The default is the table in the manifest or, without a manifest, votes."`
 
-	fetchedFrom string // URL from which File was downloaded; "" if File was not downloaded
+	fetchedFrom     string            // URL from which File was downloaded; "" if File was not downloaded
+	explainUnusable func(error) error // adds to an error what to run if File, a downloaded state before a loss, is damaged; otherwise nil
 }
 
 // chooseState sets File to the state that a URL, --at or the path of a kept state selects. If File changes, chooseState prints

@@ -5,6 +5,7 @@ import (
 	"os"
 
 	"capture/internal/foreign"
+	"capture/internal/statefile"
 	"capture/store/kept"
 )
 
@@ -32,4 +33,35 @@ func (c *fileConfig) noteKeptLosses(std streams, command string) {
 	if others > 0 {
 		fmt.Fprintf(std.err, "%s: losses not shown: %d. To list them: capture history --output %s\n", command, others, foreign.ShellPath(c.File))
 	}
+}
+
+// explainUnusableState explains err, the error of a restore, if the file is the state before a loss, and is damaged or gone. People
+// often paste several restore commands that are joined by &&, and the shell stops after the one that fails. So the error
+// contains what to run next. Any other error is returned unchanged.
+func (c *fileConfig) explainUnusableState(err error) error {
+	if !statefile.IsUnusable(err) {
+		return err
+	}
+	if c.explainUnusable != nil {
+		return c.explainUnusable(err)
+	}
+	path, at, ok := kept.FileOfLoss(c.File)
+	if !ok {
+		return err
+	}
+	losses, listErr := kept.ListOpenLosses(path)
+	if listErr != nil {
+		return err
+	}
+	return withNextCommand(err, losses.HintWithout(at), "capture history --output "+foreign.ShellPath(path))
+}
+
+// withNextCommand adds to err what to run if the state before a loss cannot be restored. The command hint restores the states
+// before the other losses. It is "" if no other state has the values from before the loss. The command list lists all states.
+func withNextCommand(err error, hint, list string) error {
+	if hint != "" {
+		return fmt.Errorf("%w; this state cannot be restored, so leave it out, and run: %s", err, hint)
+	}
+	return fmt.Errorf(`%w; this state cannot be restored, and no earlier state before a loss replaces it. To find another state: %s – and to `+
+		`restore the good rows of this state, see "When it refuses" in docs/recovery.md`, err, list)
 }

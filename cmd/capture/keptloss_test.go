@@ -297,6 +297,44 @@ func TestRepairOfRuinedValues(t *testing.T) {
 	}
 }
 
+// TestNextCommandAfterUnusableState: the first of the printed restore commands fails, because its state is damaged or gone. The
+// shell then does not run the others, so the error has what to run next.
+func TestNextCommandAfterUnusableState(t *testing.T) {
+	t.Parallel()
+	url, dir := exported(t, 20)
+	env := []string{"DATABASE_URL=" + url}
+	ruined := &manifest.Loss{RowsBefore: 20, RowsAfter: 20, RowsChanged: 20, Column: "comment"}
+	folder := filepath.Join(dir, "data/fallback")
+	keepState(t, folder, "20261123T100000Z", ruined)
+	gone := keepState(t, folder, "20261123T110000Z", ruined)
+	damaged := keepState(t, folder, "20261123T120000Z", ruined)
+	deleted := keepState(t, folder, "20261123T130000Z", &manifest.Loss{RowsBefore: 20, RowsLost: 20})
+	for _, path := range []string{damaged, deleted} {
+		if err := os.Truncate(path, 60); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Remove(gone); err != nil {
+		t.Fatal(err)
+	}
+	const restore, good = "capture restore --on-conflict overwrite data/fallback/feedback-", "20261123T100000Z-loss.json.gz"
+	next := "; this state cannot be restored, so leave it out, and run: " + restore
+	wantAll(t, runPlain(t, dir, env, "history").stdout, "bring the rows back: "+restore+"20261123T120000Z-loss.json.gz && "+restore+good)
+	for state, want := range map[string]string{
+		"20261123T120000Z": next + good + "\n",
+		"20261123T110000Z": next + "20261123T120000Z-loss.json.gz && " + restore + good + "\n",
+		"20261123T130000Z": "To find another state: capture history --output data/fallback/feedback.json – and to restore the good rows of this state",
+	} {
+		got := runPlain(t, dir, env, "restore", "--yes", "--on-conflict=overwrite", "data/fallback/feedback-"+state+"-loss.json.gz")
+		if got.code != exitFailed || !strings.Contains(got.stderr, want) {
+			t.Errorf("%s: %+v, want %q", state, got, want)
+		}
+	}
+	if got := runPlain(t, dir, env, "restore", "data/fallback/feedback-"+good); got.code != exitFailed || strings.Contains(got.stderr, "this state") {
+		t.Errorf("the table is the cause of the error: %+v", got)
+	}
+}
+
 // TestSeveralCopiedLosses: several losses precede the newest copy. The note names the state before the earliest loss of values,
 // because later states have ruined values.
 func TestSeveralCopiedLosses(t *testing.T) {
@@ -328,4 +366,11 @@ func TestSeveralCopiedLosses(t *testing.T) {
 	wantAll(t, got.stderr, `7 of 7 rows got another value in column "comment". The state before it has 7 rows: --at 2026-11-22T16:00:00Z. `,
 		"restore this state, and then run: capture restore --on-conflict overwrite file://"+folder+"/feedback-20261122T170000Z-0000000000000080-7-loss.json.gz && "+
 			"capture restore --on-conflict overwrite file://"+folder+"/feedback-20261122T160000Z-0000000000000070-7-loss.json.gz\n")
+
+	folder = "file://" + folder + "/feedback-"
+	got = run(t, t.TempDir(), []string{"DATABASE_URL=" + pgserver.Database(t)}, "restore", folder+"20261122T170000Z-0000000000000080-7-loss.json.gz")
+	if want := "this state cannot be restored, so leave it out, and run: capture restore --on-conflict overwrite " + folder + "20261122T160000Z-0000000000000070-7-loss.json.gz\n"; got.code != exitFailed ||
+		!strings.Contains(got.stderr, want) {
+		t.Errorf("a damaged copy: %+v, want %q", got, want)
+	}
 }

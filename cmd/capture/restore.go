@@ -78,7 +78,7 @@ func (c restoreCmd) Run(ctx context.Context, std streams) error {
 		return errors.New("interrupted; nothing has changed")
 	}
 	if err != nil {
-		return err
+		return c.explainUnusableState(err)
 	}
 	if c.JSON {
 		return printJSON(std.out, result, "")

@@ -51,7 +51,7 @@ func Open(ctx context.Context, path string, stdin io.Reader) (*File, error) {
 	content := stdin
 	if path != "-" {
 		if err := f.openPath(ctx); err != nil {
-			return nil, err
+			return nil, &UnreadableError{err}
 		}
 		content = f.file
 	}
@@ -67,7 +67,7 @@ func Open(ctx context.Context, path string, stdin io.Reader) (*File, error) {
 	}
 	if err != nil {
 		f.Close()
-		return nil, err
+		return nil, &UnreadableError{err}
 	}
 	return f, nil
 }
@@ -298,7 +298,7 @@ func (f *File) CheckManifest(rows int, found error) error {
 		return found
 	}
 	if err := f.ReadToEnd(); err != nil {
-		return cmp.Or(found, err)
+		return cmp.Or(found, error(&UnreadableError{err}))
 	}
 	for i, m := range f.manifests {
 		// After a bad row, the number of rows is unknown, so only the hash is compared.
@@ -322,4 +322,15 @@ type MismatchError struct{ reason string }
 
 func (e *MismatchError) Error() string {
 	return "it is not the file that its manifest describes: " + e.reason + "; it was damaged, cut short or edited"
+}
+
+// UnreadableError is the error for a file that cannot be opened or read, for example because it is gone, cut short or not valid
+// JSON, or because its manifest cannot be read.
+type UnreadableError struct{ error }
+
+func (e *UnreadableError) Unwrap() error { return e.error }
+
+// IsUnusable reports whether err means that a file is the cause of an error, and not the database or the user.
+func IsUnusable(err error) bool {
+	return errors.As(err, new(*MismatchError)) || errors.As(err, new(*UnreadableError))
 }

@@ -141,7 +141,7 @@ func (r *Reader) Next() (Row, error) {
 	if kind == '{' {
 		row, err := r.readRow()
 		if err != nil {
-			return row, fmt.Errorf("line %d: %w", row.Line, err)
+			return row, &UnreadableError{fmt.Errorf("line %d: %w", row.Line, err)}
 		}
 		r.state = atNextRow
 		r.rows++
@@ -154,7 +154,9 @@ func (r *Reader) Next() (Row, error) {
 	return Row{}, io.EOF
 }
 
-func (r *Reader) atLine(err error) error { return fmt.Errorf("line %d: %w", r.line, err) }
+func (r *Reader) atLine(err error) error {
+	return &UnreadableError{fmt.Errorf("line %d: %w", r.line, err)}
+}
 
 // readStart reads the byte order mark, if there is one, and the bracket that opens the array, if there is one.
 func (r *Reader) readStart() error {

@@ -138,6 +138,19 @@ func FindMoved(path string) (compressed string, ok bool) {
 // current file without .json, such as feedback (see [names]).
 var plainName = regexp.MustCompile(`^\.?(.+)-\d{8}T\d{6}Z(?:-loss)?\.json$`)
 
+// FileOfLoss returns the path of the file whose state before a loss is at path, and the time of this state. It reports false if
+// no state before a loss can be at path. It works even if the state is gone.
+func FileOfLoss(path string) (dataPath string, at time.Time, ok bool) {
+	name := strings.TrimSuffix(filepath.Base(path), ".gz")
+	match := plainName.FindStringSubmatch(name)
+	if match == nil {
+		return "", time.Time{}, false
+	}
+	n := names{folder: filepath.Dir(path), base: match[1]}
+	f, ok := n.parseName(name)
+	return filepath.Join(n.folder, n.base+".json"), f.id.time(), ok && f.id.loss && f.tmp == ""
+}
+
 // isData reports whether the file has the data of a state.
 func (f stateFile) isData() bool {
 	switch {

@@ -178,6 +178,28 @@ func (o OpenLosses) valuesHint(s State) string {
 	return strings.Join(commands, " && ")
 }
 
+// HintWithout returns the command that restores values if a restore of the state of the given time has failed, because this
+// state is damaged or gone. It is the command of RestoreHint without this state. It returns "" in two cases: no earlier state
+// before a loss of values is left, so every state may have ruined values. Or the loss was only a loss of rows.
+func (o OpenLosses) HintWithout(at time.Time) string {
+	o.states = slices.Clone(o.states)
+	for i, s := range o.states {
+		switch {
+		case !s.Time.Equal(at):
+		case s.Loss.RuinsValues(), s.Loss.IsUnknown():
+			o.states[i].Damaged = "a restore has failed"
+		default:
+			return ""
+		}
+	}
+	for _, s := range o.states {
+		if s.Time.Before(at) && s.canRestoreValues() && !o.IsRepaired(s) {
+			return o.valuesHint(s)
+		}
+	}
+	return ""
+}
+
 // canRestoreValues reports whether s has values that an open loss has ruined, and whether `capture restore` accepts s.
 func (s State) canRestoreValues() bool {
 	return s.HasOpenLoss() && s.Loss.RuinsValues() && !s.isRefused()
