@@ -2,6 +2,7 @@ package capture
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -121,6 +122,53 @@ func TestFileRemovedWithoutDatabase(t *testing.T) {
 		t.Fatal(err)
 	}
 	inPlace("old folder")
+}
+
+// TestNewerFileWithoutDatabase: the database is unreachable at the start, and another capture puts a newer pair in place. capture
+// leaves this pair as it is, and Status and the log say what to do. If somebody moves the pair away, capture writes its own rows.
+func TestNewerFileWithoutDatabase(t *testing.T) {
+	t.Parallel()
+	d := startWithoutDatabase(t, 20*time.Millisecond)
+	own, err := d.pair()
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := manifest.Read(d.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data := []byte("[\n{\"vote_id\":10}\n]\n")
+	m.Rows, m.Bytes, m.SHA256, m.LSN = 1, int64(len(data)), fmt.Sprintf("%x", sha256.Sum256(data)), "0/8"
+	encoded, err := m.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	tmp := manifest.Path(d.path) + ".tmp" // the name that another capture uses, too
+	if err := errors.Join(os.WriteFile(tmp, encoded, 0o640), os.WriteFile(d.path+".new", data, 0o640), os.Rename(d.path+".new", d.path)); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(tmp, manifest.Path(d.path)); err != nil && !errors.Is(err, os.ErrNotExist) { // capture may complete the Write
+		t.Fatal(err)
+	}
+	d.notReady("file", "another program has put a newer feedback.json there (LSN 0/8", "--output", "restart capture")
+	eventually(t, "the log says it", func() error {
+		if log := d.log.String(); !strings.Contains(log, "another program has put a newer") {
+			return errors.New(log)
+		}
+		return nil
+	})
+	if now, err := d.pair(); err != nil || now != string(data)+string(encoded) {
+		t.Errorf("the newer pair is now %s, %v", now, err)
+	}
+	if err := errors.Join(os.Rename(d.path, d.path+".away"), os.Remove(manifest.Path(d.path))); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the rows in memory are in place", func() error {
+		if now, err := d.pair(); err != nil || now != own || d.Status().File.Error != "" {
+			return fmt.Errorf("%w: %s", err, now)
+		}
+		return nil
+	})
 }
 
 // TestFileRemovedBeforeStopWithoutDatabase is like TestFileRemovedWithoutDatabase, but the removal happens directly before

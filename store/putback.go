@@ -1,9 +1,13 @@
 package store
 
 import (
+	"fmt"
 	"os"
+	"path/filepath"
+	"time"
 	"weak"
 
+	"capture/internal/foreign"
 	"capture/snapshot"
 	"capture/store/disk"
 	"capture/store/manifest"
@@ -15,8 +19,9 @@ import (
 //
 // PutBack makes the same checks as a Write: it refuses another device, takes the lock again, and keeps any file that somebody
 // has put in the place of feedback.json. If that file has different rows, it is kept even if the policy keeps no ordinary
-// states, because its rows may be nowhere else. The next Write compares the file with the new rows, as if PutBack had not been
-// called.
+// states, because its rows may be nowhere else. But PutBack returns an error if a newer state of the same table is there: only a
+// person can say why another program has written it. The next Write compares the file with the new rows, as if PutBack had not
+// been called.
 func (f *File) PutBack(v *snapshot.View, m manifest.Manifest) (Result, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -44,7 +49,11 @@ func (f *File) putBack(v *snapshot.View, m manifest.Manifest) (Result, error) {
 		}
 		f.existing = existing{checked: true, intact: true, manifest: m}
 		return Result{Manifest: m}, nil
-	case err != nil && !disk.IsMissing(err):
+	case err == nil:
+		if err := f.refuseNewer(&m); err != nil {
+			return Result{}, err
+		}
+	case !disk.IsMissing(err):
 		return Result{}, err
 	}
 	state, err := f.keepStanding(v, &written{}, true)
@@ -66,4 +75,24 @@ func (f *File) putBack(v *snapshot.View, m manifest.Manifest) (Result, error) {
 	f.standing.setData(there)
 	f.existing = existing{checked: true, intact: true, manifest: m}
 	return Result{Manifest: m, BytesWritten: p.bytesWritten, Kept: state}, nil
+}
+
+// refuseNewer returns an error if the file in place of feedback.json is intact, and newer than the state that m describes.
+func (f *File) refuseNewer(m *manifest.Manifest) error {
+	there := &f.existing.manifest
+	if !f.existing.intact || !there.HasTableOf(m) || !there.IsLaterThan(m) {
+		return nil
+	}
+	return fmt.Errorf("another program has put a newer %s there (%s), and the rows in memory are older (%s): capture leaves the newer file as it is. "+
+		"If another capture writes this file, stop one of the two, or give it another --output. Then restart capture, which serves the newer file. "+
+		"To use the older rows, move the newer file away", filepath.Base(f.dataPath), describeState(there), describeState(m))
+}
+
+// describeState describes the state of a manifest that another program may have written.
+func describeState(m *manifest.Manifest) string {
+	position := ""
+	if m.LSN != "" {
+		position = "LSN " + foreign.Text(m.LSN) + ", "
+	}
+	return fmt.Sprintf("%swritten at %s by %s", position, m.WrittenAt.UTC().Format(time.RFC3339), foreign.Text(m.WrittenBy))
 }

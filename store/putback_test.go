@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"capture/snapshot"
 	"capture/store"
@@ -123,26 +124,79 @@ func TestPutBackBeforeLoss(t *testing.T) {
 	}
 }
 
-// TestPutBackKeepsNewerVotes: another program has put a pair with five newer votes in place, and the policy keeps no ordinary
-// states. Only this pair may have these votes, because the database cannot be reached.
-func TestPutBackKeepsNewerVotes(t *testing.T) {
+// TestPutBackRefusesNewerPair: the database is unreachable, and another program has put a pair with five more votes in place. If
+// this pair is newer, only this pair may have these votes. PutBack must leave it as it is, also if the policy keeps no ordinary
+// states.
+func TestPutBackRefusesNewerPair(t *testing.T) {
+	for what, test := range map[string]struct {
+		change  func(m *manifest.Manifest) // makes the other pair's manifest from that of the File
+		refused bool
+	}{
+		"later position":                 {func(m *manifest.Manifest) { m.LSN = "0/16B3749" }, true},
+		"later position, earlier clock":  {func(m *manifest.Manifest) { m.LSN, m.WrittenAt = "1/0", m.WrittenAt.Add(-time.Hour) }, true},
+		"same position, later clock":     {func(m *manifest.Manifest) { m.WrittenAt = m.WrittenAt.Add(time.Second) }, true},
+		"later timeline":                 {func(m *manifest.Manifest) { m.Timeline, m.LSN = 2, "0/16B0000" }, true},
+		"restored database, later clock": {func(m *manifest.Manifest) { m.SystemID, m.LSN, m.WrittenAt = "8", "0/1", m.WrittenAt.Add(time.Second) }, true},
+		"earlier position, later clock":  {func(m *manifest.Manifest) { m.LSN, m.WrittenAt = "0/16B0000", m.WrittenAt.Add(time.Hour) }, false},
+		"same position, earlier clock":   {func(m *manifest.Manifest) { m.WrittenAt = m.WrittenAt.Add(-time.Second) }, false},
+		"another table":                  {func(m *manifest.Manifest) { m.Table.Name, m.LSN = "others", "1/0" }, false},
+	} {
+		path, f, m := reopened(t)
+		m.Timeline = 1
+		f.Kept().SetPolicy(retention.Policy{})
+		newer := filepath.Join(t.TempDir(), "feedback.json")
+		write(t, open(t, newer), votes(105, "x").View(), store.ReasonStart)
+		other := checkPair(t, newer)
+		other.WrittenAt, other.Timeline = m.WrittenAt, 1
+		test.change(&other)
+		data, err := other.Encode()
+		if err := errors.Join(err, os.WriteFile(manifest.Path(newer), data, 0o644), copyPair(newer, path)); err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			r, err := f.PutBack(votes(100, "x").View(), m)
+			if refused := err != nil && strings.Contains(err.Error(), "newer"); refused != test.refused || err != nil && !refused {
+				t.Errorf("%s: %v", what, err)
+			}
+			if states := f.Kept().List(); test.refused && (r.Kept != nil || len(states) != 0 || checkPair(t, path).Rows != 105 || f.CheckInPlace() == "") {
+				t.Errorf("%s: kept is %+v, and the file has %d rows", what, states, checkPair(t, path).Rows)
+			}
+			if !test.refused {
+				break
+			}
+		}
+		states := f.Kept().List()
+		if !test.refused {
+			if checkPair(t, path).Rows != 100 || len(states) != 1 || states[0].Rows != 105 || states[0].Loss != nil {
+				t.Errorf("%s: the file has %d rows, and the kept states are %+v", what, checkPair(t, path).Rows, states)
+			}
+			continue
+		}
+		if err := errors.Join(os.Rename(path, path+".x"), os.Rename(manifest.Path(path), path+".y")); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := f.PutBack(votes(100, "x").View(), m); err != nil || checkPair(t, path).Rows != 100 || f.CheckInPlace() != "" {
+			t.Errorf("%s, after the newer pair was moved away: %v, %s", what, err, f.CheckInPlace())
+		}
+	}
+}
+
+// TestWriteAfterNewerPair: PutBack has refused to replace a newer pair, and then the database is back. The Write compares the rows
+// with those of the newer pair, and keeps it under its own manifest.
+func TestWriteAfterNewerPair(t *testing.T) {
 	path, f, m := reopened(t)
+	tab := snapshot.NewTable()
 	newer := filepath.Join(t.TempDir(), "feedback.json")
 	write(t, open(t, newer), votes(105, "x").View(), store.ReasonStart)
-	f.Kept().SetPolicy(retention.Policy{})
-	if err := copyPair(newer, path); err != nil {
+	if err := errors.Join(loadInto(t.Context(), f, tab), copyPair(newer, path)); err != nil {
 		t.Fatal(err)
 	}
-	r, err := f.PutBack(votes(100, "x").View(), m)
-	if err != nil {
-		t.Fatal(err)
+	if _, err := f.PutBack(tab.View(), m); err == nil {
+		t.Fatal("PutBack has replaced the newer pair")
 	}
-	if _, err := f.Kept().Prune(); err != nil {
-		t.Fatal(err)
-	}
-	states := f.Kept().List()
-	if r.Kept == nil || len(states) != 1 || states[0].Rows != 105 || states[0].Loss != nil {
-		t.Errorf("kept is %+v, and the kept states are %+v", r.Kept, states)
+	r := write(t, f, tab.View(), store.ReasonStart)
+	if r.Kept == nil || r.Kept.Rows != 105 || r.Kept.Damaged != "" || checkPair(t, path).Rows != 100 || f.CheckInPlace() != "" {
+		t.Errorf("kept is %+v", r.Kept)
 	}
 }
 

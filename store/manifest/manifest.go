@@ -13,6 +13,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/jackc/pglogrepl"
+
 	"capture/snapshot"
 	"capture/snapshot/rowjson"
 )
@@ -127,6 +129,25 @@ func (m *Manifest) HasTableOf(other *Manifest) bool {
 		return true
 	}
 	return m.TableOID == 0 || other.TableOID == 0 || m.TableOID == other.TableOID
+}
+
+// IsLaterThan reports whether m describes a later state of the table than other. In one cluster, a state is later if it has a
+// later timeline, or the same timeline and a higher position. Positions of different timelines cannot be compared. An unknown
+// timeline counts as the same timeline. If the positions are equal or unknown, or the clusters differ, the time of the write
+// decides.
+func (m *Manifest) IsLaterThan(other *Manifest) bool {
+	if m.SystemID != other.SystemID {
+		return m.WrittenAt.After(other.WrittenAt)
+	}
+	if m.Timeline > 0 && other.Timeline > 0 && m.Timeline != other.Timeline {
+		return m.Timeline > other.Timeline
+	}
+	this, err := pglogrepl.ParseLSN(m.LSN)
+	that, err2 := pglogrepl.ParseLSN(other.LSN)
+	if err == nil && err2 == nil && this != that {
+		return this > that
+	}
+	return m.WrittenAt.After(other.WrittenAt)
 }
 
 // timeFormat always has six decimals, so that times have the same length and sort as text.

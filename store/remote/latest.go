@@ -9,8 +9,6 @@ import (
 	"path"
 	"time"
 
-	"github.com/jackc/pglogrepl"
-
 	"capture/store/manifest"
 )
 
@@ -65,7 +63,7 @@ func (f *Folder) MoveLatest(ctx context.Context, s State, m manifest.Manifest) (
 			c = condition{absent: true}
 		case err != nil:
 			return false, fmt.Errorf("read %s of %s: %w", latestName, f.Location, err)
-		case now.isNewer(&next):
+		case now.isNewer(&m):
 			return false, nil
 		}
 		if !f.limits.Conditional {
@@ -97,17 +95,8 @@ func (f *Folder) readLatest(ctx context.Context) (l latest, version string, err 
 	return l, version, err
 }
 
-// isNewer reports whether the state that l names is newer than the state that next names. It is newer if it has a later
-// timeline, or the same timeline and a higher position. Positions of different timelines cannot be compared. An unknown
-// timeline counts as the same timeline. If the positions are equal or unknown, the time decides.
-func (l *latest) isNewer(next *latest) bool {
-	if l.Timeline > 0 && next.Timeline > 0 && l.Timeline != next.Timeline {
-		return l.Timeline > next.Timeline
-	}
-	now, err := pglogrepl.ParseLSN(l.LSN)
-	then, err2 := pglogrepl.ParseLSN(next.LSN)
-	if err == nil && err2 == nil && now != then {
-		return now > then
-	}
-	return l.WrittenAt.After(next.WrittenAt)
+// isNewer reports whether the state that l names is newer than the state that m describes. Both are of the same cluster.
+func (l *latest) isNewer(m *manifest.Manifest) bool {
+	named := manifest.Manifest{SystemID: m.SystemID, LSN: l.LSN, Timeline: l.Timeline, WrittenAt: l.WrittenAt}
+	return named.IsLaterThan(m)
 }
