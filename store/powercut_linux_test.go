@@ -190,7 +190,7 @@ func (s *seen) checkKept(name string, c *leftFile) error {
 // checkByOpening puts the files that a power cut left into a folder and opens them, as a new process does. A complete file
 // must count as intact, and the next Write must work.
 func (s *transcript) checkByOpening(t *testing.T, left diskState, root, path string, namesInOrder bool) error {
-	dir := t.TempDir()
+	dir := memoryDir(t)
 	defer os.RemoveAll(dir)
 	for _, name := range slices.Sorted(maps.Keys(left)) {
 		to := dir + strings.TrimPrefix(name, root)

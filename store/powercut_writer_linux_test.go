@@ -12,7 +12,9 @@ import (
 	"testing"
 
 	"github.com/jackc/pglogrepl"
+	"golang.org/x/sys/unix"
 
+	"capture/internal/volume"
 	"capture/snapshot"
 	"capture/store"
 	"capture/store/kept"
@@ -126,7 +128,7 @@ func manifestOf(path string) string {
 // record runs a child under strace. The child writes the given number of versions of a table with the given number of rows.
 func record(t *testing.T, rows, writes int, foreign []byte, options ...string) (*replay, error) {
 	t.Helper()
-	root := t.TempDir()
+	root := memoryDir(t)
 	p := &replay{root: root, path: filepath.Join(root, "data", "feedback.json"), foreign: foreign, r: rand.New(rand.NewPCG(powerCutSeed(), 4)), seen: newSeen()}
 	if foreign != nil {
 		if err := errors.Join(os.Mkdir(filepath.Dir(p.path), 0o755), os.WriteFile(p.path, foreign, 0o644)); err != nil {
@@ -136,8 +138,25 @@ func record(t *testing.T, rows, writes int, foreign []byte, options ...string) (
 	cmd := child("versions", p.path, strconv.Itoa(rows), strconv.Itoa(writes))
 	cmd.Env = append(cmd.Env, "GOGC=off") // the garbage collector makes calls of its own, and a short run does not need it
 	var err error
-	p.calls, err = traced(filepath.Join(t.TempDir(), "trace"), cmd, options...)
+	p.calls, err = traced(filepath.Join(memoryDir(t), "trace"), cmd, options...)
 	return p, err
+}
+
+// memoryDir returns a new folder, which is in memory if /dev/shm has enough room. The tests here simulate the disk, so they need
+// no real one, and thousands of small files take less processor time in memory. If /dev/shm were nearly full, the children would
+// rightly drop kept states.
+func memoryDir(t *testing.T) string {
+	t.Helper()
+	memory, err := volume.Measure("/dev/shm")
+	if err != nil || memory.Free < 1<<30 || memory.UsedPercent() > 50 || unix.Access(memory.Path, unix.W_OK) != nil {
+		return t.TempDir()
+	}
+	dir, err := os.MkdirTemp(memory.Path, "store-test-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
 }
 
 // trustFailedSync makes a mistake on purpose: after a failed fsync it calls fsync again, trusts the result, and renames the
