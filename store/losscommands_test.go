@@ -72,6 +72,9 @@ func (r *rowsTable) restore(t *testing.T, line string) {
 // somebody follows the texts once more, the good state must stay.
 func TestPrintedCommands(t *testing.T) {
 	t.Parallel()
+	if withoutRaceDetector(t) {
+		return
+	}
 	const n = 60
 	set := func(column string, first, last int, value string) func(*rowsTable) {
 		return func(r *rowsTable) { r.set(column, first, last, value) }

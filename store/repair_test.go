@@ -68,6 +68,9 @@ func (r *rowsTable) load(t *testing.T, tab *snapshot.Table) *snapshot.View {
 // If the last change is no repair, the text must begin with the command that restores values.
 func TestRepairOfLostValues(t *testing.T) {
 	t.Parallel()
+	if withoutRaceDetector(t) {
+		return
+	}
 	const n = 300 // more rows than a manifest describes
 	type step = func(*rowsTable)
 	set := func(column string, first, last int, value string) step {
