@@ -54,11 +54,15 @@ func TestAddValid(t *testing.T) {
 
 func TestCompact(t *testing.T) {
 	for s, want := range map[string]string{
-		" {\"a\" :\n1 } ": `{"a":1}`,
-		`{"a":1 2}`:       `{"a":1 2}`,
-		`{"a":tr  ue}`:    `{"a":tr ue}`,
-		`"a" "b"`:         `"a" "b"`,
-		`{"a b":"c  d"}`:  `{"a b":"c  d"}`,
+		" {\"a\" :\n1 } ":     `{"a":1}`,
+		`{"a":1 2}`:           `{"a":1 2}`,
+		`{"a":tr  ue}`:        `{"a":tr ue}`,
+		`"a" "b"`:             `"a" "b"`,
+		`{"a b":"c  d"}`:      `{"a b":"c  d"}`,
+		`{"a":"b\" c" }`:      `{"a":"b\" c"}`,
+		`{"a":"b\\" , 1}`:     `{"a":"b\\",1}`,
+		`{"a":"b\\\" c" }`:    `{"a":"b\\\" c"}`,
+		`{"a": "" , "b":"c d`: `{"a":"","b":"c d`,
 	} {
 		if got := filetest.Compact(s); got != want {
 			t.Errorf("%q: %q, want %q", s, got, want)
