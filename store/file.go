@@ -235,7 +235,7 @@ func (f *File) renameManifest() error {
 }
 
 func (f *File) inspectExisting(hashLimit int64) {
-	found := findStanding(f.paths, false) // before the inspection, so that a later change is noticed
+	found := findStanding(f.paths, false) // taken before the inspection, so that a change during the inspection is noticed
 	var warning string
 	f.existing, warning = inspectExisting(f.paths, hashLimit)
 	f.existing.found = found

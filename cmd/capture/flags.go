@@ -47,7 +47,7 @@ type fileConfig struct {
 	Table        tableName `placeholder:"[SCHEMA.]NAME" env:"CAPTURE_TABLE" help:"Table. The default is the table in the manifest or, without a manifest, votes."`
 
 	fetchedFrom     string            // URL from which File was downloaded; "" if File was not downloaded
-	explainUnusable func(error) error // adds to an error what to run if File, a downloaded state before a loss, is damaged; otherwise nil
+	explainUnusable func(error) error // if File is a downloaded state before a loss, adds to an error what to run instead; otherwise nil
 }
 
 // chooseState sets File to the state that a URL, --at or the path of a kept state selects. If File changes, chooseState prints

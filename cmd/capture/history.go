@@ -290,8 +290,8 @@ func historyText(path string, states []kept.State, p palette, now time.Time) str
 	return b.String()
 }
 
-// stateNotes returns notes about a state's damage and about the loss after the state. The notes say what to do,
-// but do not repeat what is in said: what the notes about other states have said.
+// stateNotes returns notes about a state's damage and about the loss after the state. The notes say what to do. The map said has
+// what the notes about other states have said, which stateNotes does not repeat.
 func stateNotes(losses kept.OpenLosses, s kept.State, said map[string]bool) []string {
 	var notes []string
 	if s.Damaged != "" {

@@ -37,7 +37,7 @@ func (c *fileConfig) noteKeptLosses(std streams, command string) {
 
 // explainUnusableState explains err, the error of a restore, if the file is the state before a loss, and is damaged or gone. People
 // often paste several restore commands that are joined by &&, and the shell stops after the one that fails. So the error
-// contains what to run next. Any other error is returned unchanged.
+// says what to run next. Any other error is returned unchanged.
 func (c *fileConfig) explainUnusableState(err error) error {
 	if !statefile.IsUnusable(err) {
 		return err

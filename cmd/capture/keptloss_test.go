@@ -298,7 +298,7 @@ func TestRepairOfRuinedValues(t *testing.T) {
 }
 
 // TestNextCommandAfterUnusableState: the first of the printed restore commands fails, because its state is damaged or gone. The
-// shell then does not run the others, so the error has what to run next.
+// shell then does not run the others, so the error says what to run next.
 func TestNextCommandAfterUnusableState(t *testing.T) {
 	t.Parallel()
 	url, dir := exported(t, 20)

@@ -140,7 +140,7 @@ func stringLength(s string) int {
 			return len(s)
 		}
 		quote := end + n
-		first := quote // of the backslashes before the quote
+		first := quote // index of the first of the backslashes before the quote
 		for s[first-1] == '\\' {
 			first--
 		}

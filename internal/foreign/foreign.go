@@ -67,8 +67,8 @@ func escape(s string, longest int, keepLines bool) string {
 }
 
 // isHarmless reports whether a terminal displays r and does nothing else. Many languages and emoji need some of the invisible
-// characters, such as the zero-width joiner. An escape in their place is still readable, but a person can't see that an invisible
-// character makes two names different.
+// characters, such as the zero-width joiner. They are not harmless all the same: an escape is readable, but nobody can see that an
+// invisible character makes two names different.
 func isHarmless(r rune, keepLines bool) bool {
 	switch {
 	case r == '\n' || r == '\t':
@@ -83,5 +83,5 @@ func isHarmless(r rune, keepLines bool) bool {
 	return !unicode.In(r, unicode.Cc, unicode.Cf, unicode.Zl, unicode.Zp, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector)
 }
 
-// A character of this kind follows an emoji, and says whether the emoji has colors. Each keyboard writes it.
+// After an emoji, these characters say whether it has colors. Phones write them, and they do not change the meaning of a name.
 const textForm, emojiForm = '\ufe0e', '\ufe0f'

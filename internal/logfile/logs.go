@@ -108,7 +108,7 @@ func (cfg Config) stderrOptions(w io.Writer) *hclog.LoggerOptions {
 	if !cfg.Terminal {
 		return jsonOptions(cfg.Name, cfg.Level, w)
 	}
-	// A logger for a terminal escapes the values, but not the messages.
+	// Without JSONFormat, hclog escapes values, but not messages.
 	safe := escapingWriter{w, func(line []byte) []byte { return []byte(foreign.Lines(string(line))) }}
 	return &hclog.LoggerOptions{Name: cfg.Name, Level: cfg.Level, Output: safe, TimeFormat: "15:04:05.000"}
 }

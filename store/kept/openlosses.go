@@ -178,9 +178,9 @@ func (o OpenLosses) valuesHint(s State) string {
 	return strings.Join(commands, " && ")
 }
 
-// HintWithout returns the command that restores values if a restore of the state of the given time has failed, because this
-// state is damaged or gone. It is the command of RestoreHint without this state. It returns "" in two cases: no earlier state
-// before a loss of values is left, so every state may have ruined values. Or the loss was only a loss of rows.
+// HintWithout returns the command to run after a restore of the state of the given time has failed, because this state is damaged
+// or gone. It is the command of RestoreHint without this state. HintWithout returns "" if the loss after this state was only a loss
+// of rows. It also returns "" if no earlier state before a loss of values is left, because all others may have ruined values.
 func (o OpenLosses) HintWithout(at time.Time) string {
 	o.states = slices.Clone(o.states)
 	for i, s := range o.states {
