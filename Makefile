@@ -43,7 +43,7 @@ build: ## build bin/capture
 	@CGO_ENABLED=0 go build -trimpath -ldflags "-X main.version=$$VERSION -X main.commit=$$COMMIT" -o bin/capture ./cmd/capture
 
 check: postgres chromium strace stores vet ## vet, and run the tests without a long wait: for the daily loop
-	go test -vet=off -short -p 2 -parallel 4 $(PACKAGES)
+	go test -vet=off -trimpath -short -p 2 -parallel 4 $(PACKAGES)
 
 test: compiler postgres chromium strace stores ## run all tests with the race detector; they start Postgres servers of their own
 	$(TEST) $(PACKAGES)

@@ -331,6 +331,9 @@ func TestCopiesOfRenamedDatabase(t *testing.T) {
 // TestCopiesAfterTableChanged: while capture runs, the table's name gets another meaning, because the search_path has changed.
 // The other table is not copied to the prefix of the first one.
 func TestCopiesAfterTableChanged(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits for uploads")
+	}
 	t.Parallel()
 	db := pgserver.Database(t)
 	conn := connect(t, db)

@@ -204,6 +204,9 @@ func TestOwnerInReplacedLockFile(t *testing.T) {
 // TestReaderBlocksRename makes renames fail, as SMB does while a reader has the file open. It checks that Write repeats the
 // rename until it succeeds, and then returns a warning.
 func TestReaderBlocksRename(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits between renames")
+	}
 	needStrace(t)
 	t.Parallel()
 	for _, name := range []string{"EACCES", "EBUSY"} {

@@ -67,6 +67,9 @@ func (r *rowsTable) load(t *testing.T, tab *snapshot.Table) *snapshot.View {
 // another loss remains, the text must not contain this command: after an acknowledgement, the only good values may be dropped.
 // If the last change is no repair, the text must begin with the command that restores values.
 func TestRepairOfLostValues(t *testing.T) {
+	if testing.Short() {
+		t.Skip("makes many tables lose values")
+	}
 	t.Parallel()
 	if withoutRaceDetector(t) {
 		return

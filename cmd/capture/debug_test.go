@@ -12,6 +12,9 @@ import (
 // TestProfiles checks that --debug-listen serves profiles, but refuses requests that come from web sites. A running profile
 // does not delay a stop.
 func TestProfiles(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes profiles for seconds")
+	}
 	t.Parallel()
 	d := start(t, votesDatabase(t, 3), "--debug-listen=127.0.0.1:0")
 	d.ready()

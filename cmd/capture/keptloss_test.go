@@ -40,6 +40,9 @@ func empty(t *testing.T, url, dir string) (written result, lossPath string) {
 // TestRestoreNamesKeptLoss checks the commands restore and verify after a TRUNCATE. Both accept feedback.json, which has
 // lost rows, and print the command that brings the lost rows back. The printed command works, too.
 func TestRestoreNamesKeptLoss(t *testing.T) {
+	if testing.Short() {
+		t.Skip("runs many commands")
+	}
 	t.Parallel()
 	url, dir, lossPath := emptied(t)
 	env := []string{"DATABASE_URL=" + pgserver.Database(t)}

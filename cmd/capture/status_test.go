@@ -207,6 +207,9 @@ func TestStatusText(t *testing.T) {
 // TestStatusWatch checks that --watch shows the status again and again until the command is interrupted, even while the
 // daemon does not run.
 func TestStatusWatch(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits for several reports")
+	}
 	t.Parallel()
 	d := start(t, "postgres://nobody@127.0.0.1:1/none")
 	d.status(func(s capture.Status) bool { return s.Error != "" })

@@ -113,6 +113,9 @@ func TestQueryConnTake(t *testing.T) {
 // TestIdleTimeout checks that an exchange may take longer than the timeout as long as bytes arrive, and that it ends with the
 // error of an idle connection once the bytes stop.
 func TestIdleTimeout(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits for timeouts")
+	}
 	t.Parallel()
 	timeout := busy.Limit(300 * time.Millisecond)
 	cfg, err := ParseConfig("postgres://localhost/")
@@ -155,6 +158,9 @@ func TestIdleTimeout(t *testing.T) {
 // TestRollbackOnSlowServer checks that the connection is still usable after a Rollback that the server answers only after
 // more than a second.
 func TestRollbackOnSlowServer(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits for timeouts")
+	}
 	t.Parallel()
 	proxy, err := faultproxy.New(pgserver.Shared(t).Addr())
 	if err != nil {

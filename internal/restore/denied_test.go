@@ -201,6 +201,9 @@ var deniedCases = map[string]struct {
 // TestDeniedPrivilegesAreNamed checks that the errors name the privilege that is missing and the role that lacks it. The test
 // runs the statements that the errors give, after which the restore must succeed.
 func TestDeniedPrivilegesAreNamed(t *testing.T) {
+	if testing.Short() {
+		t.Skip("restores with many roles")
+	}
 	t.Parallel()
 	for name, c := range deniedCases {
 		t.Run(name, func(t *testing.T) {

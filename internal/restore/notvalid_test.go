@@ -20,6 +20,9 @@ const (
 // TestRowsOlderThanConstraints checks restores of tables with rows that violate a constraint that is NOT VALID. Such rows do
 // not matter if the restore does not change them. Otherwise, the error says how to restore them.
 func TestRowsOlderThanConstraints(t *testing.T) {
+	if testing.Short() {
+		t.Skip("restores many tables")
+	}
 	t.Parallel()
 	dropAdd := func(constraint, definition string) []string {
 		return []string{"is NOT VALID", `DROP CONSTRAINT ` + constraint + `;`, `ADD CONSTRAINT ` + constraint + ` ` + definition + ` NOT VALID;`}

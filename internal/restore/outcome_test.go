@@ -257,6 +257,9 @@ func TestRulesAndDifferingIdentity(t *testing.T) {
 // these values with ON UPDATE. The restore must not change the referring rows in another way than an UPDATE would. This leaves
 // no way to exchange the values, so the restore is refused.
 func TestExchangedValuesThatAreFollowed(t *testing.T) {
+	if testing.Short() {
+		t.Skip("restores many tables")
+	}
 	t.Parallel()
 	d := newDB(t)
 	for _, action := range []string{"CASCADE", "SET NULL", "SET DEFAULT"} {

@@ -10,6 +10,9 @@ import (
 // TestSettingsOfTheDatabase checks that triggers, defaults and CHECK constraints run with the settings of the database, as they
 // do for an application. The file's values must still be read with capture's own settings.
 func TestSettingsOfTheDatabase(t *testing.T) {
+	if testing.Short() {
+		t.Skip("restores under many settings")
+	}
 	t.Parallel()
 	const settings = "concat_ws(' ', current_setting('TimeZone'), current_setting('DateStyle'), current_setting('IntervalStyle'), current_setting('bytea_output'), current_setting('extra_float_digits'), current_setting('xmloption'), current_setting('search_path'))"
 	const own = "Asia/Tokyo SQL, DMY iso_8601 escape 0 document app, public"

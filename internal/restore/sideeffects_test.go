@@ -93,6 +93,9 @@ var sideEffects = map[string]struct {
 // TestRestoreChangesNothingElse checks that rows of other tables, and columns that the file lacks, have the wanted values after
 // each of these restores. A restore that succeeds must also make the table equal to the file.
 func TestRestoreChangesNothingElse(t *testing.T) {
+	if testing.Short() {
+		t.Skip("restores many tables")
+	}
 	t.Parallel()
 	for name, c := range sideEffects {
 		t.Run(name, func(t *testing.T) {
