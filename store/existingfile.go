@@ -18,13 +18,15 @@ const (
 	hashAll    = math.MaxInt64
 )
 
-// existing describes what was on disk before the first Write.
+// existing describes the files on disk that this run has not written: what was there before the first Write, or what another
+// program has put in place since the last Write.
 type existing struct {
 	checked    bool              // whether the file and its manifest were compared completely; if not, the first Write compares them
 	intact     bool              // whether the file matches its manifest; if checked is not set, only the sizes were compared
 	manifest   manifest.Manifest // manifest of the file, if intact is set
 	found      standing          // the files as they were before they were compared
 	quarantine string            // suffix of the name under which the first Write keeps the file; "" if it keeps none
+	foreign    bool              // whether another program has put the file and its manifest in place since the last Write
 }
 
 // inspectExisting compares the file with its manifest. It hashes a file of at most hashLimit bytes; for a longer file it

@@ -185,18 +185,24 @@ func (f *File) ensureLocked() error {
 	f.letOwnerRead()
 	if !f.existing.checked || f.isOtherFile() {
 		f.inspectExisting(hashAll)
-		f.last = written{} // if the source has loaded the rows, f.last may describe a file that is gone
+		if f.hasWritten {
+			// With the manifest of the last Write, this is capture's own file, which somebody has only touched or copied.
+			f.existing.foreign = f.existing.intact && !f.existing.manifest.WrittenAt.Equal(f.last.manifest.WrittenAt)
+		} else {
+			f.last = written{} // if the source has loaded the rows, f.last may describe a file that is gone
+		}
 	}
 	return nil
 }
 
-// isOtherFile reports whether another program has put a file in place since the last inspection, before the first Write of this
-// run. Only an inspection finds out whether the first Write must keep this file, and which manifest describes it.
+// isOtherFile reports whether another program has put a file in place since the last Write or, before the first Write, since
+// the last inspection. Only an inspection finds out whether the next Write must keep this file, and which manifest describes
+// it.
 func (f *File) isOtherFile() bool {
-	if f.hasWritten {
-		return false
-	}
 	data, err := os.Lstat(f.dataPath)
+	if f.hasWritten && (f.last.file == nil || err == nil && (!data.Mode().IsRegular() || isSameVersion(data, f.last.file))) {
+		return false // the last Write has failed, or the file has stayed, or nothing is there that could be kept
+	}
 	if err != nil || f.standing.intact && f.standing.data.isUntouched(f.dataPath, data) {
 		return false // the file is missing or has stayed, so at most its manifest is wrong
 	}

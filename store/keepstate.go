@@ -22,9 +22,9 @@ import (
 // the last Write has failed, or another program has touched the file.
 
 // stateToKeep decides whether the current file must be kept before v replaces it. If so, it returns the manifest of the kept
-// state, whose Kept field has the reason. If not, it returns nil. foreign is set if another program has written the file.
-func (f *File) stateToKeep(v *snapshot.View, last *written, foreign bool) (*manifest.Manifest, error) {
-	first := !f.hasWritten
+// state, whose Kept field has the reason. If not, it returns nil.
+func (f *File) stateToKeep(v *snapshot.View, last *written) (*manifest.Manifest, error) {
+	first, foreign := !f.hasWritten, f.existing.foreign
 	info, err := os.Lstat(f.dataPath)
 	switch {
 	case disk.IsMissing(err), err == nil && !info.Mode().IsRegular():
@@ -33,7 +33,7 @@ func (f *File) stateToKeep(v *snapshot.View, last *written, foreign bool) (*mani
 		return nil, err
 	case last.file != nil && isSameVersion(info, last.file):
 		return f.compareParts(v, last), nil
-	case f.existing.quarantine != "":
+	case f.existing.quarantine != "" && last.file == nil:
 		return f.judgeDamaged(v), nil
 	}
 	m, ok := f.standingManifest(last, info)
@@ -47,7 +47,7 @@ func (f *File) stateToKeep(v *snapshot.View, last *written, foreign bool) (*mani
 	}
 	m.Kept = f.newKept(&m, c, v, replaced)
 	m.Kept.Other = first && isOther(&m, v) || foreign && !c.IsEqual()
-	if m.Kept.Loss == nil && !(first && (m.Kept.Other || !c.IsEqual() && !f.kept.IsOff())) {
+	if m.Kept.Loss == nil && !((first || foreign) && (m.Kept.Other || !c.IsEqual() && !f.kept.IsOff())) {
 		return nil, nil
 	}
 	return &m, nil
@@ -65,6 +65,9 @@ func (f *File) newKept(m *manifest.Manifest, c *loss.Comparison, v *snapshot.Vie
 
 // standingManifest returns the manifest of the current file, which info describes. It reports false if the manifest is not known.
 func (f *File) standingManifest(last *written, info os.FileInfo) (manifest.Manifest, bool) {
+	if f.existing.foreign {
+		return f.existing.manifest, f.existing.intact
+	}
 	if last.file != nil {
 		return last.manifest, true // even if somebody has touched the file since, no other manifest can describe it
 	}

@@ -292,3 +292,85 @@ func TestOtherTableIsKept(t *testing.T) {
 		t.Errorf("another table: kept %+v", r.Kept)
 	}
 }
+
+// TestFileReplacedAfterWrite: somebody changes or replaces feedback.json while capture runs. The next Write keeps what it
+// replaces, whatever the policy is. But it keeps nothing if the file still has capture's own bytes.
+func TestFileReplacedAfterWrite(t *testing.T) {
+	t.Parallel()
+	other := filepath.Join(t.TempDir(), "feedback.json")
+	write(t, open(t, other), votes(105, "x").View(), store.ReasonStart)
+	for what, test := range map[string]struct {
+		change  func(path string) error
+		damaged bool // whether the file must be kept as a damaged file
+		kept    int  // number of rows of the kept state; 0 if there must be none
+	}{
+		"another program's file":    {change: func(path string) error { return replaceFile(path, "[7]\n") }, damaged: true},
+		"overwritten in place":      {change: func(path string) error { return os.WriteFile(path, []byte("[7]\n"), 0o600) }, damaged: true},
+		"emptied in place":          {change: func(path string) error { return os.Truncate(path, 0) }, damaged: true},
+		"a row is edited":           {change: editRow, damaged: true},
+		"a file without manifest":   {change: func(path string) error { return replaceFile(path, string(read(t, other))) }, damaged: true},
+		"a file with its manifest":  {change: func(path string) error { return copyPair(other, path) }, kept: 105},
+		"only the time is changed":  {change: func(path string) error { return os.Chtimes(path, time.Time{}, time.Unix(1e9, 0)) }},
+		"the same file, but copied": {change: func(path string) error { return replaceFile(path, string(read(t, path))) }},
+		"the file is removed":       {change: os.Remove},
+	} {
+		for _, next := range []struct {
+			rows   int // number of rows in the table during the next Write; the file has 100
+			text   string
+			policy retention.Policy
+		}{
+			{100, "x", retention.Default},
+			{101, "x", retention.Policy{}},
+			{101, strings.Repeat("x", 50_000), retention.Policy{}}, // the next Write of such a large file would be a patch
+		} {
+			what := fmt.Sprintf("%s, %d rows of %d characters", what, next.rows, len(next.text))
+			path, tab := filepath.Join(t.TempDir(), "feedback.json"), votes(100, next.text)
+			f := open(t, path)
+			f.Kept().SetPolicy(next.policy)
+			write(t, f, tab.View(), store.ReasonStart)
+			if err := test.change(path); err != nil {
+				t.Fatal(err)
+			}
+			changed, _ := os.ReadFile(path)
+			addRows := func(rows int) *snapshot.View {
+				return commit(t, tab, func() {
+					for id := 100; id < rows; id++ {
+						put(tab, id, next.text)
+					}
+				})
+			}
+			r := write(t, f, addRows(next.rows), store.ReasonChange)
+			damaged, _ := filepath.Glob(path + ".damaged-*")
+			if !test.damaged && damaged != nil || test.damaged && (len(damaged) != 1 || !bytes.Equal(read(t, damaged[0]), changed)) {
+				t.Errorf("%s: kept as damaged: %q", what, damaged)
+			}
+			if test.damaged != strings.Contains(r.Warning, "is not what capture wrote") {
+				t.Errorf("%s: the warning is %q", what, r.Warning)
+			}
+			// A damaged file that cannot be compared with the new rows is also kept as the state before a possible loss.
+			if r.Kept == nil && test.kept > 0 || r.Kept != nil && r.Kept.Rows != test.kept && !test.damaged {
+				t.Errorf("%s: kept is %+v", what, r.Kept)
+			}
+			if m := checkPair(t, path); m.Rows != next.rows {
+				t.Errorf("%s: the file has %d rows", what, m.Rows)
+			}
+			// The Write after that finds its own file, so it has nothing to keep.
+			if r := write(t, f, addRows(next.rows+1), store.ReasonChange); r.Kept != nil || r.Warning != "" {
+				t.Errorf("%s: the Write after: kept is %+v, the warning is %q", what, r.Kept, r.Warning)
+			}
+			if again, _ := filepath.Glob(path + ".damaged-*"); len(again) != len(damaged) {
+				t.Errorf("%s: the Write after: kept as damaged: %q", what, again)
+			}
+		}
+	}
+}
+
+// editRow changes one letter of the file in place.
+func editRow(path string) error {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	b[bytes.LastIndexByte(b, 'x')] = 'y'
+	return os.WriteFile(path, b, 0o600)
+}

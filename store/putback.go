@@ -53,10 +53,11 @@ func (f *File) putBack(v *snapshot.View, m manifest.Manifest) (Result, error) {
 		if err := f.refuseNewer(&m); err != nil {
 			return Result{}, err
 		}
+		f.existing.foreign = true
 	case !disk.IsMissing(err):
 		return Result{}, err
 	}
-	state, err := f.keepStanding(v, &written{}, true)
+	state, err := f.keepStanding(v, &written{})
 	if err != nil {
 		return Result{}, err
 	}

@@ -100,7 +100,7 @@ func (f *File) write(v *snapshot.View, reason manifest.Reason) (Result, error) {
 		}
 		next.layout, next.rows, next.digest, next.patched = last.layout, last.rows, last.digest, last.patched
 	} else {
-		if state, err = f.keepStanding(v, &last, false); err != nil {
+		if state, err = f.keepStanding(v, &last); err != nil {
 			return Result{}, err
 		}
 		m.HigherCounts = f.rowCounts.Higher(time.Now(), m.Rows)
@@ -124,10 +124,10 @@ func (f *File) write(v *snapshot.View, reason manifest.Reason) (Result, error) {
 	return Result{Manifest: m, BytesWritten: bytesWritten, Kept: state}, nil
 }
 
-// keepStanding keeps the current file as a state before v replaces the file, if there is a reason to keep it. foreign is set if
-// another program has written the file. keepStanding returns the kept state, or nil.
-func (f *File) keepStanding(v *snapshot.View, last *written, foreign bool) (*kept.State, error) {
-	m, err := f.stateToKeep(v, last, foreign)
+// keepStanding keeps the current file as a state before v replaces the file, if there is a reason to keep it. It returns
+// the kept state, or nil.
+func (f *File) keepStanding(v *snapshot.View, last *written) (*kept.State, error) {
+	m, err := f.stateToKeep(v, last)
 	if m == nil || err != nil {
 		return nil, err
 	}
@@ -212,7 +212,8 @@ func (f *File) replaceBoth(p *pendingVersion, m *manifest.Manifest, last written
 	if err := f.temp.publish(retire(last, p, f.dataPath)); err != nil {
 		return err
 	}
-	f.renamed, f.hasWritten, f.existing.quarantine = true, true, "" // a damaged file has only its second name from now on
+	f.renamed, f.hasWritten = true, true
+	f.existing.quarantine, f.existing.foreign = "", false // a damaged file has only its second name from now on
 	atRename()
 	if err := f.renameManifest(); err != nil {
 		return err
