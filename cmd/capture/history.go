@@ -279,10 +279,11 @@ func historyText(path string, states []kept.State, p palette, now time.Time) str
 		bytesWidth = max(bytesWidth, len(bytesText(s.Bytes)))
 	}
 	losses, said := kept.OpenLossesOf(states), map[string]bool{}
+	acknowledge := "capture history --ack --output " + foreign.ShellPath(path)
 	var b strings.Builder
 	for _, s := range states {
 		fmt.Fprintf(&b, "%s  %-8s  %*s  %*s  %s\n", timeText(s.Time), foreign.Text(s.Reason), rowsWidth, rowsText(s.Rows), bytesWidth, bytesText(s.Bytes), foreign.Line(s.Path))
-		for _, note := range stateNotes(losses, s, said) {
+		for _, note := range stateNotes(losses, s, acknowledge, said) {
 			fmt.Fprintf(&b, "  %s%s%s\n", p.dim, foreign.Line(note), p.off)
 		}
 	}
@@ -290,9 +291,10 @@ func historyText(path string, states []kept.State, p palette, now time.Time) str
 	return b.String()
 }
 
-// stateNotes returns notes about a state's damage and about the loss after the state. The notes say what to do. The map said has
-// what the notes about other states have said, which stateNotes does not repeat.
-func stateNotes(losses kept.OpenLosses, s kept.State, said map[string]bool) []string {
+// stateNotes returns notes about a state's damage and about the loss after the state. The notes say what to do. acknowledge is
+// the command that acknowledges the losses. The map said has what the notes about other states have said, which stateNotes does
+// not repeat.
+func stateNotes(losses kept.OpenLosses, s kept.State, acknowledge string, said map[string]bool) []string {
 	var notes []string
 	if s.Damaged != "" {
 		notes = append(notes, foreign.Text("damaged: "+s.Damaged))
@@ -304,7 +306,7 @@ func stateNotes(losses kept.OpenLosses, s kept.State, said map[string]bool) []st
 	case s.Acknowledged:
 		notes = append(notes, "the state before a loss: "+s.Loss.String()+"; acknowledged")
 	default:
-		notes = append(append(notes, "the state before a loss: "+s.Loss.String()), lossAdvice(losses, s, "capture history --ack", said)...)
+		notes = append(append(notes, "the state before a loss: "+s.Loss.String()), lossAdvice(losses, s, acknowledge, said)...)
 	}
 	return notes
 }

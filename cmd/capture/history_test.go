@@ -140,7 +140,7 @@ func TestHistoryCommand(t *testing.T) {
 	command := "capture restore --on-conflict overwrite data/fallback/feedback-20261124T110000Z-loss.json.gz && " +
 		"capture restore --on-conflict overwrite data/fallback/feedback-20261124T100000Z-loss.json.gz"
 	if got := run(t, dir, nil, "history"); strings.Count(got.stdout, command) != 1 || strings.Count(got.stdout, "history --ack") != 1 ||
-		strings.Count(got.stdout, "  bring the rows back: "+command+"\n  or end the alert, if all losses were meant or are repaired: capture history --ack\n") != 1 ||
+		strings.Count(got.stdout, "  bring the rows back: "+command+"\n  or end the alert, if all losses were meant or are repaired: capture history --ack --output data/fallback/feedback.json\n") != 1 ||
 		strings.Count(got.stdout, "  the commands above restore this state, too\n") != 1 {
 		t.Errorf("two losses of values: %+v", got)
 	}

@@ -290,7 +290,7 @@ func TestRepairOfRuinedValues(t *testing.T) {
 			wantAll(t, got.stderr, "If it was a repair: capture history --ack --output data/fallback/feedback.json – or, to undo it: capture restore --on-conflict overwrite data",
 				". The state before is kept. To compare: capture verify data/fallback/feedback-")
 		default:
-			wantAll(t, got.stdout, "  end the alert, if it was a repair: capture history --ack\n  or undo it: capture restore --on-conflict overwrite data",
+			wantAll(t, got.stdout, "  end the alert, if it was a repair: capture history --ack --output data/fallback/feedback.json\n  or undo it: capture restore --on-conflict overwrite data",
 				"  a later change has repaired it; to compare: capture verify data/fallback/feedback-")
 		}
 	}
