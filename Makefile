@@ -29,7 +29,7 @@ PLATFORMS = linux/amd64 linux/arm64 darwin/amd64 darwin/arm64
 # they have passed. Vet is left to make vet, which checks more.
 TEST      = GORACE='atexit_sleep_ms=0 clear_shadow_mmap_threshold=1000000000' go test -race -count=1 -vet=off -trimpath -p 3 -parallel 8 -timeout 20m
 
-.PHONY: compiler help run build check test test-versions vet lint vulnerabilities bench fuzz release postgres chromium strace stores peers clean
+.PHONY: compiler space help run build check test test-versions vet lint vulnerabilities bench fuzz release postgres chromium strace stores peers clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
@@ -42,13 +42,13 @@ build: ## build bin/capture
 	@mkdir -p bin
 	@CGO_ENABLED=0 go build -trimpath -ldflags "-X main.version=$$VERSION -X main.commit=$$COMMIT" -o bin/capture ./cmd/capture
 
-check: postgres chromium strace stores vet ## vet, and run the tests without a long wait: for the daily loop
+check: space postgres chromium strace stores vet ## vet, and run the tests without a long wait: for the daily loop
 	go test -vet=off -trimpath -short -p 2 -parallel 4 $(PACKAGES)
 
-test: compiler postgres chromium strace stores ## run all tests with the race detector; they start Postgres servers of their own
+test: compiler space postgres chromium strace stores ## run all tests with the race detector; they start Postgres servers of their own
 	$(TEST) $(PACKAGES)
 
-test-versions: compiler strace stores ## run all tests with each of several Postgres versions (13 to 19; VERSIONS="/usr/lib/postgresql/13/bin /opt/pg19/bin")
+test-versions: compiler space strace stores ## run all tests with each of several Postgres versions (13 to 19; VERSIONS="/usr/lib/postgresql/13/bin /opt/pg19/bin")
 	@test -n "$(strip $(VERSIONS))" || { echo 'test-versions: set VERSIONS to folders with initdb and postgres' >&2; exit 2; }
 	@failed=; for bin in $(VERSIONS); do \
 		version=$$("$$bin/postgres" --version) || { failed="$$failed $$bin"; continue; }; \
@@ -109,6 +109,10 @@ release: ## build an archive for each platform into dist/, with SHA256SUMS; repr
 
 compiler: # the race detector needs a C compiler; other targets install nothing before this check has succeeded
 	@command -v "$$(go env CC)" >/dev/null || { echo "make: no C compiler ($$(go env CC)) for the race detector: install gcc or clang, or run 'make check'" >&2; exit 1; }
+
+space: # on a disk that is more than four fifths full, capture drops kept states and spills no rows, so their tests would fail
+	@df -Pk "$${TMPDIR:-/tmp}" | awk 'NR == 2 && $$4 * 5 < $$2 { print "make: less than a fifth of " $$6 " is free, and some tests need more:" \
+		" free some space, or set TMPDIR to a folder on another disk"; exit 1 }' >&2
 
 postgres: ## install PostgreSQL's server programs if they are missing
 	@deploy/install-postgres.sh
