@@ -24,6 +24,17 @@ func (f *File) CheckInPlace() string {
 	if err := f.checkDevice(); err != nil {
 		return err.Error()
 	}
+	if f.findMisplaced() == "" {
+		return ""
+	}
+	// findMisplaced looks up each path several times, so a file that is removed in between seems to be replaced. By now, such a
+	// file is missing.
+	return f.findMisplaced()
+}
+
+// findMisplaced returns what is wrong if the file, its manifest or its lock file is missing, has been replaced, or may not be
+// read by its owner. Otherwise it returns "".
+func (f *File) findMisplaced() string {
 	info, err := os.Lstat(f.dataPath)
 	m, merr := os.Lstat(f.manifestPath)
 	switch {
