@@ -20,9 +20,9 @@ import (
 	"capture/snapshot"
 )
 
-// The method by waits for two things: capture follows the table with this source, and the note in the status contains the text
+// waitFollowedBy waits until capture follows the table with this source, and until the note in the status contains the text
 // in the parameter words. The note explains why no better source is used. If words is "", there must be no note.
-func (d *daemon) by(source, words string) {
+func (d *daemon) waitFollowedBy(source, words string) {
 	d.t.Helper()
 	eventually(d.t, "followed by "+source, func() error {
 		s := d.Status()
@@ -61,7 +61,7 @@ func setUp(t testing.TB, conn *pgx.Conn, source string) {
 // triggerCount returns the number of triggers on table votes.
 func triggerCount(t testing.TB, conn *pgx.Conn) int {
 	t.Helper()
-	return one[int](t, conn, "SELECT count(*)::int FROM pg_trigger WHERE tgrelid = 'votes'::regclass AND NOT tgisinternal")
+	return queryOne[int](t, conn, "SELECT count(*)::int FROM pg_trigger WHERE tgrelid = 'votes'::regclass AND NOT tgisinternal")
 }
 
 // TestAutoTakesTheBest: without logical replication, capture uses the triggers that `capture setup` has created. Once the
@@ -76,7 +76,7 @@ func TestAutoTakesTheBest(t *testing.T) {
 	cfg := config(t, s.URL("postgres"))
 	cfg.Source = "auto"
 	d := start(t, cfg)
-	d.by("notify", "wal_level is minimal")
+	d.waitFollowedBy("notify", "wal_level is minimal")
 	exec(t, conn, "INSERT INTO votes (comment) VALUES ('a')")
 	d.follows(conn, "votes", "vote_id")
 	if err := s.Reload(t.Context(), map[string]string{"wal_level": "logical", "max_wal_senders": "5"}); err != nil {
@@ -94,7 +94,7 @@ func TestAutoTakesTheBest(t *testing.T) {
 	if err := s.StartAgain(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	d.by("logical", "")
+	d.waitFollowedBy("logical", "")
 	conn = connect(t, s.URL("postgres"))
 	exec(t, conn, "INSERT INTO votes (comment) VALUES ('b')")
 	d.follows(conn, "votes", "vote_id")
@@ -107,7 +107,7 @@ func TestAutoTakesTheBest(t *testing.T) {
 	if err := s.StartAgain(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	d.by("logical", "")
+	d.waitFollowedBy("logical", "")
 }
 
 // TestAutoComesBack: while no replication slot is free, capture uses the triggers of the source notify. Once a slot is free,
@@ -122,11 +122,11 @@ func TestAutoComesBack(t *testing.T) {
 	cfg := config(t, s.URL("postgres"))
 	cfg.Source, cfg.intervals.probe = "auto", 50*time.Millisecond
 	d := start(t, cfg)
-	d.by("notify", "all replication slots are in use")
+	d.waitFollowedBy("notify", "all replication slots are in use")
 	exec(t, conn, "INSERT INTO votes (comment) VALUES ('a')")
 	d.follows(conn, "votes", "vote_id")
 	exec(t, conn, "SELECT pg_drop_replication_slot('taken')")
-	d.by("logical", "")
+	d.waitFollowedBy("logical", "")
 	exec(t, conn, "INSERT INTO votes (comment) VALUES ('b')")
 	d.follows(conn, "votes", "vote_id")
 }
@@ -141,7 +141,7 @@ func TestAutoInstallsNoTriggers(t *testing.T) {
 	cfg := config(t, s.URL("postgres"))
 	cfg.Source, cfg.PollInterval, cfg.intervals.setupCheck = "auto", 20*time.Millisecond, 200*time.Millisecond
 	d := start(t, cfg)
-	d.by("poll", "capture setup --source notify")
+	d.waitFollowedBy("poll", "capture setup --source notify")
 	exec(t, conn, "INSERT INTO votes (comment) VALUES ('polled')")
 	d.follows(conn, "votes", "vote_id")
 	if n := triggerCount(t, conn); n != 0 {
@@ -149,7 +149,7 @@ func TestAutoInstallsNoTriggers(t *testing.T) {
 	}
 
 	setUp(t, conn, "notify")
-	d.by("notify", "wal_level is minimal")
+	d.waitFollowedBy("notify", "wal_level is minimal")
 	exec(t, conn, "INSERT INTO votes (comment) VALUES ('notified')")
 	d.follows(conn, "votes", "vote_id")
 
@@ -159,7 +159,7 @@ func TestAutoInstallsNoTriggers(t *testing.T) {
 	} {
 		exec(t, conn, damage)
 		before := triggerCount(t, conn)
-		d.by("poll", "capture setup --source notify")
+		d.waitFollowedBy("poll", "capture setup --source notify")
 		exec(t, conn, "UPDATE votes SET comment = $1", damage)
 		d.follows(conn, "votes", "vote_id")
 		if n := triggerCount(t, conn); n != before {
@@ -169,7 +169,7 @@ func TestAutoInstallsNoTriggers(t *testing.T) {
 			t.Fatal(err)
 		}
 		setUp(t, conn, "notify")
-		d.by("notify", "wal_level is minimal")
+		d.waitFollowedBy("notify", "wal_level is minimal")
 	}
 	if err := d.stop(); err != nil {
 		t.Fatal(err)
@@ -178,7 +178,7 @@ func TestAutoInstallsNoTriggers(t *testing.T) {
 	exec(t, conn, "DROP FUNCTION capture_votes CASCADE")
 	cfg.Source = "notify" // now somebody asks for triggers
 	d = start(t, cfg)
-	d.by("notify", "")
+	d.waitFollowedBy("notify", "")
 	if n := triggerCount(t, conn); n != 4 {
 		t.Errorf("%d triggers by --source notify, want 4", n)
 	}
@@ -194,11 +194,11 @@ func TestAutoFindsPublication(t *testing.T) {
 	cfg := asRole(t, conn, url, "capture_test_found")
 	cfg.Source, cfg.PollInterval, cfg.intervals.setupCheck = "auto", time.Hour, 20*time.Millisecond
 	d := start(t, cfg)
-	d.by("poll", "CREATE PUBLICATION")
+	d.waitFollowedBy("poll", "CREATE PUBLICATION")
 	setUp(t, conn, "logical")
-	d.by("poll", "may not replicate") // capture probed logical at once; now only the right to replicate is missing
+	d.waitFollowedBy("poll", "may not replicate") // capture probed logical at once; now only the right to replicate is missing
 	exec(t, conn, "ALTER ROLE capture_test_found REPLICATION")
-	d.by("logical", "")
+	d.waitFollowedBy("logical", "")
 	exec(t, conn, "INSERT INTO votes (comment) VALUES ('a')")
 	d.follows(conn, "votes", "vote_id")
 }
@@ -214,7 +214,7 @@ func TestAutoProbesNoMoreAfterFailedQuery(t *testing.T) {
 	cfg := asRole(t, conn, url, "capture_test_probes")
 	cfg.Source, cfg.PollInterval, cfg.intervals.setupCheck = "auto", time.Hour, 20*time.Millisecond
 	d := start(t, cfg)
-	d.by("poll", "may not replicate")
+	d.waitFollowedBy("poll", "may not replicate")
 	failed := func() int { return d.said("reading what capture setup has created failed") }
 	before := failed()
 	exec(t, conn, "ALTER ROLE capture_test_probes CONNECTION LIMIT 0") // only new connections fail
@@ -225,11 +225,11 @@ func TestAutoProbesNoMoreAfterFailedQuery(t *testing.T) {
 		return nil
 	})
 	exec(t, conn, "ALTER ROLE capture_test_probes CONNECTION LIMIT -1")
-	restored := one[time.Time](t, conn, "SELECT clock_timestamp()")
+	restored := queryOne[time.Time](t, conn, "SELECT clock_timestamp()")
 	rounds := map[int]bool{}
 	eventually(t, "rounds that connect again", func() error {
 		const latest = "SELECT coalesce(max(pid), 0) FROM pg_stat_activity WHERE usename = 'capture_test_probes' AND backend_start > $1"
-		rounds[one[int](t, conn, latest, restored)] = true
+		rounds[queryOne[int](t, conn, latest, restored)] = true
 		if len(rounds) < 5 {
 			return fmt.Errorf("%d", len(rounds))
 		}
@@ -239,7 +239,7 @@ func TestAutoProbesNoMoreAfterFailedQuery(t *testing.T) {
 		t.Errorf("%d probes", n)
 	}
 	exec(t, conn, "ALTER ROLE capture_test_probes REPLICATION") // the setup state changes, so logical is probed at once
-	d.by("logical", "")
+	d.waitFollowedBy("logical", "")
 }
 
 // TestOutputPluginNotAllowed: minor releases since August 2026 have a setting that lists the allowed output plugins. If
@@ -249,7 +249,7 @@ func TestOutputPluginNotAllowed(t *testing.T) {
 	t.Parallel()
 	s := pgserver.ForTest(t, pgserver.Options{})
 	conn := connect(t, s.URL("postgres"))
-	if !one[bool](t, conn, "SELECT EXISTS (SELECT FROM pg_settings WHERE name = 'output_plugin_libraries')") {
+	if !queryOne[bool](t, conn, "SELECT EXISTS (SELECT FROM pg_settings WHERE name = 'output_plugin_libraries')") {
 		t.Skip("this server has no setting output_plugin_libraries")
 	}
 	if err := s.Reload(t.Context(), map[string]string{"output_plugin_libraries": "test_decoding"}); err != nil {
@@ -259,7 +259,7 @@ func TestOutputPluginNotAllowed(t *testing.T) {
 	cfg := config(t, s.URL("postgres"))
 	cfg.Source, cfg.PollInterval, cfg.intervals.probe = "auto", 20*time.Millisecond, 20*time.Millisecond
 	d := start(t, cfg)
-	d.by("poll", "output_plugin_libraries")
+	d.waitFollowedBy("poll", "output_plugin_libraries")
 	eventually(t, "ten probes", func() error {
 		if n := d.said("source still unavailable"); n < 10 {
 			return fmt.Errorf("%d", n)
@@ -272,7 +272,7 @@ func TestOutputPluginNotAllowed(t *testing.T) {
 	if err := s.Reload(t.Context(), map[string]string{"output_plugin_libraries": "test_decoding, pgoutput"}); err != nil {
 		t.Fatal(err)
 	}
-	d.by("logical", "")
+	d.waitFollowedBy("logical", "")
 }
 
 // TestAutoLeavesTwoPhaseCommitsAlone: capture's triggers execute NOTIFY, and Postgres refuses PREPARE TRANSACTION after
@@ -287,7 +287,7 @@ func TestAutoLeavesTwoPhaseCommitsAlone(t *testing.T) {
 	cfg := config(t, s.URL("postgres"))
 	cfg.Source, cfg.PollInterval = "auto", 20*time.Millisecond
 	d := start(t, cfg)
-	d.by("poll", "no triggers of capture")
+	d.waitFollowedBy("poll", "no triggers of capture")
 	exec(t, conn, "BEGIN; INSERT INTO votes (comment) VALUES ('in two phases'); PREPARE TRANSACTION 'p'")
 	exec(t, conn, "COMMIT PREPARED 'p'")
 	d.follows(conn, "votes", "vote_id")
@@ -302,8 +302,8 @@ func TestAutoWithoutRights(t *testing.T) {
 	cfg := asRole(t, conn, url, "capture_test_auto")
 	cfg.Source, cfg.PollInterval = "auto", 20*time.Millisecond
 	d := start(t, cfg)
-	d.by("poll", "CREATE PUBLICATION")
-	d.by("poll", "no triggers of capture")
+	d.waitFollowedBy("poll", "CREATE PUBLICATION")
+	d.waitFollowedBy("poll", "no triggers of capture")
 	if note := d.Status().SourceNote; strings.Contains(note, ";;") {
 		t.Errorf("the note has two semicolons in a row: %s", note)
 	}

@@ -58,18 +58,18 @@ func TestCommitHeldWhileSlotStarts(t *testing.T) {
 	if err := <-committed; err != nil {
 		t.Fatal(err)
 	}
-	if n := one[int](t, conn, "SELECT count(*) FROM votes WHERE comment = 'held' OR user_query = 'held'"); n != 2 {
+	if n := queryOne[int](t, conn, "SELECT count(*) FROM votes WHERE comment = 'held' OR user_query = 'held'"); n != 2 {
 		t.Errorf("%d of 2 rows of the application's commit are in its table", n)
 	}
 	d.ready()
-	d.equal(conn, "votes", "vote_id")
+	d.flushAndCompare(conn, "votes", "vote_id")
 }
 
 // waitForLock waits until the slot's walsender waits for the transaction of conn. ask is the connection for the queries.
 func waitForLock(t *testing.T, ask, conn *pgx.Conn) {
 	t.Helper()
 	eventually(t, "the slot waits for a transaction", func() error {
-		if one[int](t, ask, `SELECT count(*) FROM pg_locks w JOIN pg_locks h ON h.transactionid = w.transactionid AND h.granted
+		if queryOne[int](t, ask, `SELECT count(*) FROM pg_locks w JOIN pg_locks h ON h.transactionid = w.transactionid AND h.granted
 			WHERE NOT w.granted AND h.pid = $1`, int(conn.PgConn().PID())) == 0 {
 			return errors.New("not yet")
 		}
@@ -155,7 +155,7 @@ func TestPollNeverGoesBack(t *testing.T) {
 	behind := connect(t, standby.URL("postgres"))
 	exec(t, behind, "SELECT pg_wal_replay_pause()")
 	eventually(t, "the standby has paused", func() error {
-		if !one[bool](t, behind, "SELECT pg_is_wal_replay_paused()") {
+		if !queryOne[bool](t, behind, "SELECT pg_is_wal_replay_paused()") {
 			return errors.New("not yet")
 		}
 		return nil
@@ -171,7 +171,7 @@ func TestPollNeverGoesBack(t *testing.T) {
 	p.Target(standby.Addr())
 	p.Cut()
 	d.notReady("the standby has replayed WAL up to", "older than the file")
-	if !strings.Contains(strings.Join(d.content(), ""), "second") {
+	if !strings.Contains(strings.Join(d.fileRows(), ""), "second") {
 		t.Error("the file went back to an older state")
 	}
 	exec(t, behind, "SELECT pg_wal_replay_resume()")
@@ -221,7 +221,7 @@ func TestSourcesNoticeHiddenDefinitions(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			eachSource(t, func(t *testing.T, cfg Config, url string, conn *pgx.Conn) {
-				if one[int](t, conn, "SELECT current_setting('server_version_num')::int") < c.minVersion {
+				if queryOne[int](t, conn, "SELECT current_setting('server_version_num')::int") < c.minVersion {
 					t.Skip("this version does not have the type")
 				}
 				if _, err := conn.PgConn().Exec(t.Context(), c.setup).ReadAll(); err != nil {

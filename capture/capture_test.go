@@ -203,8 +203,8 @@ func oracle(t testing.TB, conn *pgx.Conn, table, order string) []string {
 	return lines
 }
 
-// The method equal compares the file with the table after a forced flush, and fails the test if they differ.
-func (d *daemon) equal(conn *pgx.Conn, table, order string) {
+// flushAndCompare compares the file with the table after a forced flush, and fails the test if they differ.
+func (d *daemon) flushAndCompare(conn *pgx.Conn, table, order string) {
 	d.t.Helper()
 	ctx, cancel := context.WithTimeout(d.t.Context(), busy.Limit(patience))
 	defer cancel()
@@ -213,13 +213,13 @@ func (d *daemon) equal(conn *pgx.Conn, table, order string) {
 		flushed, err = d.Snapshot(ctx)
 		return err
 	})
-	if n := d.same(conn, table, order); flushed.Rows != n {
+	if n := d.compare(conn, table, order); flushed.Rows != n {
 		d.t.Errorf("the flush says %d rows, the table has %d", flushed.Rows, n)
 	}
 }
 
-// The method same compares the file with the table, and fails the test if they differ. It returns the number of rows.
-func (d *daemon) same(conn *pgx.Conn, table, order string) int {
+// compare compares the file with the table, and fails the test if they differ. It returns the number of rows.
+func (d *daemon) compare(conn *pgx.Conn, table, order string) int {
 	d.t.Helper()
 	b, err := os.ReadFile(d.path)
 	if err != nil {

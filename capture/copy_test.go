@@ -56,10 +56,10 @@ func TestCopyOverSeveralConnections(t *testing.T) {
 				cfg.pageBytes, cfg.copying.WriteAheadBytes = 4<<10, 4<<10
 				d := start(t, cfg)
 				d.ready()
-				d.equal(conn, "t", "id")
+				d.flushAndCompare(conn, "t", "id")
 				exec(t, conn, "UPDATE t SET s = 'short' WHERE id % 2 = 0")
 				exec(t, conn, "INSERT INTO t SELECT i, 'new' FROM generate_series(5000, 5100) i")
-				d.equal(conn, "t", "id")
+				d.flushAndCompare(conn, "t", "id")
 			})
 		}
 	}
@@ -84,7 +84,7 @@ func TestCopyOverSeveralConnectionsUnderLoad(t *testing.T) {
 	conn := connect(t, url)
 	needSeveralConnections(t, conn)
 	table(t, conn, 1500)
-	stop := load(t, url, 3)
+	stop := startLoad(t, url, 3)
 	several := 0
 	for range 3 {
 		cfg := config(t, url)
@@ -108,7 +108,7 @@ func TestCopyOverSeveralConnectionsUnderLoad(t *testing.T) {
 	d := start(t, cfg)
 	d.ready()
 	stop()
-	d.equal(conn, "votes", "vote_id")
+	d.flushAndCompare(conn, "votes", "vote_id")
 	if n := d.said("copied"); n != 1 {
 		t.Errorf("copied %d times, want once: the comparison is of the stream", n)
 	}
@@ -129,7 +129,7 @@ func TestCopyWithFewerConnections(t *testing.T) {
 	cfg.copying.Connections, cfg.copying.RangeBytes = 6, 16<<10
 	d := start(t, cfg)
 	d.ready()
-	d.equal(conn, "votes", "vote_id")
+	d.flushAndCompare(conn, "votes", "vote_id")
 	if n := d.said("the server has no room for another connection of the copy"); n != 1 {
 		t.Errorf("the lack of connections was logged %d times", n)
 	}
@@ -153,7 +153,7 @@ func TestCopyOverSeveralConnectionsGivesWay(t *testing.T) {
 	cfg.copying.Connections, cfg.copying.RangeBytes = 3, 16<<10
 	d := start(t, cfg)
 	copying(t, conn, 3)
-	within(t, 3*time.Second, "the application's ALTER TABLE", func() { exec(t, other, "ALTER TABLE votes ADD extra int") })
+	wantWithin(t, 3*time.Second, "the application's ALTER TABLE", func() { exec(t, other, "ALTER TABLE votes ADD extra int") })
 	eventually(t, "the log says that the copy gave way", func() error {
 		if !strings.Contains(d.log.String(), "gave way to a session that waits for the table") {
 			return errors.New("not yet")
@@ -169,7 +169,7 @@ func TestCopyOverSeveralConnectionsGivesWay(t *testing.T) {
 		return nil
 	})
 	d.ready()
-	d.equal(conn, "votes", "vote_id")
+	d.flushAndCompare(conn, "votes", "vote_id")
 }
 
 // TestFrozenGivesWay: a process is suspended (SIGSTOP) during its copy, while it holds a lock on the table. The server ends the
@@ -192,7 +192,7 @@ func TestFrozenGivesWay(t *testing.T) {
 			// A session that has locked the table and not begun its COPY would end later, after lockIdleTimeout.
 			eventually(t, "all sessions with a lock copy", func() error {
 				const preparing = "SELECT count(*) FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE l.relation = 'votes'::regclass AND a.query NOT LIKE 'COPY %'"
-				if n := one[int](t, conn, preparing); n > 0 {
+				if n := queryOne[int](t, conn, preparing); n > 0 {
 					return fmt.Errorf("%d do not yet", n)
 				}
 				return nil
@@ -200,10 +200,10 @@ func TestFrozenGivesWay(t *testing.T) {
 			if err := c.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
 				t.Fatal(err)
 			}
-			if n := one[int](t, conn, "SELECT count(*) FROM pg_locks WHERE relation = 'votes'::regclass"); n == 0 {
+			if n := queryOne[int](t, conn, "SELECT count(*) FROM pg_locks WHERE relation = 'votes'::regclass"); n == 0 {
 				t.Fatal("the copy was over before it was stopped")
 			}
-			within(t, patience/2, "the application's ALTER TABLE", func() { exec(t, conn, "ALTER TABLE votes ADD extra int") })
+			wantWithin(t, patience/2, "the application's ALTER TABLE", func() { exec(t, conn, "ALTER TABLE votes ADD extra int") })
 			if err := c.cmd.Process.Signal(syscall.SIGCONT); err != nil {
 				t.Fatal(err)
 			}

@@ -127,7 +127,7 @@ func exactTable(t *testing.T, conn *pgx.Conn, types []exactType) (columns []stri
 	fmt.Fprintf(&setup, "CREATE TABLE t (id int PRIMARY KEY, n int, pad text, %s) WITH (toast_tuple_target = 128)", strings.Join(ddl, ", "))
 	exec(t, conn, setup.String(), pgx.QueryExecModeSimpleProtocol)
 	// Values are stored out of line if possible, so that the stream omits values that an update does not change.
-	exec(t, conn, one[string](t, conn, `SELECT 'ALTER TABLE t ' || string_agg(format('ALTER %I SET STORAGE EXTERNAL', attname), ', ')
+	exec(t, conn, queryOne[string](t, conn, `SELECT 'ALTER TABLE t ' || string_agg(format('ALTER %I SET STORAGE EXTERNAL', attname), ', ')
 		FROM pg_attribute WHERE attrelid = 't'::regclass AND attname = ANY ($1) AND attstorage <> 'p'`, append([]string{"pad"}, columns...)))
 	exec(t, conn, fmt.Sprintf("INSERT INTO t (id, n, pad, %s) SELECT n, 0, repeat('p', 3000), %s FROM (SELECT n, %s FROM generate_series(1, %d) n) AS _",
 		strings.Join(columns, ", "), strings.Join(exprs, ", "), strings.Join(values, ", "), rows))
@@ -177,7 +177,7 @@ func TestExact(t *testing.T) {
 			cfg.timeouts.Check = patience // each check of this long definition takes much processor time, and forced flushes check it anyway
 			d := start(t, cfg)
 			d.ready()
-			d.streamed() // nothing has been streamed yet, so this waits only for the copy
+			d.waitStreamed() // nothing has been streamed yet, so this waits only for the copy
 			d.compareExactly(conn, "copied")
 
 			list := strings.Join(columns, ", ")
@@ -188,7 +188,7 @@ func TestExact(t *testing.T) {
 				{"moved to another key", fmt.Sprintf("UPDATE t SET id = id + %d WHERE id < %d", 2*shifted, shifted)},
 				{"set to NULL", fmt.Sprintf("UPDATE t SET pad = NULL, v0 = NULL, c0 = NULL WHERE id %% 3 = 0 AND id > %d", shifted)},
 			} {
-				d.streamed(func() { exec(t, conn, step.sql) })
+				d.waitStreamed(func() { exec(t, conn, step.sql) })
 				d.compareExactly(conn, step.what)
 			}
 			if n := strings.Count(d.log.String(), `"@message":"copied"`); n != 1 {
@@ -198,10 +198,10 @@ func TestExact(t *testing.T) {
 			if major(conn) >= 18 {
 				exec(t, conn, "ALTER TABLE t REPLICA IDENTITY DEFAULT") // with FULL, updates of tables with virtual columns fail
 			}
-			d.exact(conn, "resync")
+			d.flushAndCompareExactly(conn, "resync")
 			exec(t, conn, "UPDATE t SET n = n + 1")
 			exec(t, conn, "DELETE FROM t WHERE id % 2 = 0")
-			d.exact(conn, "updated with the whole old row")
+			d.flushAndCompareExactly(conn, "updated with the whole old row")
 
 			// The update commits before the daemon connects again. Otherwise the stream might deliver it, and the resync would
 			// transfer nothing.
@@ -209,7 +209,7 @@ func TestExact(t *testing.T) {
 			if hasCast := slices.ContainsFunc(part, isCast); (r.Message == "resynced") == hasCast || !hasCast && r.Changed == 0 {
 				t.Errorf("after a lost connection: %+v", r)
 			}
-			d.streamed()
+			d.waitStreamed()
 			d.compareExactly(conn, "resynced")
 
 			v, err := Export(t.Context(), cfg, nil)
@@ -253,7 +253,7 @@ func TestExactNotified(t *testing.T) {
 				fmt.Sprintf("UPDATE t SET n = 7, id = id + %d WHERE id < %d", 2*shifted, shifted),
 			} {
 				exec(t, conn, sql)
-				d.exact(conn, "notified")
+				d.flushAndCompareExactly(conn, "notified")
 			}
 			if n := strings.Count(d.log.String(), `"@message":"copied"`); n != 1 {
 				t.Errorf("the table was copied %d times; the notifications should have been enough", n)
@@ -275,8 +275,8 @@ func exactOracle(t testing.TB, conn *pgx.Conn) []string {
 	return rows
 }
 
-// The method exact compares the file with the table after a forced flush, as compareExactly does.
-func (d *daemon) exact(conn *pgx.Conn, what string) {
+// flushAndCompareExactly compares the file with the table after a forced flush, as compareExactly does.
+func (d *daemon) flushAndCompareExactly(conn *pgx.Conn, what string) {
 	d.t.Helper()
 	ctx, cancel := context.WithTimeout(d.t.Context(), busy.Limit(patience))
 	defer cancel()

@@ -131,14 +131,14 @@ func TestAccess(t *testing.T) {
 	cfg.ReloadDatabase = func() (*pgx.ConnConfig, error) { return postgres.ParseConfig(address) }
 	d := start(t, cfg)
 	d.ready()
-	if n := one[int](t, conn, "SELECT count(*) FROM pg_stat_ssl JOIN pg_stat_replication USING (pid) WHERE ssl AND client_dn IS NOT NULL"); n != 1 {
+	if n := queryOne[int](t, conn, "SELECT count(*) FROM pg_stat_ssl JOIN pg_stat_replication USING (pid) WHERE ssl AND client_dn IS NOT NULL"); n != 1 {
 		t.Errorf("%d replication connections with TLS and a client certificate", n)
 	}
-	d.equal(conn, "votes", "vote_id")
+	d.flushAndCompare(conn, "votes", "vote_id")
 
 	kick := "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'follower'"
 	exec(t, conn, "ALTER ROLE follower PASSWORD 'second-secret'")
-	d.equal(conn, "votes", "vote_id") // open connections stay open
+	d.flushAndCompare(conn, "votes", "vote_id") // open connections stay open
 	exec(t, conn, kick)
 	d.notReady("password is wrong")
 	write("pgpass", []byte("*:*:*:follower:second-secret\n"))
@@ -149,7 +149,7 @@ func TestAccess(t *testing.T) {
 	d.notReady("certificate is not valid", "renew it")
 	serve(time.Now().Add(time.Hour))
 	d.ready()
-	d.equal(conn, "votes", "vote_id")
+	d.flushAndCompare(conn, "votes", "vote_id")
 
 	u.User = url.UserPassword("follower", "second-secret")
 	u.RawQuery = url.Values{"sslmode": {"verify-full"}, "sslrootcert": {filepath.Join(dir, "ca.crt")}}.Encode()

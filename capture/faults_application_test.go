@@ -39,7 +39,7 @@ func TestCopyGivesWay(t *testing.T) {
 	bigTable(t, conn)
 	d := start(t, slowly(t, url))
 	copying(t, conn, 1)
-	mode := one[string](t, conn, "SELECT string_agg(DISTINCT mode, ', ') FROM pg_locks WHERE relation = 'votes'::regclass")
+	mode := queryOne[string](t, conn, "SELECT string_agg(DISTINCT mode, ', ') FROM pg_locks WHERE relation = 'votes'::regclass")
 	if mode != "AccessShareLock" {
 		t.Errorf("the copy holds %s", mode)
 	}
@@ -64,7 +64,7 @@ func TestCopyGivesWay(t *testing.T) {
 		t.Errorf("copied %d times while it had to give way", n)
 	}
 	d.ready()
-	d.equal(conn, "votes", "vote_id")
+	d.flushAndCompare(conn, "votes", "vote_id")
 }
 
 // TestPlainReadGivesWay: while the slot waits for an old transaction, capture makes the first file from a plain read, which
@@ -80,10 +80,10 @@ func TestPlainReadGivesWay(t *testing.T) {
 	cfg.CopyRate = 50_000 // the read takes two minutes, so if it does not give way, the call of the function within fails even on a busy machine
 	d := start(t, cfg)
 	copying(t, conn, 1)
-	within(t, 3*time.Second, "the application's TRUNCATE", func() { exec(t, other, "TRUNCATE votes") })
+	wantWithin(t, 3*time.Second, "the application's TRUNCATE", func() { exec(t, other, "TRUNCATE votes") })
 	exec(t, open, "COMMIT")
 	d.ready()
-	d.equal(conn, "votes", "vote_id")
+	d.flushAndCompare(conn, "votes", "vote_id")
 }
 
 // TestCopyRate: --copy-rate limits the speed of a copy.
@@ -103,7 +103,7 @@ func TestCopyRate(t *testing.T) {
 	if took := time.Since(began); took < time.Second {
 		t.Errorf("6 MB at 4 MB a second took %s", took)
 	}
-	d.equal(conn, "votes", "vote_id")
+	d.flushAndCompare(conn, "votes", "vote_id")
 }
 
 // TestWALWhileCopying: --max-wal bounds the WAL that the slot retains, even during the first copy.
@@ -120,7 +120,7 @@ func TestWALWhileCopying(t *testing.T) {
 	writeWAL(t, url, 20)
 	d.notReady("--max-wal")
 	d.ready()
-	d.equal(conn, "votes", "vote_id")
+	d.flushAndCompare(conn, "votes", "vote_id")
 }
 
 // TestOpenTransactionAtStart: a write transaction stays open, and slot creation waits for it. A plain read gives a first file
@@ -137,17 +137,17 @@ func TestOpenTransactionAtStart(t *testing.T) {
 		if _, err := os.Stat(d.path); err != nil {
 			return err
 		}
-		if n := len(d.content()); n != 20 {
+		if n := len(d.fileRows()); n != 20 {
 			return fmt.Errorf("%d rows", n)
 		}
 		return nil
 	})
-	pid := one[int](t, open, "SELECT pg_backend_pid()")
+	pid := queryOne[int](t, open, "SELECT pg_backend_pid()")
 	d.notReady("must end first", fmt.Sprintf("pid %d", pid))
 	exec(t, conn, "INSERT INTO votes (user_query) VALUES ('committed meanwhile')")
 	exec(t, open, "COMMIT")
 	d.ready()
-	d.equal(conn, "votes", "vote_id")
+	d.flushAndCompare(conn, "votes", "vote_id")
 }
 
 // TestPreparedTransactionAtStart: a prepared transaction that nobody ends holds up the slot. Status names the transaction and
@@ -162,7 +162,7 @@ func TestPreparedTransactionAtStart(t *testing.T) {
 	d.notReady("must end first", "ROLLBACK PREPARED 'forgotten'", "of postgres in database postgres")
 	exec(t, conn, "ROLLBACK PREPARED 'forgotten'")
 	d.ready()
-	d.equal(conn, "votes", "vote_id")
+	d.flushAndCompare(conn, "votes", "vote_id")
 }
 
 // TestSlotBehindPlainRead: a plain read shows a commit that is later than the start of the slot, so the slot's snapshot lacks
@@ -183,7 +183,7 @@ func TestSlotBehindPlainRead(t *testing.T) {
 		d := start(t, cfg)
 		walsender := 0
 		eventually(t, "the slot waits", func() error {
-			walsender = one[int](t, conn, "SELECT COALESCE(max(pid), 0) FROM pg_stat_activity WHERE backend_type = 'walsender' AND wait_event = 'transactionid'")
+			walsender = queryOne[int](t, conn, "SELECT COALESCE(max(pid), 0) FROM pg_stat_activity WHERE backend_type = 'walsender' AND wait_event = 'transactionid'")
 			if walsender == 0 {
 				return errors.New("not yet")
 			}
@@ -202,7 +202,7 @@ func TestSlotBehindPlainRead(t *testing.T) {
 			}
 			return nil
 		})
-		early := d.table.View().Rows() < one[int](t, conn, "SELECT count(*) FROM votes") // the plain read came too early to see the vote
+		early := d.table.View().Rows() < queryOne[int](t, conn, "SELECT count(*) FROM votes") // the plain read came too early to see the vote
 		if err := syscall.Kill(walsender, syscall.SIGCONT); err != nil {
 			t.Fatal(err)
 		}
@@ -216,10 +216,10 @@ func TestSlotBehindPlainRead(t *testing.T) {
 		if n := d.said("resyncing table"); n != 1 {
 			t.Errorf("%d resyncs", n)
 		}
-		if !strings.Contains(strings.Join(d.content(), ""), fmt.Sprint("after ", attempt)) {
+		if !strings.Contains(strings.Join(d.fileRows(), ""), fmt.Sprint("after ", attempt)) {
 			t.Error("the vote that the plain read showed is gone")
 		}
-		d.equal(conn, "votes", "vote_id")
+		d.flushAndCompare(conn, "votes", "vote_id")
 		return
 	}
 }
@@ -234,13 +234,13 @@ func TestStopWhileSlotWaits(t *testing.T) {
 	exec(t, open, "BEGIN; INSERT INTO votes (user_query) VALUES ('committed late')")
 	d := start(t, config(t, url))
 	d.notReady("must end first")
-	within(t, 2*time.Second, "the stop", func() {
+	wantWithin(t, 2*time.Second, "the stop", func() {
 		if err := d.stop(); err != nil {
 			t.Fatal(err)
 		}
 	})
 	eventually(t, "the slot is gone", func() error {
-		if n := one[int](t, conn, "SELECT count(*) FROM pg_replication_slots WHERE database = current_database()"); n > 0 {
+		if n := queryOne[int](t, conn, "SELECT count(*) FROM pg_replication_slots WHERE database = current_database()"); n > 0 {
 			return errors.New("it is there")
 		}
 		return nil
@@ -255,7 +255,7 @@ func TestStopAtOnce(t *testing.T) {
 	t.Parallel()
 	stop := func(t *testing.T, d *daemon) {
 		t.Helper()
-		within(t, 2*time.Second, "the stop", func() {
+		wantWithin(t, 2*time.Second, "the stop", func() {
 			if err := d.stop(); err != nil {
 				t.Error(err)
 			}
@@ -270,7 +270,7 @@ func TestStopAtOnce(t *testing.T) {
 		copying(t, conn, 1)
 		stop(t, d)
 		eventually(t, "the copy has ended at the server, too", func() error {
-			if n := one[int](t, conn, "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"); n > 0 {
+			if n := queryOne[int](t, conn, "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"); n > 0 {
 				return fmt.Errorf("%d sessions", n)
 			}
 			return nil
@@ -350,7 +350,7 @@ func TestStopAtOnce(t *testing.T) {
 		table(t, conn, 100)
 		d := start(t, config(t, url))
 		d.ready()
-		end := load(t, url, 2)
+		end := startLoad(t, url, 2)
 		defer end()
 		eventually(t, "changes come", func() error {
 			if n := d.Status().Transactions; n < 50 {
@@ -359,7 +359,7 @@ func TestStopAtOnce(t *testing.T) {
 			return nil
 		})
 		stop(t, d)
-		d.content()
+		d.fileRows()
 	})
 }
 
@@ -373,7 +373,7 @@ func TestCopyUnderLoad(t *testing.T) {
 	url := pgserver.Database(t)
 	conn := connect(t, url)
 	table(t, conn, 3000)
-	stop := load(t, url, 4)
+	stop := startLoad(t, url, 4)
 	for range 4 {
 		d := start(t, config(t, url))
 		d.ready()
@@ -393,7 +393,7 @@ func TestCopyUnderLoad(t *testing.T) {
 	if stop() == 0 {
 		t.Error("the load wrote nothing")
 	}
-	d.equal(conn, "votes", "vote_id")
+	d.flushAndCompare(conn, "votes", "vote_id")
 	if n := d.said("copied"); n != 1 {
 		t.Errorf("copied %d times, want once: the test is about the stream", n)
 	}
@@ -421,7 +421,7 @@ func TestSynchronousStandby(t *testing.T) {
 		committed <- err
 	}()
 	eventually(t, "the commit waits", func() error {
-		if one[int](t, conn, "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'") == 0 {
+		if queryOne[int](t, conn, "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'") == 0 {
 			return errors.New("not yet")
 		}
 		return nil
@@ -436,8 +436,8 @@ func TestSynchronousStandby(t *testing.T) {
 		t.Fatal(err)
 	}
 	d.ready()
-	d.equal(conn, "votes", "vote_id")
-	if !strings.Contains(strings.Join(d.content(), ""), "waits for the standby") {
+	d.flushAndCompare(conn, "votes", "vote_id")
+	if !strings.Contains(strings.Join(d.fileRows(), ""), "waits for the standby") {
 		t.Error("the vote is not there")
 	}
 }
@@ -461,7 +461,7 @@ func TestRoleSettings(t *testing.T) {
 	d := start(t, cfg)
 	d.ready()
 	exec(t, conn, "UPDATE votes SET comment = 'c' WHERE vote_id % 50 = 0")
-	d.equal(conn, "votes", "vote_id")
+	d.flushAndCompare(conn, "votes", "vote_id")
 	if n := d.said("not following"); n != 0 {
 		t.Errorf("it failed %d times", n)
 	}
@@ -484,6 +484,6 @@ func TestRowSecurity(t *testing.T) {
 	}
 	exec(t, conn, "ALTER ROLE reader BYPASSRLS")
 	d.ready()
-	d.equal(conn, "votes", "vote_id")
+	d.flushAndCompare(conn, "votes", "vote_id")
 	exec(t, conn, "ALTER ROLE reader NOBYPASSRLS")
 }

@@ -34,7 +34,7 @@ func TestConnectionsCut(t *testing.T) {
 	table(t, conn, 500)
 	d := start(t, config(t, p.URL("postgres")))
 	d.ready()
-	stop := load(t, s.URL("postgres"), 2)
+	stop := startLoad(t, s.URL("postgres"), 2)
 	for i := range 6 {
 		if i%2 == 0 {
 			exec(t, conn, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'capture'")
@@ -44,8 +44,8 @@ func TestConnectionsCut(t *testing.T) {
 		d.ready()
 	}
 	stop()
-	d.equal(conn, "votes", "vote_id")
-	if n := one[int](t, conn, "SELECT count(*) FROM pg_replication_slots"); n > 1 {
+	d.flushAndCompare(conn, "votes", "vote_id")
+	if n := queryOne[int](t, conn, "SELECT count(*) FROM pg_replication_slots"); n > 1 {
 		t.Errorf("%d slots are left", n)
 	}
 }
@@ -77,17 +77,17 @@ func TestServerRestarts(t *testing.T) {
 		} else if err := s.Stop("fast"); err != nil {
 			t.Fatal(err)
 		}
-		within(t, 5*time.Second, "to see that the server is gone", func() { d.notReady("following") })
+		wantWithin(t, 5*time.Second, "to see that the server is gone", func() { d.notReady("following") })
 		last := counting()
 		if err := s.StartAgain(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		d.ready()
 		conn = connect(t, s.URL("postgres"))
-		if n := one[int](t, conn, "SELECT user_query::int FROM votes WHERE vote_id = 0"); n < last {
+		if n := queryOne[int](t, conn, "SELECT user_query::int FROM votes WHERE vote_id = 0"); n < last {
 			t.Fatalf("the server itself lost commits: %d after %d", n, last)
 		}
-		d.equal(conn, "votes", "vote_id")
+		d.flushAndCompare(conn, "votes", "vote_id")
 	}
 	close(done)
 	if err := <-read; err != nil {
@@ -145,7 +145,7 @@ func TestHalfOpen(t *testing.T) {
 	d := start(t, cfg)
 	d.ready()
 	p.Stall()
-	within(t, 10*time.Second, "to notice the silence", func() { d.notReady("no data from the server") })
+	wantWithin(t, 10*time.Second, "to notice the silence", func() { d.notReady("no data from the server") })
 	exec(t, conn, "INSERT INTO votes (user_query) VALUES ('meanwhile')")
 	eventually(t, "another attempt has failed, too", func() error {
 		if n := d.Status().Attempts; n < 2 {
@@ -158,9 +158,9 @@ func TestHalfOpen(t *testing.T) {
 	}
 	p.Unstall()
 	d.ready()
-	d.equal(conn, "votes", "vote_id")
+	d.flushAndCompare(conn, "votes", "vote_id")
 	p.Stall()
-	within(t, 2*time.Second, "the stop", func() {
+	wantWithin(t, 2*time.Second, "the stop", func() {
 		if err := d.stop(); err != nil {
 			t.Fatal(err)
 		}
@@ -187,7 +187,7 @@ func TestHalfOpenWhileCopying(t *testing.T) {
 	p.Throttle(0, 0)
 	p.Unstall()
 	d.ready()
-	d.equal(conn, "votes", "vote_id")
+	d.flushAndCompare(conn, "votes", "vote_id")
 }
 
 // copying waits until a copy runs over this number of connections. The server may have sent all rows already, since socket
@@ -195,7 +195,7 @@ func TestHalfOpenWhileCopying(t *testing.T) {
 func copying(t testing.TB, conn *pgx.Conn, jobs int) {
 	t.Helper()
 	eventually(t, fmt.Sprintf("a copy over %d connections", jobs), func() error {
-		if n := one[int](t, conn, "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'COPY %'"); n < jobs {
+		if n := queryOne[int](t, conn, "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'COPY %'"); n < jobs {
 			return fmt.Errorf("over %d", n)
 		}
 		return nil
@@ -226,7 +226,7 @@ func TestSlowLink(t *testing.T) {
 			t.Fatalf("a false alarm: %+v", s.Checks)
 		}
 	}
-	d.equal(conn, "votes", "vote_id")
+	d.flushAndCompare(conn, "votes", "vote_id")
 	if s := d.Status(); !s.Ready {
 		t.Fatalf("a false alarm: %+v", s.Checks)
 	}
@@ -241,7 +241,7 @@ func TestSlowLink(t *testing.T) {
 		return nil
 	})
 	d.ready()
-	d.equal(conn, "votes", "vote_id")
+	d.flushAndCompare(conn, "votes", "vote_id")
 	for what, times := range map[string]int{
 		"copied": 2, "not following": 1, "resyncing table": 0,
 		"slot creation is blocked by open transactions; writing a first file from a plain read": 0,
@@ -269,7 +269,7 @@ func TestFailover(t *testing.T) {
 	d.ready()
 	eventually(t, "the standby has the votes", func() error {
 		sb := connect(t, standby.URL("postgres"))
-		if one[*string](t, sb, "SELECT to_regclass('votes')::text") == nil || one[int](t, sb, "SELECT count(*) FROM votes") != 100 {
+		if queryOne[*string](t, sb, "SELECT to_regclass('votes')::text") == nil || queryOne[int](t, sb, "SELECT count(*) FROM votes") != 100 {
 			return errors.New("not yet")
 		}
 		return nil
@@ -287,8 +287,8 @@ func TestFailover(t *testing.T) {
 	now := connect(t, standby.URL("postgres"))
 	exec(t, now, "INSERT INTO votes (user_query) VALUES ('on the new primary')")
 	d.ready()
-	d.equal(now, "votes", "vote_id")
-	if strings.Contains(strings.Join(d.content(), ""), "never on the standby") {
+	d.flushAndCompare(now, "votes", "vote_id")
+	if strings.Contains(strings.Join(d.fileRows(), ""), "never on the standby") {
 		t.Error("the file has a vote that the new primary has not")
 	}
 }
@@ -311,7 +311,7 @@ func TestStandbyIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	d.ready()
-	d.equal(connect(t, standby.URL("postgres")), "votes", "vote_id")
+	d.flushAndCompare(connect(t, standby.URL("postgres")), "votes", "vote_id")
 }
 
 // TestOtherSystem: another cluster, as if restored from an older backup, answers at the same address. The file then equals
@@ -334,7 +334,7 @@ func TestOtherSystem(t *testing.T) {
 		}
 		return nil
 	})
-	d.equal(other, "votes", "vote_id")
+	d.flushAndCompare(other, "votes", "vote_id")
 	if d.said("connected to another database cluster than before") != 1 {
 		t.Error("it is not said that this is another cluster")
 	}
@@ -431,7 +431,7 @@ func TestTooManyConnections(t *testing.T) {
 		c.Close(t.Context())
 	}
 	d.ready()
-	d.equal(conn, "votes", "vote_id")
+	d.flushAndCompare(conn, "votes", "vote_id")
 }
 
 // TestServerFrozen: the server stops answering, as on a host that swaps or whose storage hangs. capture notices, and follows
@@ -446,7 +446,7 @@ func TestServerFrozen(t *testing.T) {
 	cfg.Database.ConnectTimeout = time.Second
 	d := start(t, cfg)
 	d.ready()
-	frozen := []int{s.PID(), one[int](t, conn, "SELECT active_pid FROM pg_replication_slots")}
+	frozen := []int{s.PID(), queryOne[int](t, conn, "SELECT active_pid FROM pg_replication_slots")}
 	signal := func(sig syscall.Signal) {
 		for _, pid := range frozen {
 			if err := syscall.Kill(pid, sig); err != nil && !errors.Is(err, syscall.ESRCH) {
@@ -460,7 +460,7 @@ func TestServerFrozen(t *testing.T) {
 	signal(syscall.SIGCONT)
 	d.ready()
 	exec(t, conn, "INSERT INTO votes (user_query) VALUES ('after it')")
-	d.equal(conn, "votes", "vote_id")
+	d.flushAndCompare(conn, "votes", "vote_id")
 }
 
 // TestNameGone: the host's name cannot be resolved for a while. Status contains the name, and capture follows the table once
@@ -486,5 +486,5 @@ func TestNameGone(t *testing.T) {
 	d.notReady("cannot be resolved", "database.invalid")
 	gone.Store(false)
 	d.ready()
-	d.equal(conn, "votes", "vote_id")
+	d.flushAndCompare(conn, "votes", "vote_id")
 }

@@ -31,7 +31,7 @@ func TestIdle(t *testing.T) {
 	breakFile(t, path)
 	exec(t, conn, "INSERT INTO votes (user_query) VALUES ('unflushed')")
 	c.says("unwell")
-	sender := one[int](t, conn, "SELECT active_pid FROM pg_replication_slots WHERE database = current_database()")
+	sender := queryOne[int](t, conn, "SELECT active_pid FROM pg_replication_slots WHERE database = current_database()")
 	pids := []int{c.cmd.Process.Pid, sender}
 	// The docs promise less than 1 %. The race detector and this child's own reports need some time, too, so the test allows
 	// up to 5 %. At first, capture tries to write more often, so it is enough if one of several windows is calm. If capture

@@ -42,16 +42,16 @@ func TestWritesFail(t *testing.T) {
 	d.ready()
 	restore := d.breakFile()
 	exec(t, conn, "INSERT INTO votes (user_query) VALUES ('unflushed')")
-	within(t, 5*time.Second, "to say that the file can't be written", func() { d.notReady("file", d.path) })
-	if n := len(d.content()); n != 10 {
+	wantWithin(t, 5*time.Second, "to say that the file can't be written", func() { d.notReady("file", d.path) })
+	if n := len(d.fileRows()); n != 10 {
 		t.Errorf("the old file has %d rows", n)
 	}
 	if _, err := d.Snapshot(t.Context()); err == nil || !strings.Contains(err.Error(), d.path) {
 		t.Errorf("the error of a forced flush: %v", err)
 	}
-	inserted := one[string](t, conn, "SELECT pg_current_wal_insert_lsn()::text")
+	inserted := queryOne[string](t, conn, "SELECT pg_current_wal_insert_lsn()::text")
 	eventually(t, "the position is confirmed", func() error {
-		behind := one[int64](t, conn, "SELECT pg_wal_lsn_diff($1::pg_lsn, confirmed_flush_lsn)::bigint FROM pg_replication_slots WHERE database = current_database()", inserted)
+		behind := queryOne[int64](t, conn, "SELECT pg_wal_lsn_diff($1::pg_lsn, confirmed_flush_lsn)::bigint FROM pg_replication_slots WHERE database = current_database()", inserted)
 		if behind > 0 {
 			return fmt.Errorf("%d bytes behind", behind)
 		}
@@ -59,7 +59,7 @@ func TestWritesFail(t *testing.T) {
 	})
 	restore()
 	d.ready()
-	d.equal(conn, "votes", "vote_id")
+	d.flushAndCompare(conn, "votes", "vote_id")
 	if n := d.said("flush failed; the file stays as it was"); n > 3 {
 		t.Errorf("%d log lines about the same error", n)
 	}
@@ -90,7 +90,7 @@ func TestFileRemovedWhileQuiet(t *testing.T) {
 			return err
 		})
 		d.ready()
-		d.equal(conn, "votes", "vote_id")
+		d.flushAndCompare(conn, "votes", "vote_id")
 	}
 	if n := d.said("feedback.json is not in place; another write is due"); n != 4 {
 		t.Errorf("%d log lines about four files", n)
@@ -122,7 +122,7 @@ func TestFileRemovedBeforeStop(t *testing.T) {
 		t.Fatal(err)
 	}
 	d.stop()
-	if n := len(d.content()); n != 10 {
+	if n := len(d.fileRows()); n != 10 {
 		t.Errorf("the file has %d rows", n)
 	}
 }
@@ -151,5 +151,5 @@ func TestFolderRemoved(t *testing.T) {
 		t.Fatal(err)
 	}
 	d.ready()
-	d.equal(conn, "votes", "vote_id")
+	d.flushAndCompare(conn, "votes", "vote_id")
 }

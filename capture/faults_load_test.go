@@ -75,7 +75,7 @@ func TestHugeTransaction(t *testing.T) {
 	if most-before > 5*text {
 		t.Errorf("at most %d bytes in use for %d of text", most-before, text)
 	}
-	if got, want := d.View().Rows(), one[int](t, conn, "SELECT count(*) FROM votes"); got != want {
+	if got, want := d.View().Rows(), queryOne[int](t, conn, "SELECT count(*) FROM votes"); got != want {
 		t.Errorf("%d rows, want %d", got, want)
 	}
 }
@@ -108,7 +108,7 @@ func TestBurst(t *testing.T) {
 		END LOOP;
 	END $$`, transactions))
 	written := time.Since(began)
-	d.equal(conn, "votes", "vote_id")
+	d.flushAndCompare(conn, "votes", "vote_id")
 	t.Logf("%d transactions, written after %s, caught up after %s", transactions, written, time.Since(began))
 	seconds := int(time.Since(began)/time.Second) + 2
 	if n := d.said("captured"); n > 1000+seconds*(100+1) {
@@ -141,7 +141,7 @@ func TestBusyBeyondSenderTimeout(t *testing.T) {
 	d.ready()
 	for tries := 3; ; tries-- {
 		copied, stood := d.said("copied"), standstill()
-		stop := load(t, s.URL("postgres"), 1)
+		stop := startLoad(t, s.URL("postgres"), 1)
 		slow.held.Store(0)
 		slow.applying.Store(true)
 		slow.writing.Store(true)
@@ -152,7 +152,7 @@ func TestBusyBeyondSenderTimeout(t *testing.T) {
 			return nil
 		})
 		stop()
-		d.equal(conn, "votes", "vote_id")
+		d.flushAndCompare(conn, "votes", "vote_id")
 		longest := stood()
 		if again := d.said("copied") - copied; again == 0 {
 			return

@@ -187,7 +187,7 @@ func slotless(t testing.TB, s *pgserver.Server) {
 	t.Helper()
 	conn := connect(t, s.URL("postgres"))
 	eventually(t, "the server drops the slot", func() error {
-		if one[int](t, conn, "SELECT count(*) FROM pg_replication_slots") > 0 {
+		if queryOne[int](t, conn, "SELECT count(*) FROM pg_replication_slots") > 0 {
 			return errors.New("it holds")
 		}
 		return nil

@@ -30,15 +30,15 @@ func TestNothingStaysBehind(t *testing.T) {
 	table(t, conn, 10)
 	d := start(t, config(t, url))
 	d.ready()
-	if n := one[int](t, conn, "SELECT count(*) FROM pg_replication_slots WHERE database = current_database() AND temporary"); n != 1 {
+	if n := queryOne[int](t, conn, "SELECT count(*) FROM pg_replication_slots WHERE database = current_database() AND temporary"); n != 1 {
 		t.Fatalf("%d temporary slots while it runs, want 1", n)
 	}
 	if err := d.stop(); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "nothing left", func() error {
-		slots := one[int](t, conn, "SELECT count(*) FROM pg_replication_slots WHERE database = current_database()")
-		sessions := one[int](t, conn, "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()")
+		slots := queryOne[int](t, conn, "SELECT count(*) FROM pg_replication_slots WHERE database = current_database()")
+		sessions := queryOne[int](t, conn, "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()")
 		if slots+sessions > 0 {
 			return fmt.Errorf("%d slots and %d sessions", slots, sessions)
 		}
@@ -46,7 +46,7 @@ func TestNothingStaysBehind(t *testing.T) {
 	})
 	// An active slot would block DROP DATABASE.
 	admin := connect(t, pgserver.Shared(t).URL("postgres"))
-	name := one[string](t, conn, "SELECT current_database()")
+	name := queryOne[string](t, conn, "SELECT current_database()")
 	conn.Close(t.Context())
 	exec(t, admin, fmt.Sprintf("DROP DATABASE %q", name))
 }
@@ -70,7 +70,7 @@ func TestMaxWAL(t *testing.T) {
 	exec(t, open, "INSERT INTO other VALUES (1)")
 	// The open transaction's WAL is not on disk yet, and no commit will flush it soon. The forced write of the file must not
 	// wait for a commit.
-	within(t, 3*time.Second, "a forced flush during an open transaction", func() { d.equal(conn, "votes", "vote_id") })
+	wantWithin(t, 3*time.Second, "a forced flush during an open transaction", func() { d.flushAndCompare(conn, "votes", "vote_id") })
 	writeWAL(t, url, 6)
 	eventually(t, "Status reports the retained WAL", func() error {
 		if n := d.Status().RetainedWAL; n < 4<<20 {
@@ -83,8 +83,8 @@ func TestMaxWAL(t *testing.T) {
 	exec(t, conn, "INSERT INTO votes (user_query) VALUES ('while it is open')")
 	exec(t, open, "COMMIT")
 	d.ready()
-	d.equal(conn, "votes", "vote_id")
-	if n := one[int64](t, conn, "SELECT max(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn))::bigint FROM pg_replication_slots"); n > cfg.MaxWAL {
+	d.flushAndCompare(conn, "votes", "vote_id")
+	if n := queryOne[int64](t, conn, "SELECT max(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn))::bigint FROM pg_replication_slots"); n > cfg.MaxWAL {
 		t.Errorf("the new slot retains %d bytes", n)
 	}
 }
@@ -104,20 +104,20 @@ func TestSlotLost(t *testing.T) {
 	d := start(t, cfg)
 	d.ready()
 	p.Stall()
-	slot := one[string](t, conn, "SELECT slot_name FROM pg_replication_slots")
+	slot := queryOne[string](t, conn, "SELECT slot_name FROM pg_replication_slots")
 	exec(t, conn, "INSERT INTO votes (user_query) VALUES ('not heard of')")
 	eventually(t, "the slot is lost", func() error {
 		writeWAL(t, s.URL("postgres"), 20)
 		exec(t, conn, "SELECT pg_switch_wal()")
 		exec(t, conn, "CHECKPOINT")
-		if n := one[int](t, conn, "SELECT count(*) FROM pg_replication_slots WHERE slot_name = $1 AND wal_status <> 'lost'", slot); n > 0 {
+		if n := queryOne[int](t, conn, "SELECT count(*) FROM pg_replication_slots WHERE slot_name = $1 AND wal_status <> 'lost'", slot); n > 0 {
 			return errors.New("it still holds")
 		}
 		return nil
 	})
 	p.Unstall()
 	d.ready()
-	d.equal(conn, "votes", "vote_id")
+	d.flushAndCompare(conn, "votes", "vote_id")
 	if n := d.said("copied"); n != 2 {
 		t.Errorf("copied %d times, want 2", n)
 	}
@@ -142,7 +142,7 @@ func TestIdleTable(t *testing.T) {
 		writeWAL(t, url, 12)
 		eventually(t, "the slot advances", func() error {
 			exec(t, conn, "CHECKPOINT") // the slot's restart_lsn advances at checkpoints only
-			if n := one[int64](t, conn, "SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)::bigint FROM pg_replication_slots"); n > 1<<20 {
+			if n := queryOne[int64](t, conn, "SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)::bigint FROM pg_replication_slots"); n > 1<<20 {
 				return fmt.Errorf("it retains %d bytes", n)
 			}
 			return nil
@@ -151,10 +151,10 @@ func TestIdleTable(t *testing.T) {
 	if n := d.said("copied"); n != 1 {
 		t.Errorf("copied %d times, want once", n)
 	}
-	confirmed := one[string](t, conn, "SELECT confirmed_flush_lsn::text FROM pg_replication_slots")
+	confirmed := queryOne[string](t, conn, "SELECT confirmed_flush_lsn::text FROM pg_replication_slots")
 	eventually(t, "the status has the confirmed position", func() error {
 		lsn := d.Status().LSN
-		if !one[bool](t, conn, "SELECT $1::pg_lsn >= $2::pg_lsn", lsn, confirmed) {
+		if !queryOne[bool](t, conn, "SELECT $1::pg_lsn >= $2::pg_lsn", lsn, confirmed) {
 			return fmt.Errorf("the status has %s, the server %s", lsn, confirmed)
 		}
 		return nil
@@ -175,9 +175,9 @@ func TestNoSlotLeft(t *testing.T) {
 	d.notReady("all replication slots are in use", "max_replication_slots")
 	exec(t, conn, "SELECT pg_drop_replication_slot('somebody')")
 	d.ready()
-	d.equal(conn, "votes", "vote_id")
+	d.flushAndCompare(conn, "votes", "vote_id")
 
-	sender := one[int](t, conn, "SELECT active_pid FROM pg_replication_slots")
+	sender := queryOne[int](t, conn, "SELECT active_pid FROM pg_replication_slots")
 	if err := syscall.Kill(sender, syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
@@ -189,7 +189,7 @@ func TestNoSlotLeft(t *testing.T) {
 		t.Fatal(err)
 	}
 	d.ready()
-	d.equal(conn, "votes", "vote_id")
+	d.flushAndCompare(conn, "votes", "vote_id")
 }
 
 // TestNoSenderLeft: the server has no walsender left, as if a standby or a backup used the only walsender. Status names the
@@ -215,14 +215,14 @@ func TestServerStopsWithChangesPending(t *testing.T) {
 	restore := d.breakFile()
 	exec(t, conn, "INSERT INTO votes (user_query) SELECT 'pending' FROM generate_series(1, 5000)")
 	d.notReady("feedback.json")
-	within(t, 2*time.Second, "the server's fast stop", func() {
+	wantWithin(t, 2*time.Second, "the server's fast stop", func() {
 		if err := s.Stop("fast"); err != nil {
 			t.Fatal(err)
 		}
 	})
 	restore()
 	eventually(t, "the file has what was pending", func() error {
-		if n := strings.Count(strings.Join(d.content(), "\n"), `"pending"`); n != 5000 {
+		if n := strings.Count(strings.Join(d.fileRows(), "\n"), `"pending"`); n != 5000 {
 			return fmt.Errorf("%d of 5000 rows", n)
 		}
 		return nil

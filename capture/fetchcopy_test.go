@@ -71,7 +71,7 @@ func TestEmptyFolderWithoutDatabase(t *testing.T) {
 				}
 				return nil
 			})
-			d.equal(conn, "votes", "vote_id")
+			d.flushAndCompare(conn, "votes", "vote_id")
 		})
 	}
 }

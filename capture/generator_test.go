@@ -152,13 +152,13 @@ func generate(t *testing.T, seed uint64, types []exactType) {
 	}
 	writers.Wait()
 	for i, tab := range g.tables {
-		daemons[i].equal(g.conn, tab.name, tab.order)
+		daemons[i].flushAndCompare(g.conn, tab.name, tab.order)
 	}
 	for range 10 { // all daemons follow their tables now, because the calls of equal have waited for them
 		g.transaction(g.conn, r)
 	}
 	for i, tab := range g.tables {
-		daemons[i].equal(g.conn, tab.name, tab.order)
+		daemons[i].flushAndCompare(g.conn, tab.name, tab.order)
 	}
 }
 

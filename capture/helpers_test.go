@@ -76,11 +76,11 @@ func failing(checks []Check, words ...string) error {
 	return nil
 }
 
-// The method streamed calls the given functions, each of which must run one transaction that changes the table. Then it waits
+// waitStreamed calls the given functions, each of which must run one transaction that changes the table. Then it waits
 // until the file has the newest state, without a forced flush. The source must be logical, because only the stream makes one
 // state of each transaction. A forced flush takes more processor time, because it also reads the table's definition from the
 // catalog.
-func (d *daemon) streamed(transactions ...func()) {
+func (d *daemon) waitStreamed(transactions ...func()) {
 	d.t.Helper()
 	before := d.table.View().Version()
 	for _, run := range transactions {
@@ -97,8 +97,8 @@ func (d *daemon) streamed(transactions ...func()) {
 	})
 }
 
-// The function within fails the test if f takes longer than the promised bound. On a busy machine, f may take longer.
-func within(t testing.TB, bound time.Duration, what string, f func()) {
+// wantWithin fails the test if f takes longer than the promised bound. On a busy machine, f may take longer.
+func wantWithin(t testing.TB, bound time.Duration, what string, f func()) {
 	t.Helper()
 	start, limit := time.Now(), busy.Limit(bound)
 	f()
@@ -113,10 +113,10 @@ func (d *daemon) said(message string) int {
 	return strings.Count(d.log.String(), fmt.Sprintf("%q:%q", "@message", message))
 }
 
-// The function load writes votes over its own connections until the test stops it. Some transactions insert several rows, some
+// startLoad writes votes over its own connections until the test stops it. Some transactions insert several rows, some
 // change or delete rows. A writer pauses after each transaction, because other tests need the processors. The function stop
 // ends the writers and returns the number of transactions whose commit was confirmed.
-func load(t testing.TB, url string, writers int) (stop func() int) {
+func startLoad(t testing.TB, url string, writers int) (stop func() int) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
@@ -161,8 +161,8 @@ func load(t testing.TB, url string, writers int) (stop func() int) {
 	})
 }
 
-// The method content returns the rows of the file, and fails the test if the file is not complete.
-func (d *daemon) content() []string {
+// fileRows returns the rows of the file, and fails the test if the file is not complete.
+func (d *daemon) fileRows() []string {
 	d.t.Helper()
 	b, err := os.ReadFile(d.path)
 	if err != nil {
@@ -175,8 +175,8 @@ func (d *daemon) content() []string {
 	return rows
 }
 
-// The function one returns the single value that a query returns.
-func one[T any](t testing.TB, conn *pgx.Conn, sql string, args ...any) (v T) {
+// queryOne returns the single value that a query returns.
+func queryOne[T any](t testing.TB, conn *pgx.Conn, sql string, args ...any) (v T) {
 	t.Helper()
 	if err := conn.QueryRow(t.Context(), sql, args...).Scan(&v); err != nil {
 		t.Fatalf("%s: %v", sql, err)

@@ -126,7 +126,7 @@ func TestLoss(t *testing.T) {
 		d := start(t, cfg)
 		d.ready()
 		exec(t, conn, "TRUNCATE votes")
-		d.equal(conn, "votes", "vote_id")
+		d.flushAndCompare(conn, "votes", "vote_id")
 		s := d.checkLoss()
 		const warning = "the table lost rows or values; the state before is kept"
 		if d.said(warning) != 1 {
@@ -143,9 +143,9 @@ func TestLoss(t *testing.T) {
 
 		// A reload in one transaction, and a new column, are no losses.
 		exec(t, conn, "BEGIN; TRUNCATE votes; INSERT INTO votes TABLE saved; COMMIT")
-		d.equal(conn, "votes", "vote_id")
+		d.flushAndCompare(conn, "votes", "vote_id")
 		exec(t, conn, "ALTER TABLE votes ADD COLUMN more int DEFAULT 5")
-		d.equal(conn, "votes", "vote_id")
+		d.flushAndCompare(conn, "votes", "vote_id")
 		d.kept(0)
 
 		if err := d.stop(); err != nil {
@@ -154,7 +154,7 @@ func TestLoss(t *testing.T) {
 		exec(t, conn, "DELETE FROM votes")
 		d = startAt(t, cfg, d.path)
 		d.ready()
-		d.equal(conn, "votes", "vote_id")
+		d.flushAndCompare(conn, "votes", "vote_id")
 		s = d.checkLoss()
 		if err := s.Acknowledge(); err != nil {
 			t.Fatal(err)
@@ -226,12 +226,12 @@ func TestLossWithSpilledRows(t *testing.T) {
 		t.Errorf("not spilled: %+v", m)
 	}
 	exec(t, conn, "DELETE FROM votes WHERE vote_id % 5 = 0")
-	d.equal(conn, "votes", "vote_id")
+	d.flushAndCompare(conn, "votes", "vote_id")
 	if s := d.kept(1)[0]; s.Loss == nil || s.Loss.RowsLost != 600 || s.Rows != 3000 {
 		t.Errorf("kept %+v, %+v", s, s.Loss)
 	}
 	exec(t, conn, "BEGIN; DROP TABLE votes; "+votes+"; COMMIT")
-	d.equal(conn, "votes", "vote_id")
+	d.flushAndCompare(conn, "votes", "vote_id")
 	if s := d.kept(2)[0]; s.Loss == nil || s.Rows != 2400 || s.Loss.RowsAfter != 0 {
 		t.Errorf("kept %+v, %+v", s, s.Loss)
 	}
@@ -286,7 +286,7 @@ func TestLossAfterKilledWrite(t *testing.T) {
 	}
 	exec(t, writer, "ROLLBACK")
 	d.ready()
-	d.equal(conn, "votes", "vote_id")
+	d.flushAndCompare(conn, "votes", "vote_id")
 	d.checkLoss()
 	if d.said("the lost rows are back") > 0 {
 		t.Errorf("the log is %s", d.log)
@@ -378,5 +378,5 @@ func TestDamageIsRepaired(t *testing.T) {
 		}
 		return nil
 	})
-	d.equal(conn, "votes", "vote_id")
+	d.flushAndCompare(conn, "votes", "vote_id")
 }

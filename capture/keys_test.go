@@ -64,11 +64,11 @@ func TestKeys(t *testing.T) {
 			cfg.Table = postgres.Name{Table: "t"}
 			d := start(t, cfg)
 			d.ready()
-			d.equal(conn, "t", order)
+			d.flushAndCompare(conn, "t", order)
 			follow := func(transactions ...func()) {
 				t.Helper()
-				d.streamed(transactions...)
-				d.same(conn, "t", order)
+				d.waitStreamed(transactions...)
+				d.compare(conn, "t", order)
 			}
 			run := func(sql string) func() { return func() { exec(t, conn, sql) } }
 			follow(func() { insert("") })
@@ -94,7 +94,7 @@ func TestKeys(t *testing.T) {
 				}
 			}
 			exec(t, conn, "DELETE FROM t WHERE j < 0")
-			d.equal(conn, "t", order)
+			d.flushAndCompare(conn, "t", order)
 		})
 	}
 }

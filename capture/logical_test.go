@@ -26,12 +26,12 @@ func TestFollow(t *testing.T) {
 		(NULL, NULL, '{}', '0044-03-15 00:00:00 BC')`)
 	d := start(t, config(t, url))
 	d.ready()
-	d.equal(conn, "votes", "vote_id")
+	d.flushAndCompare(conn, "votes", "vote_id")
 	exec(t, conn, "INSERT INTO votes (user_query) SELECT 'q' || i FROM generate_series(1, 1000) i")
 	exec(t, conn, "UPDATE votes SET comment = 'c' WHERE vote_id % 3 = 0")
 	exec(t, conn, "DELETE FROM votes WHERE vote_id % 5 = 0")
 	exec(t, conn, "UPDATE votes SET vote_id = vote_id + 100000 WHERE vote_id % 7 = 0")
-	d.equal(conn, "votes", "vote_id")
+	d.flushAndCompare(conn, "votes", "vote_id")
 	exec(t, conn, "INSERT INTO votes (user_query) VALUES ('the last, flushed by the stop')")
 	eventually(t, "stream", func() error {
 		if v := d.View(); v.Rows() != len(oracle(t, conn, "votes", "vote_id")) {
@@ -75,7 +75,7 @@ func TestRandomWorkload(t *testing.T) {
 		for range 10 + r.IntN(20) {
 			workload(t, conn, r)
 		}
-		d.equal(conn, "votes", "vote_id")
+		d.flushAndCompare(conn, "votes", "vote_id")
 	}
 	close(done)
 	if err := <-read; err != nil {
@@ -165,7 +165,7 @@ func TestPublicationNameIsQuoted(t *testing.T) {
 	d.ready()
 	exec(t, conn, "INSERT INTO votes (comment) VALUES ('through it')")
 	d.follows(conn, "votes", "vote_id")
-	if n := one[int](t, conn, "SELECT count(*) FROM pg_publication"); n != 1 {
+	if n := queryOne[int](t, conn, "SELECT count(*) FROM pg_publication"); n != 1 {
 		t.Errorf("%d publications, want the existing one alone", n)
 	}
 }

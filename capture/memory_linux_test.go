@@ -63,7 +63,7 @@ func TestTableLargerThanMemory(t *testing.T) {
 					SELECT 'again', repeat(md5(i::text), 60) FROM generate_series(1, 3000) i; END $$`,
 			} {
 				query(sql)
-				d.equal(conn, "votes", "vote_id")
+				d.flushAndCompare(conn, "votes", "vote_id")
 			}
 			if n := d.said("spilled rows are lost; copying the table again"); n > 0 {
 				t.Error("rows were lost on the way")
@@ -86,12 +86,12 @@ func TestSpillFileDamaged(t *testing.T) {
 	d := start(t, cfg)
 	d.ready()
 	conn := connect(t, url)
-	d.equal(conn, "votes", "vote_id")
-	before := len(d.content())
+	d.flushAndCompare(conn, "votes", "vote_id")
+	before := len(d.fileRows())
 	spoil(t, filepath.Dir(d.path))
 	query("UPDATE votes SET comment = 'all over' WHERE mod(vote_id, 100) = 0")
 	eventually(t, "the damage is noticed", func() error {
-		if n := len(d.content()); n != before {
+		if n := len(d.fileRows()); n != before {
 			t.Fatalf("a file with %d rows instead of %d", n, before)
 		}
 		if d.said("spilled rows are lost; copying the table again") == 0 {
@@ -99,7 +99,7 @@ func TestSpillFileDamaged(t *testing.T) {
 		}
 		return nil
 	})
-	d.equal(conn, "votes", "vote_id")
+	d.flushAndCompare(conn, "votes", "vote_id")
 	d.ready()
 }
 
@@ -120,7 +120,7 @@ func TestLargeTransactionSpillsOldRows(t *testing.T) {
 		t.Fatalf("the first copy has a spill file: %v", files)
 	}
 	exec(t, conn, "UPDATE votes SET bot_response = reverse(bot_response)")
-	d.equal(conn, "votes", "vote_id")
+	d.flushAndCompare(conn, "votes", "vote_id")
 	if len(namelessFiles(t, filepath.Dir(d.path))) == 0 {
 		t.Error("there is no spill file; it needs a local disk with a fifth of its space free, and no memory limit on this process")
 	}

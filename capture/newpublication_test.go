@@ -34,7 +34,7 @@ func TestAutoPublishesOnlyWhatItFollows(t *testing.T) {
 	d := start(t, cfg)
 	wantPolling := func(reason string) {
 		t.Helper()
-		d.by("poll", reason)
+		d.waitFollowedBy("poll", reason)
 		exec(t, conn, "INSERT INTO votes (comment) VALUES ($1)", reason)
 		d.follows(conn, "votes", "vote_id")
 		before := d.said("source still unavailable")
@@ -44,7 +44,7 @@ func TestAutoPublishesOnlyWhatItFollows(t *testing.T) {
 			}
 			return nil
 		})
-		if n := one[int](t, conn, "SELECT count(*)::int FROM pg_publication"); n != 0 || d.said("publication created") != 0 {
+		if n := queryOne[int](t, conn, "SELECT count(*)::int FROM pg_publication"); n != 0 || d.said("publication created") != 0 {
 			t.Errorf("%s: %d publications that nobody follows", reason, n)
 		}
 	}
@@ -57,7 +57,7 @@ func TestAutoPublishesOnlyWhatItFollows(t *testing.T) {
 	d = start(t, cfg)
 	wantPolling("all replication slots are in use")
 	exec(t, conn, "SELECT pg_drop_replication_slot('taken')")
-	d.by("logical", "")
+	d.waitFollowedBy("logical", "")
 	exec(t, conn, "INSERT INTO votes (comment) VALUES ('followed')")
 	d.follows(conn, "votes", "vote_id")
 	if n := d.said("publication created"); n != 1 {
@@ -86,13 +86,13 @@ func TestPublicationIsCreatedDuringOpenTransaction(t *testing.T) {
 	conn, commit := votesWithOpenTransaction(t, url)
 	d := start(t, config(t, url))
 	eventually(t, "the publication", func() error {
-		if n := one[int](t, conn, "SELECT count(*)::int FROM pg_publication"); n == 0 {
+		if n := queryOne[int](t, conn, "SELECT count(*)::int FROM pg_publication"); n == 0 {
 			return errors.New("none")
 		}
 		return nil
 	})
 	commit()
-	d.by("logical", "")
+	d.waitFollowedBy("logical", "")
 	exec(t, conn, "INSERT INTO votes (comment) VALUES ('a')")
 	d.follows(conn, "votes", "vote_id")
 }
@@ -108,7 +108,7 @@ func TestNoSlotWithoutPublication(t *testing.T) {
 	cfg.retry = 100 * time.Millisecond
 	d := start(t, cfg)
 	eventually(t, "some attempts", func() error {
-		if n := one[int](t, conn, "SELECT count(*)::int FROM pg_replication_slots"); n > 0 {
+		if n := queryOne[int](t, conn, "SELECT count(*)::int FROM pg_replication_slots"); n > 0 {
 			t.Fatal("there is a slot")
 		}
 		if st := d.Status(); st.Attempts < 5 || !strings.Contains(st.Error, `GRANT CREATE ON DATABASE "postgres" TO "capture_test_no_create"`) {
@@ -118,7 +118,7 @@ func TestNoSlotWithoutPublication(t *testing.T) {
 	})
 	commit()
 	exec(t, conn, "GRANT CREATE ON DATABASE postgres TO capture_test_no_create")
-	d.by("logical", "")
+	d.waitFollowedBy("logical", "")
 	exec(t, conn, "INSERT INTO votes (comment) VALUES ('a')")
 	d.follows(conn, "votes", "vote_id")
 }
@@ -143,7 +143,7 @@ func TestProbeConnectsOnce(t *testing.T) {
 	if n := walSenders.Load(); n != 1 {
 		t.Errorf("%d connections for replication", n)
 	}
-	if n := one[int](t, conn, "SELECT count(*)::int FROM pg_publication"); n != 1 {
+	if n := queryOne[int](t, conn, "SELECT count(*)::int FROM pg_publication"); n != 1 {
 		t.Errorf("%d publications", n)
 	}
 }

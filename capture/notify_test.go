@@ -63,7 +63,7 @@ func TestForgedNotifications(t *testing.T) {
 	for _, payload := range []string{`[["abc"]]`, `[[" 7 "]]`, `[["1","2"]]`, `[[]]`, `[`, `{}`, `null`, `[["\\u0000"]]`, `[["99999999999999999999"]]`, `[[null]]`, `[[7]]`} {
 		exec(t, conn, "SELECT pg_notify('capture_votes', $1)", payload)
 		exec(t, conn, "UPDATE votes SET comment = comment || 'x' WHERE vote_id = 7")
-		d.equal(conn, "votes", "vote_id")
+		d.flushAndCompare(conn, "votes", "vote_id")
 	}
 	if n := strings.Count(d.log.String(), "not following"); n > 0 {
 		t.Errorf("the source ended %d times", n)
@@ -78,7 +78,7 @@ func TestForgedNotifications(t *testing.T) {
 		t.Errorf("%d copies in 8 s", n)
 	}
 	exec(t, conn, "UPDATE votes SET comment = 'last'")
-	d.equal(conn, "votes", "vote_id")
+	d.flushAndCompare(conn, "votes", "vote_id")
 }
 
 // TestNotifyBarrierChecksTriggers: a forced snapshot includes changes that a disabled trigger did not report.
@@ -87,7 +87,7 @@ func TestNotifyBarrierChecksTriggers(t *testing.T) {
 	d, conn, _ := notifying(t)
 	for range 3 {
 		exec(t, conn, "ALTER TABLE votes DISABLE TRIGGER capture_update; UPDATE votes SET comment = comment || 'x'")
-		d.equal(conn, "votes", "vote_id")
+		d.flushAndCompare(conn, "votes", "vote_id")
 	}
 }
 
@@ -130,7 +130,7 @@ func TestNotifyKeys(t *testing.T) {
 				"INSERT INTO t VALUES " + c.insert, "UPDATE t SET n = 1", "DELETE FROM t WHERE ctid = (SELECT min(ctid) FROM t)", "DELETE FROM t",
 			} {
 				exec(t, writer, sql)
-				d.equal(conn, "t", c.order)
+				d.flushAndCompare(conn, "t", c.order)
 			}
 		})
 	}
@@ -153,7 +153,7 @@ func TestNotifyEqualKeysThatReadDifferently(t *testing.T) {
 		"BEGIN; DELETE FROM t WHERE id = 1; INSERT INTO t VALUES (1, 9); COMMIT", "DELETE FROM t WHERE id = 1.0000",
 	} {
 		exec(t, conn, sql)
-		d.equal(conn, "t", "id")
+		d.flushAndCompare(conn, "t", "id")
 	}
 }
 
@@ -199,7 +199,7 @@ func TestNotifyAfterHardening(t *testing.T) {
 	write()
 	d.follows(conn, "votes", "vote_id")
 	write()
-	d.equal(conn, "votes", "vote_id")
+	d.flushAndCompare(conn, "votes", "vote_id")
 	if strings.Contains(d.log.String(), "marker did not come back") {
 		t.Error("capture could not send a marker")
 	}
@@ -207,7 +207,7 @@ func TestNotifyAfterHardening(t *testing.T) {
 	exec(t, conn, "REVOKE EXECUTE ON FUNCTION pg_notification_queue_usage() FROM PUBLIC")
 	for range 3 {
 		write()
-		d.equal(conn, "votes", "vote_id")
+		d.flushAndCompare(conn, "votes", "vote_id")
 	}
 	eventually(t, "the loss is reported", func() error { return says(d, "pg_notification_queue_usage") })
 	write()

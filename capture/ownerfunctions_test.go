@@ -41,9 +41,9 @@ func TestOwnersFunctionsCannotWrite(t *testing.T) {
 			for i := range 3 {
 				exec(t, conn, fmt.Sprintf("INSERT INTO votes VALUES (%d, 'sad')", 10+i))
 				exec(t, conn, "UPDATE votes SET m = 'ok' WHERE vote_id % 2 = 0")
-				d.equal(conn, "votes", "vote_id")
+				d.flushAndCompare(conn, "votes", "vote_id")
 			}
-			if n := one[int](t, conn, "SELECT count(*) FROM evil WHERE app = 'capture'"); n > 0 {
+			if n := queryOne[int](t, conn, "SELECT count(*) FROM evil WHERE app = 'capture'"); n > 0 {
 				t.Errorf("functions wrote %d rows in sessions of capture", n)
 			}
 			if !strings.Contains(d.log.String(), "the user is a superuser") {

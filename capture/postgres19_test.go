@@ -34,12 +34,12 @@ func TestRepack(t *testing.T) {
 			d := start(t, cfg)
 			d.ready()
 			for _, sql := range []string{"REPACK votes", "REPACK (CONCURRENTLY) votes", "REPACK (CONCURRENTLY, ANALYZE) votes USING INDEX votes_pkey"} {
-				stop := load(t, s.URL("postgres"), 2)
+				stop := startLoad(t, s.URL("postgres"), 2)
 				runUnderLoad(t, conn, sql)
 				stop()
 				d.follows(conn, "votes", "vote_id")
 			}
-			d.equal(conn, "votes", "vote_id")
+			d.flushAndCompare(conn, "votes", "vote_id")
 			if n := d.said("resyncing table"); source == "logical" && n != 0 {
 				t.Errorf("%d resyncs", n)
 			}
@@ -94,7 +94,7 @@ func TestMergeAndSplitPartitions(t *testing.T) {
 					`BEGIN; ALTER TABLE votes DETACH PARTITION votes_ab; CREATE TABLE votes_a PARTITION OF votes FOR VALUES FROM (1) TO (50);
 					CREATE TABLE votes_b PARTITION OF votes FOR VALUES FROM (50) TO (200); INSERT INTO votes SELECT * FROM votes_ab; DROP TABLE votes_ab; COMMIT`},
 			} {
-				stop := load(t, url, 1)
+				stop := startLoad(t, url, 1)
 				_, err := conn.Exec(t.Context(), c.sql)
 				if postgres.SQLState(err) == "42601" { // syntax error
 					c.sql = c.otherwise
@@ -106,7 +106,7 @@ func TestMergeAndSplitPartitions(t *testing.T) {
 				stop()
 				d.follows(conn, "votes", "vote_id")
 			}
-			d.equal(conn, "votes", "vote_id")
+			d.flushAndCompare(conn, "votes", "vote_id")
 		})
 	}
 }
@@ -125,21 +125,21 @@ func TestAllTablesExcept(t *testing.T) {
 	exec(t, conn, "ALTER ROLE capture_test_except REPLICATION")
 	cfg.Source, cfg.PollInterval, cfg.intervals.setupCheck = "auto", 20*time.Millisecond, 20*time.Millisecond
 	d := start(t, cfg)
-	d.by("logical", "")
+	d.waitFollowedBy("logical", "")
 	exec(t, conn, "INSERT INTO votes (comment) VALUES ('published')")
 	exec(t, conn, "INSERT INTO secret VALUES (1)")
-	d.equal(conn, "votes", "vote_id")
+	d.flushAndCompare(conn, "votes", "vote_id")
 
 	exec(t, conn, "ALTER PUBLICATION most SET ALL TABLES EXCEPT (TABLE secret, TABLE votes)")
 	exec(t, conn, "INSERT INTO votes (comment) VALUES ('an exception')")
 	d.follows(conn, "votes", "vote_id")
-	d.by("poll", "no publication has all changes")
+	d.waitFollowedBy("poll", "no publication has all changes")
 	exec(t, conn, "ALTER PUBLICATION most SET ALL TABLES EXCEPT (TABLE secret)")
-	d.by("logical", "")
+	d.waitFollowedBy("logical", "")
 	exec(t, conn, "ALTER PUBLICATION most SET ALL TABLES EXCEPT (TABLE votes)")
 	setUp(t, conn, "logical") // capture then uses its own publication, whatever exceptions another publication has
 	exec(t, conn, "INSERT INTO votes (comment) VALUES ('its own')")
-	d.by("logical", "")
+	d.waitFollowedBy("logical", "")
 	d.follows(conn, "votes", "vote_id")
 
 	// Excluding a partitioned table also excludes its partitions.
@@ -149,11 +149,11 @@ func TestAllTablesExcept(t *testing.T) {
 	other.Table, other.Source = postgres.Name{Table: "parted"}, "logical"
 	p := start(t, other)
 	p.ready()
-	if n := one[int](t, conn, "SELECT count(*)::int FROM pg_publication WHERE pubname = 'capture_parted'"); n != 1 {
+	if n := queryOne[int](t, conn, "SELECT count(*)::int FROM pg_publication WHERE pubname = 'capture_parted'"); n != 1 {
 		t.Errorf("%d publications of its own, although another one excludes the table", n)
 	}
 	exec(t, conn, "INSERT INTO parted VALUES (1, 'a'), (2, 'b')")
-	p.equal(conn, "parted", "vote_id")
+	p.flushAndCompare(conn, "parted", "vote_id")
 }
 
 // TestJSONFormatOfCopy checks what docs/managed-postgres.md says about COPY … (FORMAT json): COPY TO writes one object per
@@ -167,7 +167,7 @@ func TestJSONFormatOfCopy(t *testing.T) {
 	if _, err := conn.PgConn().CopyTo(t.Context(), &out, "COPY votes TO STDOUT (FORMAT json)"); err != nil {
 		t.Fatal(err)
 	}
-	want := one[string](t, conn, "SELECT string_agg(row_to_json(v)::text, E'\n' ORDER BY vote_id) FROM votes v")
+	want := queryOne[string](t, conn, "SELECT string_agg(row_to_json(v)::text, E'\n' ORDER BY vote_id) FROM votes v")
 	if got := strings.TrimSpace(out.String()); got != want {
 		t.Errorf("%s\nwant %s", got, want)
 	}

@@ -86,7 +86,7 @@ func TestRefusals(t *testing.T) {
 			if c.write != "" {
 				run(c.write[strings.Index(c.write, "UPDATE"):])
 			}
-			d.equal(conn, "t", "id")
+			d.flushAndCompare(conn, "t", "id")
 		})
 	}
 }
@@ -105,7 +105,7 @@ func TestInheriting(t *testing.T) {
 	d.ready()
 	for _, sql := range []string{"INSERT INTO parent VALUES (1, 'not of t')", "UPDATE parent SET a = a || a", "ALTER TABLE parent ADD c int DEFAULT 5", "DELETE FROM ONLY parent"} {
 		exec(t, conn, sql)
-		d.equal(conn, "t", "id")
+		d.flushAndCompare(conn, "t", "id")
 	}
 	// capture refuses the table while another table inherits from it.
 	exec(t, conn, "CREATE TABLE child () INHERITS (t)")
@@ -150,11 +150,11 @@ func TestHiddenChanges(t *testing.T) {
 					exec(t, conn, sql)
 				}
 				if forced {
-					d.equal(conn, "votes", "vote_id")
+					d.flushAndCompare(conn, "votes", "vote_id")
 				}
 				d.follows(conn, "votes", "vote_id")
 				exec(t, conn, "INSERT INTO votes DEFAULT VALUES")
-				d.equal(conn, "votes", "vote_id")
+				d.flushAndCompare(conn, "votes", "vote_id")
 			})
 		}
 	}
@@ -172,7 +172,7 @@ func TestHiddenChanges(t *testing.T) {
 		for range 300 {
 			exec(t, conn, "INSERT INTO votes DEFAULT VALUES")
 		}
-		d.equal(conn, "votes", "vote_id")
+		d.flushAndCompare(conn, "votes", "vote_id")
 		if n := copies(); n != 1 {
 			t.Fatalf("the table was copied %d times", n)
 		}
@@ -219,16 +219,16 @@ func TestDefinitionsRace(t *testing.T) {
 	for i := range 8 {
 		exec(t, conn, fmt.Sprintf("ALTER TABLE votes ADD c%d int DEFAULT %[1]d", i))
 		if i%2 == 0 {
-			d.equal(conn, "votes", "vote_id")
+			d.flushAndCompare(conn, "votes", "vote_id")
 		}
 		exec(t, conn, fmt.Sprintf("UPDATE votes SET c%d = -1 WHERE vote_id = %[1]d", i))
 		exec(t, conn, fmt.Sprintf("ALTER TABLE votes ALTER c%d TYPE text USING 'n' || c%[1]d", i))
-		d.equal(conn, "votes", "vote_id")
+		d.flushAndCompare(conn, "votes", "vote_id")
 		if i%3 == 0 {
 			exec(t, conn, fmt.Sprintf("ALTER TABLE votes DROP c%d", i))
 			exec(t, conn, "TRUNCATE votes")
 			exec(t, conn, "INSERT INTO votes (user_query) SELECT 'q' || i FROM generate_series(1, 100) i")
-			d.equal(conn, "votes", "vote_id")
+			d.flushAndCompare(conn, "votes", "vote_id")
 		}
 	}
 	close(stop)

@@ -80,13 +80,13 @@ func restartRandomly(t *testing.T, s *pgserver.Server, source string, seed uint6
 		}
 		writing.Lock()
 		for i, tab := range g.tables {
-			daemons[i].equal(g.conn, tab.name, tab.order)
+			daemons[i].flushAndCompare(g.conn, tab.name, tab.order)
 		}
 		writing.Unlock()
 	}
 	rest()
 	for i, tab := range g.tables {
-		daemons[i].equal(g.conn, tab.name, tab.order)
+		daemons[i].flushAndCompare(g.conn, tab.name, tab.order)
 		g.leaveOneRow(tab)
 		daemons[i].follows(g.conn, tab.name, tab.order)
 		daemons[i].stopDurably(g.conn)
@@ -94,7 +94,7 @@ func restartRandomly(t *testing.T, s *pgserver.Server, source string, seed uint6
 		if read.Message != "resynced" {
 			t.Errorf("the last restart: %+v", read)
 		}
-		d.equal(g.conn, tab.name, tab.order)
+		d.flushAndCompare(g.conn, tab.name, tab.order)
 	}
 	t.Logf("before the last restarts: %v", resynced)
 }
@@ -190,7 +190,7 @@ func restartAfterCrash(t *testing.T, source string) {
 	const content = "SELECT md5(string_agg(t::text, ' ' ORDER BY id)) FROM t"
 	for i := range testRounds(t, "CAPTURE_TEST_CRASHES", 3) {
 		write(fmt.Sprintf("before %d", i))
-		d.equal(conn, "t", "id") // the file shows commits that the crash may undo
+		d.flushAndCompare(conn, "t", "id") // the file shows commits that the crash may undo
 		if r.IntN(3) == 0 {
 			exec(t, conn, "CHECKPOINT")
 		}
@@ -198,12 +198,12 @@ func restartAfterCrash(t *testing.T, source string) {
 		if stopBefore {
 			stop()
 		}
-		before, started := one[string](t, conn, content), one[time.Time](t, conn, "SELECT pg_postmaster_start_time()")
+		before, started := queryOne[string](t, conn, content), queryOne[time.Time](t, conn, "SELECT pg_postmaster_start_time()")
 		crash()
-		if now := one[time.Time](t, conn, "SELECT pg_postmaster_start_time()"); !now.Equal(started) {
+		if now := queryOne[time.Time](t, conn, "SELECT pg_postmaster_start_time()"); !now.Equal(started) {
 			t.Fatal("the postmaster was restarted, too, so that nothing was tested")
 		}
-		if one[string](t, conn, content) != before {
+		if queryOne[string](t, conn, content) != before {
 			lost++
 		}
 		write(fmt.Sprintf("after %d", i))
@@ -214,7 +214,7 @@ func restartAfterCrash(t *testing.T, source string) {
 		if stopBefore {
 			d = startAt(t, cfg, path)
 		}
-		d.equal(conn, "t", "id")
+		d.flushAndCompare(conn, "t", "id")
 	}
 	stop()
 	t.Logf("crashes lost commits %d times; %d reads transferred only what had changed", lost, resynced)

@@ -30,9 +30,9 @@ func restartable(t *testing.T, source, url string) (cfg Config, conn *pgx.Conn, 
 	table(t, conn, 400)
 	// With the source notify, the horizon of the first copy is the oldest open transaction of the cluster. If that
 	// transaction were older than those that inserted these votes, the next run would read all votes again.
-	next := one[int64](t, conn, "SELECT pg_snapshot_xmax(pg_current_snapshot())::text::int8")
+	next := queryOne[int64](t, conn, "SELECT pg_snapshot_xmax(pg_current_snapshot())::text::int8")
 	eventually(t, "the transactions of other tests end", func() error {
-		if oldest := one[int64](t, conn, "SELECT pg_snapshot_xmin(pg_current_snapshot())::text::int8"); oldest < next {
+		if oldest := queryOne[int64](t, conn, "SELECT pg_snapshot_xmin(pg_current_snapshot())::text::int8"); oldest < next {
 			return fmt.Errorf("transaction %d is open", oldest)
 		}
 		return nil
@@ -43,7 +43,7 @@ func restartable(t *testing.T, source, url string) (cfg Config, conn *pgx.Conn, 
 	d := startAt(t, cfg, path)
 	d.ready()
 	exec(t, conn, "UPDATE votes SET comment = 'streamed' WHERE vote_id <= 30")
-	d.equal(conn, "votes", "vote_id")
+	d.flushAndCompare(conn, "votes", "vote_id")
 	d.stopDurably(conn)
 	return cfg, conn, path
 }
@@ -105,7 +105,7 @@ func TestRestartTransfersChanges(t *testing.T) {
 				t.Errorf("%+v", r)
 			}
 			exec(t, conn, "UPDATE votes SET comment = 'followed' WHERE vote_id = 200")
-			d.equal(conn, "votes", "vote_id")
+			d.flushAndCompare(conn, "votes", "vote_id")
 			if names := d.Status().Kept; names.States == 0 {
 				t.Errorf("the state before was not kept: %+v", names)
 			}
@@ -117,7 +117,7 @@ func TestRestartTransfersChanges(t *testing.T) {
 			// transaction. With that horizon, the next run would read all rows again. Therefore, the stop must store the
 			// later horizon.
 			exec(t, conn, "UPDATE votes SET comment = 'all'")
-			next := one[int64](t, conn, "SELECT pg_snapshot_xmax(pg_current_snapshot())::text::int8")
+			next := queryOne[int64](t, conn, "SELECT pg_snapshot_xmax(pg_current_snapshot())::text::int8")
 			eventually(t, "a horizon above the last transaction", func() error { // forces no write, because that would store the new horizon
 				if h := d.table.View().Horizon(); h == nil || h.XID < uint64(next) {
 					return fmt.Errorf("%+v", h)
@@ -128,7 +128,7 @@ func TestRestartTransfersChanges(t *testing.T) {
 			if d, r = startAgain(t, cfg, path); r.Message != "resynced" || r.Changed != 0 {
 				t.Errorf("after a change of all rows: %+v", r)
 			}
-			d.equal(conn, "votes", "vote_id")
+			d.flushAndCompare(conn, "votes", "vote_id")
 		})
 	}
 }
@@ -284,7 +284,7 @@ func (d *doubtful) runOnce(sql string) {
 	daemon := startAt(d.t, d.cfg, d.path)
 	daemon.ready()
 	d.exec(sql)
-	daemon.equal(d.conn, "votes", "vote_id")
+	daemon.flushAndCompare(d.conn, "votes", "vote_id")
 	daemon.stopDurably(d.conn)
 }
 
@@ -383,7 +383,7 @@ func TestRestartWithDoubtfulFile(t *testing.T) {
 			if c.resynced != (r.Message == "resynced") {
 				t.Errorf("%+v", r)
 			}
-			daemon.equal(conn, "votes", "vote_id")
+			daemon.flushAndCompare(conn, "votes", "vote_id")
 		})
 	}
 }
@@ -408,7 +408,7 @@ func TestRestartOfServer(t *testing.T) {
 		if r.Message != "copied" {
 			t.Errorf("after %s: %+v", what, r)
 		}
-		d.equal(conn, "votes", "vote_id")
+		d.flushAndCompare(conn, "votes", "vote_id")
 		d.stopDurably(conn)
 	}
 	if err := s.Stop("fast"); err != nil {
@@ -500,6 +500,6 @@ func TestPollStandbyTransfersChanges(t *testing.T) {
 	conn = connect(t, standby.URL("postgres"))
 	exec(t, conn, "UPDATE votes SET comment = 'promoted' WHERE vote_id % 100 = 0")
 	d.follows(conn, "votes", "vote_id")
-	d.equal(conn, "votes", "vote_id")
+	d.flushAndCompare(conn, "votes", "vote_id")
 	check("a promotion")
 }

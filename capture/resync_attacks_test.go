@@ -19,7 +19,7 @@ import (
 // values. A resync that trusted the horizon alone would get these rows wrong.
 func (d *daemon) stale(conn *pgx.Conn, h *snapshot.Horizon, table, key string) (keys []string) {
 	d.t.Helper()
-	known := d.content()
+	known := d.fileRows()
 	type unchanged struct{ Key, Line string }
 	exec(d.t, conn, "SET TimeZone = 'UTC'")
 	rows, err := conn.Query(d.t.Context(), fmt.Sprintf(`SELECT %s::text AS key, row_to_json(t)::text AS line FROM %s t
@@ -132,7 +132,7 @@ func attack(t *testing.T, s *pgserver.Server, url string, conn *pgx.Conn, change
 	if r.Message != "copied" || !strings.Contains(r.Reason, want.reason) {
 		t.Errorf("%+v, want a copy because of %q", r, want.reason)
 	}
-	d.equal(conn, "t", "id")
+	d.flushAndCompare(conn, "t", "id")
 	again := "copied"
 	if !want.forever {
 		again = "resynced"
@@ -141,7 +141,7 @@ func attack(t *testing.T, s *pgserver.Server, url string, conn *pgx.Conn, change
 	if r := d.disconnected(p, func() { exec(t, conn, "DELETE FROM t WHERE id = 1") }); r.Message != again {
 		t.Errorf("the next read is %+v, want %q", r, again)
 	}
-	d.equal(conn, "t", "id")
+	d.flushAndCompare(conn, "t", "id")
 }
 
 // TestResyncAttacksOnPartitions runs attacks on the partitions of a table while capture is disconnected. The rows of an
@@ -200,7 +200,7 @@ func TestResyncDetachedUpdatedAttached(t *testing.T) {
 	if r := d.cut(conn, func() {}); r.Message != "copied" {
 		t.Errorf("%+v", r)
 	}
-	d.equal(conn, "t", "id")
+	d.flushAndCompare(conn, "t", "id")
 }
 
 // attackedTable creates table t with a hundred rows.

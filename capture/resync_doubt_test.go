@@ -34,7 +34,7 @@ func TestResyncFrozenByForce(t *testing.T) {
 	exec(t, conn, "CREATE EXTENSION pg_surgery")
 	attackedTable(t, conn)
 	exec(t, conn, "ALTER TABLE t SET (autovacuum_enabled = off)")
-	place := one[string](t, conn, "SELECT ctid::text FROM t WHERE id = 7")
+	place := queryOne[string](t, conn, "SELECT ctid::text FROM t WHERE id = 7")
 	exec(t, conn, "DELETE FROM t WHERE id = 7")
 	p := proxied(t, pgserver.Shared(t))
 	cfg := proxiedConfig(t, p, url)
@@ -46,7 +46,7 @@ func TestResyncFrozenByForce(t *testing.T) {
 	if r.Message != "resynced" || r.Changed != 1 || r.Rows != 100 {
 		t.Errorf("%+v", r)
 	}
-	d.equal(conn, "t", "id")
+	d.flushAndCompare(conn, "t", "id")
 }
 
 // TestResyncOutOfDoubt: if somebody requests a resync because the rows may be wrong, the whole table is copied, even if the
@@ -94,7 +94,7 @@ func TestResyncUnknownRow(t *testing.T) {
 	if r.Message != "copied" {
 		t.Errorf("%+v", r)
 	}
-	d.equal(conn, "t", "id")
+	d.flushAndCompare(conn, "t", "id")
 }
 
 // corrupt changes one row in memory in a transaction that never happened in the database. It keeps the horizon. The
@@ -170,7 +170,7 @@ func TestVerifyFindsMistakeOfResync(t *testing.T) {
 	if !strings.Contains(d.log.String(), "rows differ from the table") {
 		t.Error("the comparison found nothing")
 	}
-	d.equal(conn, "t", "id")
+	d.flushAndCompare(conn, "t", "id")
 }
 
 // TestResyncRefused: if the server refuses what a resync needs, the whole table is copied. This also holds for a copy over
@@ -180,7 +180,7 @@ func TestResyncRefused(t *testing.T) {
 	url := pgserver.Database(t)
 	conn := connect(t, url)
 	attackedTable(t, conn)
-	role := "refused_" + one[string](t, conn, "SELECT md5(current_database())")
+	role := "refused_" + queryOne[string](t, conn, "SELECT md5(current_database())")
 	exec(t, conn, fmt.Sprintf(`CREATE ROLE %s LOGIN REPLICATION; GRANT SELECT ON t TO %[1]s; CREATE PUBLICATION capture FOR TABLE t;
 		REVOKE EXECUTE ON FUNCTION pg_postmaster_start_time() FROM PUBLIC`, role), pgx.QueryExecModeSimpleProtocol)
 	t.Cleanup(func() {
@@ -191,11 +191,11 @@ func TestResyncRefused(t *testing.T) {
 	cfg.copying.Connections, cfg.copying.RangeBytes = 2, 1
 	d := start(t, cfg)
 	d.ready()
-	d.equal(conn, "t", "id")
+	d.flushAndCompare(conn, "t", "id")
 	if r := d.cut(conn, func() { exec(t, conn, "UPDATE t SET n = -n WHERE id < 50") }); r.Message != "copied" || !strings.Contains(r.Reason, "refuses") {
 		t.Errorf("%+v", r)
 	}
-	d.equal(conn, "t", "id")
+	d.flushAndCompare(conn, "t", "id")
 	for line := range strings.Lines(d.log.String()) {
 		if strings.Contains(line, "regular check of the table failed") && !strings.Contains(line, "57P01") { // 57P01: d.cut has ended the session of a check
 			t.Errorf("the regular check fails: %s", line)

@@ -102,14 +102,14 @@ func resyncRandomly(t *testing.T, s *pgserver.Server, database string, seed uint
 		}
 		writing.Lock()
 		for i, tab := range g.tables {
-			daemons[i].equal(g.conn, tab.name, tab.order)
+			daemons[i].flushAndCompare(g.conn, tab.name, tab.order)
 		}
 		g.resyncExactly(daemons, p, conn, r)
 		writing.Unlock()
 	}
 	stop()
 	for i, tab := range g.tables {
-		daemons[i].equal(g.conn, tab.name, tab.order)
+		daemons[i].flushAndCompare(g.conn, tab.name, tab.order)
 		for _, read := range daemons[i].reads() {
 			if read.Message == "resynced" {
 				changesOnly++
@@ -188,7 +188,7 @@ func (g *generator) resyncExactly(daemons []*daemon, p *faultproxy.Proxy, conn *
 		if read.Message == "resynced" && (read.Changed != changed || read.Rows != len(after)) {
 			g.t.Errorf("%s: %+v, want %d of %d rows", tab.name, read, changed, len(after))
 		}
-		daemons[i].equal(g.conn, tab.name, tab.order)
+		daemons[i].flushAndCompare(g.conn, tab.name, tab.order)
 	}
 }
 
@@ -241,14 +241,14 @@ func TestResyncAfterCrash(t *testing.T) {
 	lost := 0
 	for crash := range crashes {
 		if r.IntN(2) == 0 {
-			d.equal(conn, "t", "id") // this also waits until all WAL so far is on disk
+			d.flushAndCompare(conn, "t", "id") // this also waits until all WAL so far is on disk
 		}
 		write(fmt.Sprintf("before %d", crash))
 		if r.IntN(2) == 0 {
 			time.Sleep(time.Duration(r.IntN(400)) * time.Millisecond)
 		}
-		before := one[string](t, conn, "SELECT md5(string_agg(t::text, ' ' ORDER BY id)) FROM t")
-		started := one[time.Time](t, conn, "SELECT pg_postmaster_start_time()")
+		before := queryOne[string](t, conn, "SELECT md5(string_agg(t::text, ' ' ORDER BY id)) FROM t")
+		started := queryOne[time.Time](t, conn, "SELECT pg_postmaster_start_time()")
 		bystander := connect(t, url)
 		if err := syscall.Kill(int(bystander.PgConn().PID()), syscall.SIGKILL); err != nil {
 			t.Fatal(err)
@@ -263,14 +263,14 @@ func TestResyncAfterCrash(t *testing.T) {
 			}
 			return err
 		})
-		if now := one[time.Time](t, conn, "SELECT pg_postmaster_start_time()"); !now.Equal(started) {
+		if now := queryOne[time.Time](t, conn, "SELECT pg_postmaster_start_time()"); !now.Equal(started) {
 			t.Fatal("the postmaster was restarted, too, so that nothing was tested")
 		}
-		if one[string](t, conn, "SELECT md5(string_agg(t::text, ' ' ORDER BY id)) FROM t") != before {
+		if queryOne[string](t, conn, "SELECT md5(string_agg(t::text, ' ' ORDER BY id)) FROM t") != before {
 			lost++
 		}
 		write(fmt.Sprintf("after %d", crash))
-		d.equal(conn, "t", "id")
+		d.flushAndCompare(conn, "t", "id")
 	}
 	resynced := 0
 	for _, read := range d.reads() {

@@ -33,7 +33,7 @@ func TestResyncClonedDatabase(t *testing.T) {
 	attack(t, s, s.URL("app"), app, func(*daemon, *faultproxy.Proxy) *pgx.Conn {
 		app.Close(t.Context())
 		eventually(t, "nobody uses the databases", func() error {
-			if one[int](t, admin, "SELECT count(*) FROM pg_stat_activity WHERE datname IN ('app', 'clone') AND backend_type IN ('client backend', 'walsender')") > 0 {
+			if queryOne[int](t, admin, "SELECT count(*) FROM pg_stat_activity WHERE datname IN ('app', 'clone') AND backend_type IN ('client backend', 'walsender')") > 0 {
 				return errors.New("somebody does")
 			}
 			return nil
@@ -129,7 +129,7 @@ func TestResyncFailover(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, "the standby is alone", func() error {
-		if one[int](t, conn, "SELECT count(*) FROM pg_stat_replication WHERE application_name = 'standby'") > 0 {
+		if queryOne[int](t, conn, "SELECT count(*) FROM pg_stat_replication WHERE application_name = 'standby'") > 0 {
 			return errors.New("it is not")
 		}
 		return nil

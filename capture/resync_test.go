@@ -103,7 +103,7 @@ func (d *daemon) disconnected(p *faultproxy.Proxy, change func()) readLine {
 // waitHorizon waits until the rows in memory have a horizon that is above every transaction so far. The server must be idle.
 func (d *daemon) waitHorizon(conn *pgx.Conn) *snapshot.Horizon {
 	d.t.Helper()
-	next := one[int64](d.t, conn, "SELECT pg_snapshot_xmax(pg_current_snapshot())::text::int8")
+	next := queryOne[int64](d.t, conn, "SELECT pg_snapshot_xmax(pg_current_snapshot())::text::int8")
 	eventually(d.t, "a horizon above all transactions", func() error {
 		if _, err := d.Snapshot(d.t.Context()); err != nil {
 			return err
@@ -176,7 +176,7 @@ func TestReconnectTransfersChanges(t *testing.T) {
 				{"two-phase commit", []string{"BEGIN; UPDATE t SET note = 'prepared' WHERE id % 70 = 1; SAVEPOINT a; INSERT INTO t VALUES (9001); PREPARE TRANSACTION 'resync'", "UPDATE t SET note = 'between' WHERE id % 70 = 2", "COMMIT PREPARED 'resync'"}},
 			} {
 				d.waitHorizon(conn)
-				before, shown := identities(t, conn, "t"), one[[]int](t, conn, "SELECT array_agg(id) FROM t")
+				before, shown := identities(t, conn, "t"), queryOne[[]int](t, conn, "SELECT array_agg(id) FROM t")
 				r := d.disconnected(p, func() {
 					for i, sql := range step.sql {
 						exec(t, []*pgx.Conn{conn, other}[i%2], sql, pgx.QueryExecModeSimpleProtocol)
@@ -189,11 +189,11 @@ func TestReconnectTransfersChanges(t *testing.T) {
 						changed++
 					}
 				}
-				deleted := one[int](t, conn, "SELECT count(*) FROM unnest($1::int[]) id WHERE id NOT IN (SELECT id FROM t)", shown)
+				deleted := queryOne[int](t, conn, "SELECT count(*) FROM unnest($1::int[]) id WHERE id NOT IN (SELECT id FROM t)", shown)
 				if want := (readLine{Message: "resynced", Rows: len(after), Changed: changed, Deleted: deleted, Bytes: r.Bytes}); r != want {
 					t.Errorf("%s: %+v, want %+v", step.what, r, want)
 				}
-				d.equal(conn, "t", "id")
+				d.flushAndCompare(conn, "t", "id")
 			}
 		})
 	}
@@ -222,7 +222,7 @@ func TestResyncOmittedRows(t *testing.T) {
 	}
 	omitted(12)
 	// Forced flushes advance the horizon, even while rows are omitted.
-	next := one[int64](t, conn, "SELECT pg_snapshot_xmax(pg_current_snapshot())::text::int8")
+	next := queryOne[int64](t, conn, "SELECT pg_snapshot_xmax(pg_current_snapshot())::text::int8")
 	eventually(t, "a horizon above all transactions", func() error {
 		if _, err := d.Snapshot(t.Context()); err != nil {
 			return err
@@ -263,7 +263,7 @@ func TestResyncOmittedRows(t *testing.T) {
 		}
 		return nil
 	})
-	d.equal(conn, "votes", "vote_id")
+	d.flushAndCompare(conn, "votes", "vote_id")
 	if r := d.reads(); len(r) != n+1 {
 		t.Errorf("%+v", r)
 	}
@@ -297,7 +297,7 @@ func TestResyncLargerThanMemory(t *testing.T) {
 	if m := d.Status().Memory; m == nil || m.Spilled < 2<<20 || m.Resident > m.Limit {
 		t.Errorf("not spilled: %+v", m)
 	}
-	d.equal(conn, "votes", "vote_id")
+	d.flushAndCompare(conn, "votes", "vote_id")
 }
 
 // TestResyncOpenTransactions: when the horizon is read, some transactions are open or prepared, and others with higher IDs
@@ -322,7 +322,7 @@ func TestResyncOpenTransactions(t *testing.T) {
 	}
 	exec(t, open, "SAVEPOINT a; UPDATE t SET n = -2 WHERE id = 2; RELEASE a; DELETE FROM t WHERE id = 5", pgx.QueryExecModeSimpleProtocol)
 	exec(t, conn, "UPDATE t SET n = 1000 + n WHERE id = 90")
-	lsn := one[string](t, conn, "SELECT pg_current_wal_insert_lsn()::text")
+	lsn := queryOne[string](t, conn, "SELECT pg_current_wal_insert_lsn()::text")
 	eventually(t, "a horizon of now", func() error {
 		if _, err := d.Snapshot(t.Context()); err != nil {
 			return err
@@ -340,5 +340,5 @@ func TestResyncOpenTransactions(t *testing.T) {
 	if r.Message != "resynced" || r.Deleted != 1 || r.Changed != 25 {
 		t.Errorf("%+v", r)
 	}
-	d.equal(conn, "t", "id")
+	d.flushAndCompare(conn, "t", "id")
 }

@@ -83,19 +83,19 @@ func TestSettings(t *testing.T) {
 			cfg.Table = postgres.Name{Table: "t"}
 			d := start(t, cfg)
 			d.ready()
-			d.equal(conn, "t", "id")
+			d.flushAndCompare(conn, "t", "id")
 			for _, sql := range []string{
 				fmt.Sprintf(insert, 10, 15), "UPDATE t SET n = n + 1", "UPDATE t SET id = id - interval '100 years', a = NULL, f8 = f8 * 7 WHERE n % 2 = 0",
 				"UPDATE t SET i = i * 3, d = NULL, cs = cs || cs", "DELETE FROM t WHERE n < 0",
 			} {
 				exec(t, conn, sql)
-				d.equal(conn, "t", "id")
+				d.flushAndCompare(conn, "t", "id")
 			}
 			if n := strings.Count(d.log.String(), `"@message":"copied"`); n != 1 {
 				t.Errorf("the table was copied %d times; the stream should have been enough", n)
 			}
 			exec(t, conn, "ALTER TABLE t ADD late timestamptz DEFAULT '2025-06-05 04:03:02.123+00'")
-			d.equal(conn, "t", "id")
+			d.flushAndCompare(conn, "t", "id")
 			var b strings.Builder
 			eventually(t, "exported", func() error {
 				v, err := Export(t.Context(), cfg, nil)
@@ -152,13 +152,13 @@ func TestEncodings(t *testing.T) {
 			cfg.Table = postgres.Name{Table: "t"}
 			d := start(t, cfg)
 			d.ready()
-			d.exact(conn, "copied")
+			d.flushAndCompareExactly(conn, "copied")
 			for _, sql := range []string{
 				"INSERT INTO t SELECT id || " + text + ", repeat(" + text + ", n), a || a, c, to_json((" + text + ")::text), n FROM t",
 				"UPDATE t SET n = n + 1", "UPDATE t SET id = 'x' || id WHERE n % 2 = 0", "UPDATE t SET a = NULL, c = NULL",
 			} {
 				exec(t, conn, sql)
-				d.exact(conn, sql)
+				d.flushAndCompareExactly(conn, sql)
 			}
 			said := strings.Count(d.log.String(), "U+FFFD")
 			if want := map[string]int{"SQL_ASCII": 1}[encoding]; said != want {
@@ -175,7 +175,7 @@ func TestEncodings(t *testing.T) {
 		d := start(t, config(t, db))
 		d.ready()
 		exec(t, conn, `INSERT INTO votes (user_query, comment) VALUES (E'\xe9', E'\xc3\xa9')`)
-		d.equal(conn, "(SELECT vote_id, E'\\xef\\xbf\\xbd' AS user_query, bot_response, evaluation_json, feedback_tags, comment, citations, \"timestamp\" FROM votes)", "vote_id")
+		d.flushAndCompare(conn, "(SELECT vote_id, E'\\xef\\xbf\\xbd' AS user_query, bot_response, evaluation_json, feedback_tags, comment, citations, \"timestamp\" FROM votes)", "vote_id")
 		eventually(t, "the replaced bytes are logged", func() error {
 			for _, c := range d.Status().Checks {
 				if c.Name == "encoding" {

@@ -136,7 +136,7 @@ func TestStreams(t *testing.T) {
 			d := start(t, cfg)
 			d.ready()
 			copies := strings.Count(d.log.String(), `"@message":"copied"`)
-			d.equal(conn, "t", order)
+			d.flushAndCompare(conn, "t", order)
 			for _, sql := range c.run {
 				if _, err := conn.PgConn().Exec(t.Context(), sql).ReadAll(); err != nil {
 					t.Fatalf("%s: %v", sql, err)
@@ -144,7 +144,7 @@ func TestStreams(t *testing.T) {
 				if t.Failed() {
 					return
 				}
-				d.equal(conn, "t", order)
+				d.flushAndCompare(conn, "t", order)
 			}
 			if n := strings.Count(d.log.String(), `"@message":"copied"`); n != copies {
 				t.Errorf("the table was copied %d times more; the stream should have been enough", n-copies)
@@ -228,7 +228,7 @@ func TestShapes(t *testing.T) {
 				if i%2 == 0 { // without a forced flush
 					d.follows(conn, "t", order)
 				}
-				d.equal(conn, "t", order) // with a forced flush
+				d.flushAndCompare(conn, "t", order) // with a forced flush
 			}
 		})
 	}
@@ -249,7 +249,7 @@ func TestIdentityChangesUnderWrites(t *testing.T) {
 	cfg := config(t, url)
 	d := start(t, cfg)
 	d.ready()
-	stop := load(t, url, 2)
+	stop := startLoad(t, url, 2)
 	defer stop()
 	for _, identity := range []string{"USING INDEX votes_other", "FULL", "USING INDEX votes_other", "DEFAULT", "USING INDEX votes_other"} {
 		runUnderLoad(t, conn, "ALTER TABLE votes REPLICA IDENTITY "+identity)
@@ -260,7 +260,7 @@ func TestIdentityChangesUnderWrites(t *testing.T) {
 		}
 	}
 	stop()
-	d.equal(conn, "votes", "other")
+	d.flushAndCompare(conn, "votes", "other")
 	if log := d.log.String(); strings.Contains(log, `"@level":"error"`) {
 		t.Errorf("an error was logged:\n%s", log)
 	}
@@ -277,14 +277,14 @@ func TestSchemaPublication(t *testing.T) {
 	url := pgserver.Database(t)
 	conn := connect(t, url)
 	table(t, conn, 20)
-	if one[int](t, conn, "SELECT current_setting('server_version_num')::int") < 150000 {
+	if queryOne[int](t, conn, "SELECT current_setting('server_version_num')::int") < 150000 {
 		t.Skip("this version has no publications of schemas")
 	}
 	exec(t, conn, "CREATE PUBLICATION all_here FOR TABLES IN SCHEMA public")
 	d := start(t, config(t, url))
 	d.ready()
 	exec(t, conn, "INSERT INTO votes (user_query) VALUES ('published')")
-	d.equal(conn, "votes", "vote_id")
+	d.flushAndCompare(conn, "votes", "vote_id")
 	exec(t, conn, `ALTER PUBLICATION all_here DROP TABLES IN SCHEMA public; INSERT INTO votes (user_query) VALUES ('not published');
 		ALTER PUBLICATION all_here ADD TABLES IN SCHEMA public`, pgx.QueryExecModeSimpleProtocol)
 	d.follows(conn, "votes", "vote_id")
@@ -299,7 +299,7 @@ func TestSchemaPublication(t *testing.T) {
 	exec(t, conn, "ALTER PUBLICATION all_here DROP TABLES IN SCHEMA public")
 	exec(t, conn, "INSERT INTO votes (user_query) VALUES ('in none')")
 	d.follows(conn, "votes", "vote_id") // through a publication that capture creates
-	if n := one[int](t, conn, "SELECT count(*) FROM pg_publication WHERE pubname = 'capture_votes'"); n != 1 {
+	if n := queryOne[int](t, conn, "SELECT count(*) FROM pg_publication WHERE pubname = 'capture_votes'"); n != 1 {
 		t.Errorf("%d publications of its own", n)
 	}
 }

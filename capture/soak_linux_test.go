@@ -338,7 +338,7 @@ func (s *soak) checkpoint() {
 	sameFile(s.t, s.path("feedback.json"), oracle(s.t, conn, "votes", "vote_id"))
 	s.manifest(&u)
 	eventually(s.t, "one slot", func() error {
-		if n := one[int](s.t, conn, "SELECT count(*) FROM pg_replication_slots"); n != 1 {
+		if n := queryOne[int](s.t, conn, "SELECT count(*) FROM pg_replication_slots"); n != 1 {
 			return fmt.Errorf("%d slots", n)
 		}
 		return nil

@@ -53,7 +53,7 @@ func TestSourcesRandomWorkload(t *testing.T) {
 			for range 10 + r.IntN(20) {
 				workload(t, conn, r)
 			}
-			d.equal(conn, "votes", "vote_id")
+			d.flushAndCompare(conn, "votes", "vote_id")
 		}
 		close(done)
 		if err := <-read; err != nil {
@@ -111,7 +111,7 @@ func TestSourcesShowWholeStates(t *testing.T) {
 			})
 		}
 		g.Wait()
-		d.equal(conn, "votes", "vote_id")
+		d.flushAndCompare(conn, "votes", "vote_id")
 		close(done)
 		if err := <-failed; err != nil {
 			t.Fatal(err)
@@ -163,7 +163,7 @@ func TestSourcesReconnect(t *testing.T) {
 			for range 8 {
 				workload(t, conn, r)
 			}
-			d.equal(conn, "votes", "vote_id")
+			d.flushAndCompare(conn, "votes", "vote_id")
 		}
 		if n := strings.Count(d.log.String(), `"@message":"following"`); n < 2 {
 			t.Errorf("it has begun to follow %d times, so that nothing was tested", n)

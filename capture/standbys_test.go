@@ -30,7 +30,7 @@ func TestLogicalAtReplica(t *testing.T) {
 	cfg := config(t, s.URL("postgres"))
 	cfg.Source = "auto"
 	d := start(t, cfg)
-	d.by("logical", "")
+	d.waitFollowedBy("logical", "")
 	exec(t, conn, "INSERT INTO votes (comment) VALUES ('a')")
 	d.follows(conn, "votes", "vote_id")
 	for range 3 { // in each round, the server disables and enables decoding again
@@ -42,7 +42,7 @@ func TestLogicalAtReplica(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, "logical decoding ends", func() error {
-		if level := one[string](t, conn, "SHOW effective_wal_level"); level != "replica" {
+		if level := queryOne[string](t, conn, "SHOW effective_wal_level"); level != "replica" {
 			return fmt.Errorf("effective_wal_level is %s", level)
 		}
 		return nil
@@ -63,7 +63,7 @@ func TestStandbyAtReplica(t *testing.T) {
 	setUp(t, conn, "logical")
 	cfg.Source, cfg.PollInterval, cfg.intervals.probe = "auto", 20*time.Millisecond, 50*time.Millisecond
 	d := start(t, cfg)
-	d.by("logical", "")
+	d.waitFollowedBy("logical", "")
 
 	standby, err := s.Standby(t.Context())
 	if err != nil {
@@ -77,11 +77,11 @@ func TestStandbyAtReplica(t *testing.T) {
 		return nil
 	})
 	exec(t, conn, "SELECT pg_terminate_backend(pid) FROM pg_stat_replication WHERE application_name = 'capture'")
-	d.by("poll", "a standby is connected")
+	d.waitFollowedBy("poll", "a standby is connected")
 	exec(t, conn, "INSERT INTO votes (comment) VALUES ('polled')")
 	d.follows(conn, "votes", "vote_id")
 	standby.Close()
-	d.by("logical", "")
+	d.waitFollowedBy("logical", "")
 	exec(t, conn, "INSERT INTO votes (comment) VALUES ('streamed')")
 	d.follows(conn, "votes", "vote_id")
 	if err := d.stop(); err != nil {

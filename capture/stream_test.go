@@ -65,10 +65,10 @@ func TestWideAndLong(t *testing.T) {
 			d := start(t, cfg)
 			d.ready()
 			for _, sql := range c.run {
-				d.streamed(func() { exec(t, conn, sql) })
-				d.same(conn, "t", "id")
+				d.waitStreamed(func() { exec(t, conn, sql) })
+				d.compare(conn, "t", "id")
 			}
-			d.equal(conn, "t", "id")
+			d.flushAndCompare(conn, "t", "id")
 			if n := strings.Count(d.log.String(), `"@message":"copied"`); n != 1 {
 				t.Errorf("the table was copied %d times", n)
 			}
@@ -101,11 +101,11 @@ func TestOthersInThePublication(t *testing.T) {
 		exec(t, conn, fmt.Sprintf("UPDATE %s SET comment = comment || vote_id, vote_id = -vote_id WHERE vote_id %% 2 = 0", table))
 		exec(t, conn, fmt.Sprintf("DELETE FROM %s WHERE vote_id %% 3 = 0", table))
 		exec(t, conn, "SELECT pg_logical_emit_message(true, 'votes', 'I am not for you'), pg_logical_emit_message(false, 'capture', '')")
-		d.equal(conn, "votes", "vote_id")
+		d.flushAndCompare(conn, "votes", "vote_id")
 	}
 	for _, sql := range []string{"TRUNCATE other.votes, twin", "ALTER TABLE other.votes DROP comment", "INSERT INTO other.votes (user_query) VALUES ('after')", "DROP TABLE twin"} {
 		exec(t, conn, sql)
-		d.equal(conn, "votes", "vote_id")
+		d.flushAndCompare(conn, "votes", "vote_id")
 	}
 	if n := strings.Count(d.log.String(), `"@message":"copied"`); n != 1 {
 		t.Errorf("the table was copied %d times", n)
@@ -171,7 +171,7 @@ func TestLargeTransaction(t *testing.T) {
 	if n := torn.Load(); n != 0 {
 		t.Errorf("a reader saw %d of %d rows", n, rows)
 	}
-	d.equal(conn, "t", "id")
+	d.flushAndCompare(conn, "t", "id")
 	exec(t, conn, "DELETE FROM t WHERE id % 10 > 0")
-	d.equal(conn, "t", "id")
+	d.flushAndCompare(conn, "t", "id")
 }

@@ -71,7 +71,7 @@ func TestRetainedWALEndsWithItsSource(t *testing.T) {
 	cfg := config(t, s.URL("postgres"))
 	cfg.Source = "auto"
 	d := start(t, cfg)
-	d.by("logical", "")
+	d.waitFollowedBy("logical", "")
 	holder := connect(t, s.URL("postgres"))
 	exec(t, holder, "BEGIN; INSERT INTO votes (comment) VALUES ('open')") // as long as this transaction is open, the slot retains WAL
 	exec(t, conn, "CREATE TABLE noise AS SELECT repeat(md5(i::text), 30) FROM generate_series(1, 3000) i")
@@ -90,7 +90,7 @@ func TestRetainedWALEndsWithItsSource(t *testing.T) {
 	if err := s.StartAgain(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	d.by("notify", "wal_level is minimal")
+	d.waitFollowedBy("notify", "wal_level is minimal")
 	if n := d.Status().RetainedWAL; n != 0 {
 		t.Errorf("%d bytes of WAL are reported as retained, without a slot", n)
 	}

@@ -34,7 +34,7 @@ func TestCopiesAfterAnOutage(t *testing.T) {
 			p.Cut()
 			exec(t, conn, "INSERT INTO votes (user_query) VALUES ('during the outage')")
 			d.copies("a failed upload", func(c *CopiesStatus) bool { return c.Error != "" })
-			d.equal(conn, "votes", "vote_id")
+			d.flushAndCompare(conn, "votes", "vote_id")
 			if s := d.Status(); !s.Ready {
 				t.Errorf("not ready: %+v", s.Checks)
 			}

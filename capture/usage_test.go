@@ -53,11 +53,11 @@ func TestTypesWithoutUsage(t *testing.T) {
 			cfg.Source, cfg.Table = source, postgres.Name{Table: "votes"}
 			d := start(t, cfg)
 			d.ready()
-			d.equal(conn, "votes", `name::text COLLATE "C", id`)
+			d.flushAndCompare(conn, "votes", `name::text COLLATE "C", id`)
 			for _, sql := range []string{insert + "(6, 9) i", "UPDATE votes SET h = 'k=>w', m = 'sad' WHERE id < 3", "UPDATE votes SET name = 'NAME 4' WHERE id = 4",
 				"UPDATE votes SET name = 'moved' WHERE id = 5", "DELETE FROM votes WHERE id = 2"} {
 				exec(t, conn, sql)
-				d.equal(conn, "votes", `name::text COLLATE "C", id`)
+				d.flushAndCompare(conn, "votes", `name::text COLLATE "C", id`)
 			}
 			log := d.log.String()
 			if told := strings.Contains(log, "GRANT USAGE ON SCHEMA"); told != (source == "notify") {

@@ -52,7 +52,7 @@ func TestDifferencesAreRepaired(t *testing.T) {
 		return nil
 	})
 	d.ready()
-	d.equal(conn, "votes", "vote_id")
+	d.flushAndCompare(conn, "votes", "vote_id")
 	eventually(t, "the condition ends", func() error {
 		for _, c := range d.Status().Checks {
 			if c.Name == "difference" {

@@ -54,7 +54,7 @@ func setUpRole(t *testing.T, conn *pgx.Conn, db, role string) (roleURL string) {
 func updateFails(t *testing.T, conn *pgx.Conn, table string, running bool) {
 	t.Helper()
 	_, err := conn.Exec(t.Context(), "UPDATE "+table+" SET comment = 'b'")
-	if err == nil && (!running || one[bool](t, conn, "SELECT EXISTS (SELECT FROM pg_publication WHERE pubname = 'capture_votes')")) {
+	if err == nil && (!running || queryOne[bool](t, conn, "SELECT EXISTS (SELECT FROM pg_publication WHERE pubname = 'capture_votes')")) {
 		t.Fatal("the update works although capture has withdrawn no publication")
 	}
 }
@@ -91,7 +91,7 @@ func TestDroppedKeyWithdrawsPublication(t *testing.T) {
 	exec(t, conn, "ALTER TABLE votes ADD PRIMARY KEY (vote_id)")
 	exec(t, conn, "CREATE PUBLICATION capture_votes FOR TABLE votes WITH (publish_via_partition_root = true)") // as `capture setup` would create it
 	exec(t, conn, "ALTER PUBLICATION capture_votes OWNER TO withdraw_key")
-	d.equal(conn, "votes", "vote_id")
+	d.flushAndCompare(conn, "votes", "vote_id")
 	if err := d.stop(); err != nil {
 		t.Fatal(err)
 	}
@@ -170,7 +170,7 @@ func TestLostIdentityWithdrawsPublication(t *testing.T) {
 					start(t, cfg).ready()
 				}
 				exec(t, conn, strings.ReplaceAll(c.damage, "ROLE", role))
-				name := one[string](t, conn, "SELECT c.oid::regclass::text FROM pg_class c WHERE relname IN ('votes', 'old_votes') AND relkind IN ('r', 'p') ORDER BY relname LIMIT 1")
+				name := queryOne[string](t, conn, "SELECT c.oid::regclass::text FROM pg_class c WHERE relname IN ('votes', 'old_votes') AND relkind IN ('r', 'p') ORDER BY relname LIMIT 1")
 				updateFails(t, conn, name, running)
 				if !running {
 					start(t, cfg)
