@@ -33,8 +33,8 @@ const (
 	alertCopyAfter = 30 * time.Minute
 
 	// The condition "following" means that the table is not followed. It ends once the table has been followed for
-	// steadyInterval without a break. A source that connects and fails again and again thus causes one alert, and not one for
-	// each attempt.
+	// steadyInterval without a break. Therefore a source that connects and fails again and again causes one alert, and not
+	// one for each attempt.
 	steadyInterval = time.Minute
 )
 
@@ -75,7 +75,7 @@ type alerter struct {
 type alertCondition struct {
 	since  time.Time     // start of the condition; zero once it is over
 	lasted time.Duration // how long the condition has lasted, as updateConditions counts it
-	counts bool          // whether the condition counted at the last check; see updateConditions
+	counts bool          // whether the last check counted towards lasted; see updateConditions
 	fails  bool          // whether the last Check failed without an excuse (see isExcused); if false, the condition is interrupted or over
 	detail string
 	posted bool // whether the firing alert has been posted

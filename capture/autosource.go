@@ -19,8 +19,8 @@ import (
 )
 
 const (
-	// Intervals between probes for a better source. If an operator must change something before that source can work, the
-	// interval is an hour. If the obstacle is temporary (for example, all slots are in use), it is a minute.
+	// Intervals between probes for a better source. If an operator must change something before the better source can work, the
+	// interval is an hour. If the obstacle is temporary (for example, all slots are in use), the interval is a minute.
 	permanentProbeInterval = time.Hour
 	transientProbeInterval = time.Minute
 	// setupCheckInterval is the time between checks for a publication and triggers that `capture setup` may have created.
@@ -54,7 +54,7 @@ func (a *autoSource) follow(ctx context.Context) (followingSince time.Time, err 
 	var skipped []unavailable
 	for i, kind := range sourceKinds {
 		since, err := a.run(ctx, kind, skipped)
-		err = postgres.Explain(err) // reasons in logs and in the status must not contain a row's text
+		err = postgres.Explain(err) // removes a row's text, which the log and the status must not contain
 		if !since.IsZero() && i == 0 {
 			clear(a.lastNote)
 		}
@@ -117,8 +117,8 @@ func (a *autoSource) logUnavailable(u unavailable, instead string) {
 
 // probeLoop probes the skipped sources at regular intervals. If somebody may have run `capture setup` for one of them in the
 // meantime, probeLoop probes that source without waiting for the end of the interval. Once a probe succeeds, probeLoop returns
-// a *[source.ResyncError]. The parameter kind is the kind of the running source.
-func (a *autoSource) probeLoop(ctx context.Context, kind string, skipped []unavailable) error {
+// a *[source.ResyncError]. runningKind is the kind of the running source.
+func (a *autoSource) probeLoop(ctx context.Context, runningKind string, skipped []unavailable) error {
 	skipped = slices.Clone(skipped)
 	interval := permanentProbeInterval
 	if slices.ContainsFunc(skipped, func(u unavailable) bool { return u.transient }) {
@@ -130,8 +130,8 @@ func (a *autoSource) probeLoop(ctx context.Context, kind string, skipped []unava
 	seen := map[string]string{} // the last setup state, by kind of source
 	for _, u := range skipped {
 		if p := (*postgres.Problem)(nil); !errors.As(u.err, &p) || !p.NeedsSetup() {
-			// A missing setup is not the reason why this source cannot be used. So record what `capture setup` has created so
-			// far. Then only a change of this state causes a probe before the interval ends.
+			// This source cannot be used for another reason than a missing setup. Record what `capture setup` has created so
+			// far, so that only a change of this state causes a probe before the interval ends.
 			seen[u.kind], _ = a.loadSetupState(ctx, u.kind)
 		}
 	}
@@ -157,9 +157,9 @@ func (a *autoSource) probeLoop(ctx context.Context, kind string, skipped []unava
 			a.supervisor.log.Debug("source still unavailable", "source", u.kind, "reason", err)
 			if c := classify(err); (c == postgres.Permanent || c == postgres.Transient) && err.Error() != u.err.Error() {
 				skipped[i].err = err // the note below contains the new reason
-				a.logUnavailable(skipped[i], kind)
+				a.logUnavailable(skipped[i], runningKind)
 				note := skippedNote(skipped)
-				a.lastNote[kind] = note
+				a.lastNote[runningKind] = note
 				a.supervisor.update(func() { a.supervisor.note = note })
 			}
 		}
@@ -225,7 +225,7 @@ func (a *autoSource) ping(ctx context.Context) error {
 
 // query runs f with a new connection to the database.
 func (a *autoSource) query(ctx context.Context, f func(context.Context, *pgx.Conn) error) error {
-	conn := postgres.NewQueryConn(a.supervisor.database.current(), a.supervisor.cfg.timeouts.Idle)
+	conn := postgres.NewQueryConn(a.supervisor.database.currentConfig(), a.supervisor.cfg.timeouts.Idle)
 	defer conn.Close()
 	return conn.Do(ctx, f)
 }

@@ -11,7 +11,7 @@ const (
 	firstRetry   = 200 * time.Millisecond // pause after the first failed attempt
 	longestRetry = 10 * time.Second       // longest pause between attempts, before retrySpread is applied
 	retrySpread  = 0.5                    // share by which pauses vary at random, so that clients do not all reconnect together
-	stableAfter  = 5 * time.Second        // time that a source must follow the table before the pauses are short again
+	stableAfter  = 5 * time.Second        // if a source has followed the table for longer than this, the pauses start at firstRetry again
 )
 
 // newBackOff returns a sequence of pauses that double from first to longest. Each pause is also multiplied by a random factor

@@ -169,9 +169,9 @@ func exec(t testing.TB, conn *pgx.Conn, sql string, args ...any) {
 	}
 }
 
-// oracle returns the rows that the file must contain, as Postgres prints them: compact JSON. The parameter order is the ORDER
-// BY list.
-func oracle(t testing.TB, conn *pgx.Conn, table, order string) []string {
+// oracle returns the rows that the file must contain, as Postgres prints them: compact JSON. orderBy is the list after
+// ORDER BY.
+func oracle(t testing.TB, conn *pgx.Conn, table, orderBy string) []string {
 	t.Helper()
 	tx, err := conn.Begin(t.Context())
 	if err != nil {
@@ -181,7 +181,7 @@ func oracle(t testing.TB, conn *pgx.Conn, table, order string) []string {
 	// DECLARE looks up names with the session's search path. The rows are fetched with an empty search path, so that values
 	// of regclass and similar types contain their schema.
 	for _, s := range []string{
-		"SET LOCAL TimeZone = 'UTC'", "DECLARE oracle CURSOR FOR SELECT row_to_json(t)::text FROM " + table + " t ORDER BY " + order,
+		"SET LOCAL TimeZone = 'UTC'", "DECLARE oracle CURSOR FOR SELECT row_to_json(t)::text FROM " + table + " t ORDER BY " + orderBy,
 		"SET LOCAL search_path = ''",
 	} {
 		if _, err := tx.Exec(t.Context(), s); err != nil {

@@ -35,7 +35,7 @@ type Config struct {
 	// Source is the way to follow the table: logical, notify, poll, or auto for the best of them that works.
 	Source string
 
-	// PollInterval is the time between reads of the table by the source poll.
+	// PollInterval is the time between two reads of the table by the poll source.
 	PollInterval time.Duration
 
 	// MaxWAL is the number of bytes of WAL that the replication slot may retain. If the slot retains more, capture drops the
@@ -123,7 +123,7 @@ type WatchedDir struct {
 }
 
 // CompareFunc compares a View with the table in the database. It returns the number of rows that differ, and some of their keys
-// for the log. The function newestView waits until everything committed before its call is in a View, and returns that View.
+// for the log. newestView waits until everything committed before its call is in a View, and returns that View.
 // The View may omit rows of more than maxRow bytes of JSON. A maxRow of 0 stands for no limit.
 type CompareFunc func(ctx context.Context, database *pgx.ConnConfig, maxRow int64, newestView func(context.Context) (*snapshot.View, error)) (rows int64, keys []string, err error)
 
@@ -192,7 +192,7 @@ func (cfg *Config) env(kind string, progress *source.Progress) *source.Env {
 
 // intervals are the intervals of the daemon's parts. Only tests set them. The defaults are constants in the files of the parts.
 type intervals struct {
-	probe       time.Duration // time between probes for a better source; if zero, the time depends on why that source is unavailable
+	probe       time.Duration // time between probes for a better source; if zero, the time depends on why the better source is unavailable
 	setupCheck  time.Duration // time between checks for a publication and triggers that `capture setup` may have created
 	volumeCheck time.Duration // time between measurements of the volumes
 	keptCheck   time.Duration // time between checks whether losses are still open, and whether the file is in place
@@ -200,6 +200,6 @@ type intervals struct {
 	uploadCheck time.Duration // time between checks whether an upload is due
 	uploadDelay time.Duration // time from a change to its upload
 	heartbeat   time.Duration // time between heartbeats
-	steady      time.Duration // time that the table must be followed before the condition "following" is over
+	steady      time.Duration // time for which the table must be followed without a break before the condition "following" ends
 	alertRetry  time.Duration // pause before the first retry of an alert; the pauses double up to longestAlertRetry
 }

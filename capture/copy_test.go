@@ -189,7 +189,8 @@ func TestFrozenGivesWay(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "feedback.json")
 			c := startChild(t, url, path, "CAPTURE_TEST_CHILD_RATE=2000000", "CAPTURE_TEST_CHILD_CONNECTIONS="+connections, "CAPTURE_TEST_FROZEN_AFTER=2s")
 			copying(t, conn, 1)
-			// A session that has locked the table and not begun its COPY would end later, after lockIdleTimeout.
+			// Wait until each session that has locked the table runs its COPY. The server would end an earlier session only after
+			// lockIdleTimeout, which is too late for this test.
 			eventually(t, "all sessions with a lock copy", func() error {
 				const preparing = "SELECT count(*) FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE l.relation = 'votes'::regclass AND a.query NOT LIKE 'COPY %'"
 				if n := queryOne[int](t, conn, preparing); n > 0 {

@@ -47,7 +47,7 @@ func New(cfg Config, file *store.File) (*Daemon, error) {
 	d.table = cfg.newTable(filepath.Dir(file.Path()), file.IsOnDisk(), d.spilledRowsLost)
 	d.supervisor = newSupervisor(&d.cfg, d.table, file)
 	tracker := newFileTracker(file)
-	// The function current returns the newest View for the keeper and the uploader. Before the first read of the table, it
+	// current returns the newest View for the keeper and the uploader. Before the first read of the table, it
 	// returns nil, because the newest View then contains the rows of the file. The table may have lost some of these rows, and
 	// its database may have another name now.
 	current := func() *snapshot.View {

@@ -36,8 +36,8 @@ func (d *databaseConfig) reload() *pgx.ConnConfig {
 	return d.cfg
 }
 
-// The method current returns the configuration that was loaded last.
-func (d *databaseConfig) current() *pgx.ConnConfig {
+// currentConfig returns the configuration that was loaded last.
+func (d *databaseConfig) currentConfig() *pgx.ConnConfig {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.cfg

@@ -42,7 +42,7 @@ func exactTypes(t *testing.T, conn *pgx.Conn) (types []exactType) {
 		f := strings.SplitN(strings.TrimSuffix(line, "\n"), "\t", 4)
 		since, err := strconv.Atoi(f[1])
 		switch {
-		case err != nil, since > major(conn), f[2] != "" && !available(t, conn, f[2]): // the heading has no version, so err is set
+		case err != nil, since > major(conn), f[2] != "" && !available(t, conn, f[2]): // err is set for the heading, which has no version
 			continue
 		case len(types) > 0 && types[len(types)-1].name == f[0]:
 			last := &types[len(types)-1]

@@ -16,7 +16,7 @@ import (
 	"capture/internal/pgserver"
 )
 
-// slowly is like the function config, but its configuration makes the first copy of bigTable take long.
+// slowly returns the Config that config returns, with a limit that makes the first copy of bigTable take long.
 func slowly(t testing.TB, url string) Config {
 	cfg := config(t, url)
 	cfg.CopyRate = 1_500_000
@@ -77,7 +77,7 @@ func TestPlainReadGivesWay(t *testing.T) {
 	exec(t, open, "CREATE TABLE other (n int)")
 	exec(t, open, "BEGIN; INSERT INTO other VALUES (1)")
 	cfg := slowly(t, url)
-	cfg.CopyRate = 50_000 // the read takes two minutes, so if it does not give way, the call of the function within fails even on a busy machine
+	cfg.CopyRate = 50_000 // the read takes two minutes; if the read does not end early, wantWithin fails even on a busy machine
 	d := start(t, cfg)
 	copying(t, conn, 1)
 	wantWithin(t, 3*time.Second, "the application's TRUNCATE", func() { exec(t, other, "TRUNCATE votes") })

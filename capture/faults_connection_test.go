@@ -96,7 +96,7 @@ func TestServerRestarts(t *testing.T) {
 }
 
 // countUp increments the number in vote 0, with a commit each time, until the server stops or crashes. The returned function
-// waits until then, and returns the highest number whose commit the server has confirmed.
+// waits for this end, and returns the highest number whose commit the server has confirmed.
 func countUp(t testing.TB, url string) (last func() int) {
 	conn := connect(t, url)
 	result := make(chan int, 1)
@@ -115,7 +115,7 @@ func countUp(t testing.TB, url string) (last func() int) {
 	return func() int { return <-result }
 }
 
-// neverBack returns a function for watchFile, which checks that the number in vote 0 never decreases.
+// neverBack returns a check for watchFile. The check fails if the number in vote 0 has decreased.
 func neverBack() func(rows []string) error {
 	last := -1
 	return func(rows []string) error {
@@ -190,8 +190,8 @@ func TestHalfOpenWhileCopying(t *testing.T) {
 	d.flushAndCompare(conn, "votes", "vote_id")
 }
 
-// copying waits until a copy runs over this number of connections. The server may have sent all rows already, since socket
-// buffers hold megabytes. The copy's transaction nevertheless stays open until capture has read the rows.
+// copying waits until a copy runs over the number of connections in jobs. The server may have sent all rows already, since
+// socket buffers hold megabytes. The copy's transaction nevertheless stays open until capture has read the rows.
 func copying(t testing.TB, conn *pgx.Conn, jobs int) {
 	t.Helper()
 	eventually(t, fmt.Sprintf("a copy over %d connections", jobs), func() error {

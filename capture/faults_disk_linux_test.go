@@ -33,9 +33,9 @@ func TestIdle(t *testing.T) {
 	c.says("unwell")
 	sender := queryOne[int](t, conn, "SELECT active_pid FROM pg_replication_slots WHERE database = current_database()")
 	pids := []int{c.cmd.Process.Pid, sender}
-	// The docs promise less than 1 %. The race detector and this child's own reports need some time, too, so the test allows
-	// up to 5 %. At first, capture tries to write more often, so it is enough if one of several windows is calm. If capture
-	// looped without a pause, no window would be calm.
+	// The docs promise that an idle capture uses less than 1 % of a CPU. The test allows up to 5 %, because the race detector
+	// and the child's own reports need some CPU time, too. At first, capture often tries to write the file again, so it is
+	// enough if one of several windows is calm. If capture looped without a pause, no window would be calm.
 	const span, windows = 4 * time.Second, 8
 	for i, who := range []string{"capture", "its walsender"} {
 		calm := false

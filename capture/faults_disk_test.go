@@ -66,7 +66,7 @@ func TestWritesFail(t *testing.T) {
 }
 
 // TestFileRemovedWhileQuiet: somebody removes the file, its manifest, its lock file or its folder while the table does not
-// change. capture writes the file again. If capture can't write the file, Status says so.
+// change. capture writes the file again. If capture cannot write the file, Status says so.
 func TestFileRemovedWhileQuiet(t *testing.T) {
 	t.Parallel()
 	url := pgserver.Database(t)
@@ -98,7 +98,7 @@ func TestFileRemovedWhileQuiet(t *testing.T) {
 	if err := os.Rename(folder, folder+".away"); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(folder, nil, 0o644); err != nil { // keeps capture from creating the folder again
+	if err := os.WriteFile(folder, nil, 0o644); err != nil { // a file with the name of the folder keeps capture from creating the folder again
 		t.Fatal(err)
 	}
 	d.notReady("file", folder)
@@ -108,7 +108,7 @@ func TestFileRemovedWhileQuiet(t *testing.T) {
 	d.ready()
 }
 
-// TestFileRemovedBeforeStop: the file is removed just before capture stops. capture writes it at the stop.
+// TestFileRemovedBeforeStop: the file is removed just before capture stops. capture writes the file again when it stops.
 func TestFileRemovedBeforeStop(t *testing.T) {
 	t.Parallel()
 	url := pgserver.Database(t)

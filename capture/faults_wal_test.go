@@ -100,7 +100,7 @@ func TestSlotLost(t *testing.T) {
 	conn := connect(t, s.URL("postgres"))
 	table(t, conn, 10)
 	cfg := config(t, p.URL("postgres"))
-	cfg.timeouts.Idle = 10 * patience // only the server ends the connection
+	cfg.timeouts.Idle = 10 * patience // so long that capture does not end the connection itself; only the server does
 	d := start(t, cfg)
 	d.ready()
 	p.Stall()

@@ -31,7 +31,7 @@ func TestEmptyFolderWithoutDatabase(t *testing.T) {
 			table(t, conn, 200)
 			l := copyTo(t, b.URL, b.Env)
 			first := start(t, copiedTo(t, db, l))
-			first.copies("a copy", func(c *CopiesStatus) bool { return c.Rows == 200 })
+			first.awaitCopies("a copy", func(c *CopiesStatus) bool { return c.Rows == 200 })
 			want := oracle(t, conn, "votes", "vote_id")
 			if err := first.stop(); err != nil {
 				t.Fatal(err)
@@ -100,7 +100,7 @@ func TestEmptyFolderFindsLoss(t *testing.T) {
 			table(t, conn, 200)
 			l := copyTo(t, b.URL, b.Env)
 			first := start(t, copiedTo(t, db, l))
-			first.copies("a copy", func(c *CopiesStatus) bool { return c.Rows == 200 })
+			first.awaitCopies("a copy", func(c *CopiesStatus) bool { return c.Rows == 200 })
 			want := oracle(t, conn, "votes", "vote_id")
 			if err := first.stop(); err != nil {
 				t.Fatal(err)
@@ -117,7 +117,7 @@ func TestEmptyFolderFindsLoss(t *testing.T) {
 			if rows := stateRows(t, l, onlyLoss(t, l)); !slices.Equal(rows, want) {
 				t.Errorf("the state before has %d rows, want %d", len(rows), len(want))
 			}
-			d.copies("a copy of what is left", func(c *CopiesStatus) bool { return c.Rows == 20 })
+			d.awaitCopies("a copy of what is left", func(c *CopiesStatus) bool { return c.Rows == 20 })
 			exec(t, conn, "INSERT INTO votes SELECT * FROM json_populate_recordset(NULL::votes, $1) ON CONFLICT DO NOTHING", "["+strings.Join(want, ",")+"]")
 			eventually(t, "the end of the loss", func() error {
 				wake(d.uploader.losses)
@@ -146,11 +146,11 @@ func TestDamagedCopiesArePassedOver(t *testing.T) {
 	table(t, conn, 200)
 	l := copyTo(t, "file://"+dir, nil)
 	first := start(t, copiedTo(t, db, l))
-	first.copies("a copy", func(c *CopiesStatus) bool { return c.Rows == 200 })
+	first.awaitCopies("a copy", func(c *CopiesStatus) bool { return c.Rows == 200 })
 	want := oracle(t, conn, "votes", "vote_id")
 	for n := 201; n <= 202; n++ {
 		exec(t, conn, "INSERT INTO votes (user_query) VALUES ('new')")
-		first.copies("a copy", func(c *CopiesStatus) bool { return c.Rows == n && c.Pending == nil })
+		first.awaitCopies("a copy", func(c *CopiesStatus) bool { return c.Rows == n && c.Pending == nil })
 	}
 	if err := first.stop(); err != nil {
 		t.Fatal(err)
@@ -187,7 +187,7 @@ func TestDamagedCopiesArePassedOver(t *testing.T) {
 
 	exec(t, conn, "DELETE FROM votes WHERE vote_id > 20")
 	third := start(t, copiedTo(t, db, l))
-	third.copies("a copy of what is left", func(c *CopiesStatus) bool { return c.Rows == 20 && c.Pending == nil && c.Proven != nil })
+	third.awaitCopies("a copy of what is left", func(c *CopiesStatus) bool { return c.Rows == 20 && c.Pending == nil && c.Proven != nil })
 	if rows := stateRows(t, l, onlyLoss(t, l)); !slices.Equal(rows, want) {
 		t.Errorf("the state before the loss has %d rows, want %d", len(rows), len(want))
 	}

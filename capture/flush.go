@@ -103,7 +103,7 @@ func (f *flusher) run(ctx context.Context, sourceEnded <-chan struct{}) error {
 			f.putBack()
 		}
 		now := time.Now()
-		reason, due := s.due(now, f.tracker.hasWritten())
+		reason, due := s.writeDue(now, f.tracker.hasWritten())
 		if request != nil {
 			reason, due = store.ReasonForced, true
 		}
@@ -150,7 +150,7 @@ func (f *flusher) finalFlush() error {
 // horizonCheck is the time between checks for a horizon while the manifest has no horizon.
 const horizonCheck = time.Second
 
-// waitTime returns the time until a write, an idle step, a check for a horizon or putBack may be due.
+// waitTime returns the time until the next write, idle step, check for a horizon or call of putBack may be due.
 func (f *flusher) waitTime() time.Duration {
 	wait := f.schedule.waitTime(time.Now())
 	if f.noHorizon {
@@ -247,8 +247,8 @@ func (f *flusher) logFlush(reason manifest.Reason, m manifest.Manifest, written 
 }
 
 // writeNewest writes the newest View and returns its version, which is 0 if there is no View. It keeps no reference to the
-// View, and the file releases rows as it writes them. If a row changes during the write, the memory of its old version can
-// therefore be freed.
+// View, and the file releases rows as it writes them. If a row changes during the write, the memory of the row's old version
+// can therefore be freed before the write ends.
 func (f *flusher) writeNewest(start time.Time, reason manifest.Reason) (r store.Result, version uint64, err error) {
 	view := f.table.View()
 	if view == nil {
@@ -272,7 +272,7 @@ func (f *flusher) handleFailure(start time.Time, reason manifest.Reason, err err
 	f.metrics.flushErrors.Inc()
 }
 
-// idleStep performs one step of the work that a write leaves for a time without changes (see [store.File.Idle]).
+// idleStep does one step of the work that writes postpone until no changes arrive (see [store.File.Idle]).
 func (f *flusher) idleStep(ctx context.Context) {
 	s, start := f.schedule, time.Now()
 	result, more, err := f.file.Idle(ctx, f.table.View())

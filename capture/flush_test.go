@@ -37,8 +37,8 @@ func (d *daemon) sum() (sum string, complete bool) {
 	return sum, m.SHA256 != ""
 }
 
-// changed waits until the file holds the newest change.
-func (d *daemon) changed() {
+// waitForChange waits until the file holds the newest change.
+func (d *daemon) waitForChange() {
 	d.t.Helper()
 	eventually(d.t, "the change is written", func() error {
 		if s := d.Status().File; !s.UpToDate || s.Reason != "change" {
@@ -71,7 +71,7 @@ func TestManifestCompleted(t *testing.T) {
 	partial := func(n int) {
 		t.Helper()
 		change(n)
-		d.changed()
+		d.waitForChange()
 	}
 	for n := 1; ; n++ {
 		partial(n)

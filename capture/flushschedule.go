@@ -71,9 +71,9 @@ func (s *flushSchedule) addWrite(now time.Time, took time.Duration, err error) {
 	s.retryAt = now.Add(s.pause)
 }
 
-// changeDue returns the time at which the pending changes are due: after the delay and, if the last write took longer than
-// the delay, after a pause that is as long as that write. Slow writing thus takes at most half of the time. After a failure,
-// the changes also wait for the retry.
+// changeDue returns the time at which the pending changes are due. They are due after the delay. If the last write took
+// longer than the delay, they also wait for a pause that is as long as that write, so that slow writes take at most half of
+// the time. After a failure, they also wait for the retry.
 func (s *flushSchedule) changeDue() time.Time {
 	due := s.pending.Add(s.delay)
 	if rested := s.lastEnd.Add(s.lastTook); s.lastTook > s.delay && rested.After(due) {
@@ -85,16 +85,16 @@ func (s *flushSchedule) changeDue() time.Time {
 	return due
 }
 
-// addIdleWork records a write that ended now and requires idle steps. These idle steps begin after a pause. The pause is at
-// least as long as the total duration of the previous write's idle steps. So idle steps take at most half of the time, even if
-// each write requires them again.
+// addIdleWork records that a write has ended now and has left work for idle steps; see [store.File.Idle]. The first idle step
+// follows after a pause. The pause is at least as long as all idle steps after the previous write together. Therefore, idle
+// steps take at most half of the time, even if every write leaves work for them.
 func (s *flushSchedule) addIdleWork(now time.Time) {
 	s.moreIdle, s.idleFrom, s.idleTook = true, now.Add(max(idleAfter, s.idleTook)), 0
 }
 
-// addIdleStep records an idle step. The parameter more is true if idle steps are left.
-func (s *flushSchedule) addIdleStep(took time.Duration, more bool) {
-	s.moreIdle = more
+// addIdleStep records an idle step. hasMore is true if further idle steps are left.
+func (s *flushSchedule) addIdleStep(took time.Duration, hasMore bool) {
+	s.moreIdle = hasMore
 	s.idleTook += took
 }
 
@@ -103,9 +103,9 @@ func (s *flushSchedule) idleDue(now time.Time) bool {
 	return s.moreIdle && s.pending.IsZero() && !now.Before(s.idleFrom)
 }
 
-// The method due reports whether a write is due now, and for which reason. hasWritten is true if this run has written the file
+// writeDue reports whether a write is due now, and for which reason. hasWritten is true if this run has written the file
 // before.
-func (s *flushSchedule) due(now time.Time, hasWritten bool) (manifest.Reason, bool) {
+func (s *flushSchedule) writeDue(now time.Time, hasWritten bool) (manifest.Reason, bool) {
 	if s.intervalDue(now) && hasWritten && !now.Before(s.retryAt) {
 		s.enterInterval(now)
 		return store.ReasonInterval, true

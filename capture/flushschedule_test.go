@@ -69,7 +69,7 @@ func TestClockJumps(t *testing.T) {
 			s := newFlushSchedule(100*time.Millisecond, hour, clock.now())
 			var flushes []time.Duration
 			for clock.real < c.real {
-				// Like the flusher, wait as long as the schedule says, but at least a moment.
+				// Like the flusher, wait as long as the schedule says, but at least a millisecond.
 				wait := max(s.waitTime(clock.now()), time.Millisecond)
 				if wait > clockCheck {
 					t.Fatalf("it would not look at the clock for %s", wait)
@@ -79,7 +79,7 @@ func TestClockJumps(t *testing.T) {
 					c.jumps = c.jumps[1:]
 				}
 				clock.real += wait
-				if reason, due := s.due(clock.now(), true); due {
+				if reason, due := s.writeDue(clock.now(), true); due {
 					if reason != store.ReasonInterval {
 						t.Fatalf("a flush by reason of %s", reason)
 					}

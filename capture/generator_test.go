@@ -98,7 +98,7 @@ var keyTypes = []struct{ typ, value, order string }{
 	{"posint", "i", "%s"}, {"inet", "'10.0.0.0'::inet + i", `host(%s) COLLATE "C"`}, {"varchar(20)", "'v' || -i", `%s COLLATE "C"`}, {"boolean", "i %% 2 = 0", "%s"},
 }
 
-// newGenerator returns a generator without tables for an empty database.
+// newGenerator returns a generator for an empty database. The generator has no tables yet.
 func newGenerator(t *testing.T, url string, types []exactType, seed uint64) *generator {
 	t.Helper()
 	g := &generator{t: t, conn: connect(t, url)}
@@ -154,7 +154,7 @@ func generate(t *testing.T, seed uint64, types []exactType) {
 	for i, tab := range g.tables {
 		daemons[i].flushAndCompare(g.conn, tab.name, tab.order)
 	}
-	for range 10 { // all daemons follow their tables now, because the calls of equal have waited for them
+	for range 10 { // all daemons follow their tables now, because flushAndCompare has waited for them
 		g.transaction(g.conn, r)
 	}
 	for i, tab := range g.tables {

@@ -77,8 +77,8 @@ func (h *heartbeat) record(err error) {
 	h.failing = text != ""
 }
 
-// isHealthy reports whether capture is ready and, if there are copies off the machine, whether their check is OK. This check
-// fails if a copy is late or damaged, or if no copy has been read back for two days.
+// isHealthy reports whether capture is ready, and whether the check of the copies off the machine is OK if there is such a
+// check. The check fails if a copy is late or damaged, or if no copy has been read back for two days.
 func isHealthy(st *Status) bool {
 	for _, c := range st.Checks {
 		if c.Name == copyCheck && !c.OK {

@@ -90,7 +90,7 @@ func (d *daemon) waitStreamed(transactions ...func()) {
 		if n := d.table.View().Version() - before; n < uint64(len(transactions)) {
 			return fmt.Errorf("%d transactions of %d have been applied", n, len(transactions))
 		}
-		if f := d.Status().File; !f.UpToDate { // checked after the transactions have been applied, so UpToDate refers to their states
+		if f := d.Status().File; !f.UpToDate { // the transactions have been applied before this check, so UpToDate includes them
 			return fmt.Errorf("the file is %+v", f)
 		}
 		return nil
@@ -108,14 +108,14 @@ func wantWithin(t testing.TB, bound time.Duration, what string, f func()) {
 	}
 }
 
-// said is the number of log lines with this message.
+// said returns the number of log lines with this message.
 func (d *daemon) said(message string) int {
 	return strings.Count(d.log.String(), fmt.Sprintf("%q:%q", "@message", message))
 }
 
 // startLoad writes votes over its own connections until the test stops it. Some transactions insert several rows, some
-// change or delete rows. A writer pauses after each transaction, because other tests need the processors. The function stop
-// ends the writers and returns the number of transactions whose commit was confirmed.
+// change or delete rows. A writer pauses after each transaction, because other tests need the processors. The returned
+// function ends the writers and returns the number of transactions whose commit was confirmed.
 func startLoad(t testing.TB, url string, writers int) (stop func() int) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -200,7 +200,7 @@ func watchFile(path string, done <-chan struct{}, check func(rows []string) erro
 		select {
 		case <-done:
 			return nil
-		case <-time.After(pause): // leaves two thirds of the CPU time to others
+		case <-time.After(pause): // twice the duration of the last check, which leaves two thirds of the CPU time to others
 		}
 		began := time.Now()
 		info, err := os.Stat(path)

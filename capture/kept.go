@@ -38,7 +38,7 @@ type KeptStatus struct {
 type keeper struct {
 	file       *store.File
 	view       func() *snapshot.View
-	remote     func() []kept.State // returns the states before open losses that only copies off the machine show; nil without copies
+	remote     func() []kept.State // returns the states before those open losses that are recorded only in copies off the machine; nil without copies
 	copyTo     string              // location of the copies as a word of a shell command; "" without copies
 	lossOver   func()              // is called after a loss has ended or been acknowledged; nil without copies
 	conditions *conditions
@@ -95,8 +95,8 @@ func (k *keeper) run(ctx context.Context) error {
 	}
 }
 
-// Until ctx ends, watchFile makes the flusher write the file whenever readers no longer find it in place. If the file can't be
-// written, the flusher reports why. Without watchFile, nobody would notice a missing file before the next write.
+// watchFile runs until ctx ends. Whenever readers no longer find the file in place, it makes the flusher write the file. If the
+// file cannot be written, the flusher reports why. Without watchFile, nobody would notice a missing file before the next write.
 func (k *keeper) watchFile(ctx context.Context) error {
 	tick := time.NewTicker(k.interval)
 	defer tick.Stop()

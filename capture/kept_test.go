@@ -20,9 +20,9 @@ import (
 	"capture/store/manifest"
 )
 
-// kept waits until the file has n kept states and all of them are compressed. It returns these states in order from newest to
+// waitForKept waits until the file has n kept states and all of them are compressed. It returns these states in order from newest to
 // oldest.
-func (d *daemon) kept(n int) (states []kept.State) {
+func (d *daemon) waitForKept(n int) (states []kept.State) {
 	d.t.Helper()
 	eventually(d.t, fmt.Sprint(n, " kept states"), func() (err error) {
 		if states, err = kept.List(d.path); err != nil {
@@ -81,7 +81,7 @@ func (d *daemon) lossCheck() *Check {
 // readiness.
 func (d *daemon) checkLoss() kept.State {
 	d.t.Helper()
-	s := d.kept(1)[0]
+	s := d.waitForKept(1)[0]
 	if s.Loss == nil || s.Rows != 200 || s.Damaged != "" {
 		d.t.Fatalf("kept %+v", s)
 	}
@@ -146,7 +146,7 @@ func TestLoss(t *testing.T) {
 		d.flushAndCompare(conn, "votes", "vote_id")
 		exec(t, conn, "ALTER TABLE votes ADD COLUMN more int DEFAULT 5")
 		d.flushAndCompare(conn, "votes", "vote_id")
-		d.kept(0)
+		d.waitForKept(0)
 
 		if err := d.stop(); err != nil {
 			t.Fatal(err)
@@ -227,12 +227,12 @@ func TestLossWithSpilledRows(t *testing.T) {
 	}
 	exec(t, conn, "DELETE FROM votes WHERE vote_id % 5 = 0")
 	d.flushAndCompare(conn, "votes", "vote_id")
-	if s := d.kept(1)[0]; s.Loss == nil || s.Loss.RowsLost != 600 || s.Rows != 3000 {
+	if s := d.waitForKept(1)[0]; s.Loss == nil || s.Loss.RowsLost != 600 || s.Rows != 3000 {
 		t.Errorf("kept %+v, %+v", s, s.Loss)
 	}
 	exec(t, conn, "BEGIN; DROP TABLE votes; "+votes+"; COMMIT")
 	d.flushAndCompare(conn, "votes", "vote_id")
-	if s := d.kept(2)[0]; s.Loss == nil || s.Rows != 2400 || s.Loss.RowsAfter != 0 {
+	if s := d.waitForKept(2)[0]; s.Loss == nil || s.Rows != 2400 || s.Loss.RowsAfter != 0 {
 		t.Errorf("kept %+v, %+v", s, s.Loss)
 	}
 }
@@ -316,7 +316,7 @@ func TestOrdinaryStatesAreKept(t *testing.T) {
 			return nil
 		})
 	}
-	time.Sleep(2500 * time.Millisecond) // meanwhile there are regular writes of the same state
+	time.Sleep(2500 * time.Millisecond) // meanwhile, regular writes keep the same state again
 	hours := map[time.Time]bool{}
 	states, err := kept.List(d.path)
 	if err != nil {
@@ -329,7 +329,7 @@ func TestOrdinaryStatesAreKept(t *testing.T) {
 	if len(states) == 0 || len(states) != len(hours) || states[0].Rows != 3 {
 		t.Errorf("kept %+v", states)
 	}
-	d.kept(len(states))
+	d.waitForKept(len(states))
 	if found, err := filepath.Glob(filepath.Join(filepath.Dir(d.path), ".*")); err != nil || len(found) > 0 {
 		t.Errorf("left over: %q, %v", found, err)
 	}

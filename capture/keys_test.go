@@ -10,8 +10,8 @@ import (
 	"capture/snapshot/rowjson"
 )
 
-// first is the first row of a View: its key and its line.
-func first(v *snapshot.View) (key rowjson.Key, line []byte) {
+// firstRow returns the first row of a View: its key and its line.
+func firstRow(v *snapshot.View) (key rowjson.Key, line []byte) {
 	for row := range v.From(nil) {
 		return row.Key, row.Line
 	}

@@ -99,7 +99,7 @@ func checkWorkload(rows []string) error {
 	return nil
 }
 
-// workload runs a random transaction, which stores the count of the other rows in vote 0.
+// workload runs a random transaction. The transaction also writes a vote with ID 0, which contains the number of the other votes.
 func workload(t testing.TB, conn *pgx.Conn, r *rand.Rand) {
 	t.Helper()
 	ctx := t.Context()

@@ -21,16 +21,16 @@ const (
 
 // newTable returns a Table. If the memory of this process is limited, the Table keeps rows in a share of that memory, and
 // spills the other rows to a file in spillDir. Without a limit, the Table spills rows only if spillOld is set, and then only
-// rows that a large transaction has replaced or deleted. The Table calls the function lost if spilled rows cannot be read back.
-func (cfg *Config) newTable(spillDir string, spillOld bool, lost func(error)) *snapshot.Table {
+// rows that a large transaction has replaced or deleted. The Table calls onLost if spilled rows cannot be read back.
+func (cfg *Config) newTable(spillDir string, spillOld bool, onLost func(error)) *snapshot.Table {
 	t := snapshot.NewTable()
 	if cfg.pageBytes > 0 {
 		t = snapshot.NewTestTable(cfg.pageBytes, 4)
 	}
 	if limit := cfg.memoryLimit(); limit < math.MaxInt64 {
-		t.LimitMemory(max(int64(rowsShare*float64(limit-processMemory)), leastRows), spillDir, lost)
+		t.LimitMemory(max(int64(rowsShare*float64(limit-processMemory)), leastRows), spillDir, onLost)
 	} else if spillOld {
-		t.SpillOldRows(spillDir, lost)
+		t.SpillOldRows(spillDir, onLost)
 	}
 	return t
 }

@@ -18,7 +18,7 @@ import (
 // The log gets one line when this begins and one line when it ends. Neither the log nor the check contains the text of a row.
 func TestOldRowsInMemoryAreReported(t *testing.T) {
 	t.Parallel()
-	folder := filepath.Join(t.TempDir(), "missing") // no file can be written here
+	folder := filepath.Join(t.TempDir(), "missing") // this folder does not exist, so no file can be written into it
 	tab := snapshot.NewTable()
 	tab.SpillOldRows(folder, func(err error) { t.Error(err) })
 	var log bytes.Buffer

@@ -65,8 +65,8 @@ func TestAutoPublishesOnlyWhatItFollows(t *testing.T) {
 	}
 }
 
-// votesWithOpenTransaction creates the table of votes, and begins a write transaction in another table. The creation of a slot
-// waits for this transaction. The returned function commit ends the transaction.
+// votesWithOpenTransaction creates the table of votes, and begins a write transaction in another table. The creation of a
+// slot waits for this transaction. The returned function commits the transaction.
 func votesWithOpenTransaction(t *testing.T, url string) (conn *pgx.Conn, commit func()) {
 	t.Helper()
 	conn, other := connect(t, url), connect(t, url)
@@ -78,8 +78,8 @@ func votesWithOpenTransaction(t *testing.T, url string) (conn *pgx.Conn, commit 
 	}
 }
 
-// TestPublicationIsCreatedDuringOpenTransaction: the slot waits for an open write transaction. capture creates the publication
-// all the same. It reads the table meanwhile, and follows once the transaction has ended.
+// TestPublicationIsCreatedDuringOpenTransaction: the slot waits for an open write transaction. capture nevertheless creates
+// the publication. It reads the table while the slot waits, and follows the table once the transaction has ended.
 func TestPublicationIsCreatedDuringOpenTransaction(t *testing.T) {
 	t.Parallel()
 	url := pgserver.ForTest(t, pgserver.Options{}).URL("postgres")

@@ -310,7 +310,7 @@ func TestSourcesRefuseRowSecurity(t *testing.T) {
 	exec(t, conn, "INSERT INTO votes (comment) VALUES ('hidden')")
 	cfg := asRole(t, conn, url, "capture_test_policies")
 	exec(t, conn, "ALTER TABLE votes ENABLE ROW LEVEL SECURITY")
-	cfg.Source, cfg.PollInterval = "auto", time.Hour // only the snapshot can notice the change, because no regular read is due
+	cfg.Source, cfg.PollInterval = "auto", time.Hour // no regular read is due, so only d.Snapshot below can notice that row-level security was enabled
 	d := start(t, cfg)
 	eventually(t, "the policies are reported", func() error { return says(d, "row-level security") })
 	exec(t, conn, "ALTER TABLE votes DISABLE ROW LEVEL SECURITY")

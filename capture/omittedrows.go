@@ -11,7 +11,7 @@ import (
 // omittedCheck is the name of the check that fails while a row does not fit into memory.
 const omittedCheck = "omitted"
 
-// omittedRows returns a text for the operator that describes the rows of v that do not fit into memory, or "" if all rows fit.
+// omittedRows returns a text that tells the operator which rows of v do not fit into memory, or "" if all rows fit.
 func omittedRows(v *snapshot.View) string {
 	if v == nil || v.OmittedRows() == 0 {
 		return ""

@@ -36,7 +36,7 @@ func TestRowsThatDoNotFitWithOldRows(t *testing.T) {
 }
 
 func testOmitted(t *testing.T, cfg Config, conn *pgx.Conn) {
-	cfg.maxRowBytes = 512 << 10 // more than a batch of the copy, so that some large rows are read whole
+	cfg.maxRowBytes = 512 << 10 // larger than a batch of the copy, so that a row can exceed a batch and still be read whole
 	exec(t, conn, `INSERT INTO votes (vote_id, user_query, comment) VALUES (1, 'a', 'b'),
 		(2, 'control characters', repeat(chr(1), 300000)), (3, 'long', repeat('x', 1500000))`)
 	d := start(t, cfg)
@@ -153,7 +153,7 @@ func TestGeneratedValueThatDoesNotFit(t *testing.T) {
 }
 
 // TestOmittedRowWithDeferrableKey: a deferrable key lets rows exchange their keys in one statement. capture follows such
-// rows even if one of them does not fit.
+// rows even if one of them exceeds the size limit of a row.
 func TestOmittedRowWithDeferrableKey(t *testing.T) {
 	if testing.Short() {
 		t.Skip("follows with each source")

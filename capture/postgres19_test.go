@@ -52,7 +52,7 @@ func runUnderLoad(t *testing.T, conn *pgx.Conn, sql string) {
 	t.Helper()
 	eventually(t, sql, func() error {
 		_, err := conn.Exec(t.Context(), sql, pgx.QueryExecModeSimpleProtocol)
-		if err != nil && postgres.SQLState(err) != "40P01" && postgres.SQLState(err) != "55P03" { // a deadlock, or a lock's timeout
+		if err != nil && postgres.SQLState(err) != "40P01" && postgres.SQLState(err) != "55P03" { // neither a deadlock nor a lock timeout
 			t.Fatalf("%s: %v", sql, err)
 		}
 		if err != nil {
@@ -62,9 +62,9 @@ func runUnderLoad(t *testing.T, conn *pgx.Conn, sql string) {
 	})
 }
 
-// TestMergeAndSplitPartitions: rows move to other partitions, and the stream does not show that. The file must nevertheless
-// equal the table. ALTER TABLE … MERGE PARTITIONS and SPLIT PARTITION move the rows on servers that have these commands
-// (19rc1 does not). On other servers, a transaction of older statements moves them.
+// TestMergeAndSplitPartitions: rows move to other partitions, and the stream does not show the moves. The file must
+// nevertheless equal the table. ALTER TABLE … MERGE PARTITIONS and SPLIT PARTITION move the rows on servers that have these
+// commands (19rc1 does not). On other servers, a transaction of older statements moves them.
 func TestMergeAndSplitPartitions(t *testing.T) {
 	if testing.Short() {
 		t.Skip("changes partitions many times")
@@ -111,8 +111,8 @@ func TestMergeAndSplitPartitions(t *testing.T) {
 	}
 }
 
-// TestAllTablesExcept: capture uses a publication of all tables except some, as long as it includes the followed table. When
-// the table becomes an exception, capture notices and uses another source.
+// TestAllTablesExcept: capture uses a publication of all tables except some, as long as the followed table is not an
+// exception. When the table becomes an exception, capture notices and uses another source.
 func TestAllTablesExcept(t *testing.T) {
 	newIn19(t)
 	t.Parallel()

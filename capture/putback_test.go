@@ -70,7 +70,7 @@ func (d *daemon) pair() (string, error) {
 }
 
 // TestFileRemovedWithoutDatabase: the database is unreachable at the start, and somebody removes the file, its manifest, its
-// lock file or its folder. The rows may exist only in capture's memory, so capture writes the file again. While capture can't
+// lock file or its folder. The rows may exist only in capture's memory, so capture writes the file again. While capture cannot
 // write the file, Status says so.
 func TestFileRemovedWithoutDatabase(t *testing.T) {
 	t.Parallel()
@@ -124,8 +124,9 @@ func TestFileRemovedWithoutDatabase(t *testing.T) {
 	inPlace("old folder")
 }
 
-// TestNewerFileWithoutDatabase: the database is unreachable at the start, and another capture puts a newer pair in place. capture
-// leaves this pair as it is, and Status and the log say what to do. If somebody moves the pair away, capture writes its own rows.
+// TestNewerFileWithoutDatabase: the database is unreachable at the start, and another capture puts a newer file and manifest
+// in place. capture leaves these two files as they are, and Status and the log say what to do. If somebody moves the two files
+// away, capture writes its own rows.
 func TestNewerFileWithoutDatabase(t *testing.T) {
 	t.Parallel()
 	d := startWithoutDatabase(t, 20*time.Millisecond)
@@ -143,7 +144,7 @@ func TestNewerFileWithoutDatabase(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tmp := manifest.Path(d.path) + ".tmp" // the name that another capture uses, too
+	tmp := manifest.Path(d.path) + ".tmp" // the temporary name that another capture process would use, too
 	if err := errors.Join(os.WriteFile(tmp, encoded, 0o640), os.WriteFile(d.path+".new", data, 0o640), os.Rename(d.path+".new", d.path)); err != nil {
 		t.Fatal(err)
 	}

@@ -177,7 +177,7 @@ func TestHiddenChanges(t *testing.T) {
 			t.Fatalf("the table was copied %d times", n)
 		}
 		// The test removes a row from the Table, as an unknown bug could do.
-		key, _ := first(d.View())
+		key, _ := firstRow(d.View())
 		d.table.Delete(key)
 		exec(t, conn, "INSERT INTO votes DEFAULT VALUES") // this commit publishes a View, which lacks the removed row
 		d.follows(conn, "votes", "vote_id")

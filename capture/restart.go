@@ -15,8 +15,7 @@ import (
 )
 
 // storedRows loads the file of an earlier run into the Table at the first connection to the database. The source then reads
-// only what has changed since the state in the file. Only one source runs at a time, so the method load is never called
-// concurrently.
+// only what has changed since the state in the file. Only one source runs at a time, so load is never called concurrently.
 type storedRows struct {
 	file *store.File
 	log  hclog.Logger
@@ -24,8 +23,8 @@ type storedRows struct {
 	why  string // last logged reason why the rows were not used
 }
 
-// loader returns the value of [source.Env.LoadRows] for a source of this kind, which is a function. If the source cannot bring
-// the state in the file up to date, the function logs the reason, and the Table stays empty.
+// loader returns the function that a source of this kind gets as [source.Env.LoadRows]. If the source cannot bring the state
+// in the file up to date, the function logs the reason and leaves the Table empty.
 func (s *storedRows) loader(kind string, maxRow int64) func(context.Context, *snapshot.Table, *rowjson.Shape, *snapshot.Place) {
 	return func(ctx context.Context, t *snapshot.Table, shape *rowjson.Shape, place *snapshot.Place) {
 		s.load(ctx, t, shape, place, kind, maxRow)

@@ -190,7 +190,7 @@ func restartAfterCrash(t *testing.T, source string) {
 	const content = "SELECT md5(string_agg(t::text, ' ' ORDER BY id)) FROM t"
 	for i := range testRounds(t, "CAPTURE_TEST_CRASHES", 3) {
 		write(fmt.Sprintf("before %d", i))
-		d.flushAndCompare(conn, "t", "id") // the file shows commits that the crash may undo
+		d.flushAndCompare(conn, "t", "id") // from here on, the file contains commits that the crash may undo
 		if r.IntN(3) == 0 {
 			exec(t, conn, "CHECKPOINT")
 		}

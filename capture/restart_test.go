@@ -28,7 +28,7 @@ func restartable(t *testing.T, source, url string) (cfg Config, conn *pgx.Conn, 
 	t.Helper()
 	conn = connect(t, url)
 	table(t, conn, 400)
-	// With the source notify, the horizon of the first copy is the oldest open transaction of the cluster. If that
+	// With the notify source, the horizon of the first copy is the oldest open transaction of the cluster. If that
 	// transaction were older than those that inserted these votes, the next run would read all votes again.
 	next := queryOne[int64](t, conn, "SELECT pg_snapshot_xmax(pg_current_snapshot())::text::int8")
 	eventually(t, "the transactions of other tests end", func() error {
@@ -176,8 +176,8 @@ func TestHorizonAfterLastCommit(t *testing.T) {
 }
 
 // TestStopAfterChangeOfAllRows: capture stops directly after a transaction that changed all rows. The next run must not
-// transfer these rows again, even if the end of the WAL was not flushed or a later transaction was open when capture
-// stopped.
+// transfer these rows again, even if capture stopped before the end of the WAL was flushed, or while a later transaction was
+// open.
 func TestStopAfterChangeOfAllRows(t *testing.T) {
 	t.Parallel()
 	s := quietServer(t)
@@ -199,7 +199,7 @@ func TestStopAfterChangeOfAllRows(t *testing.T) {
 			cfg, conn, path := restartable(t, c.source, s.URL(database))
 			exec(t, conn, "CREATE TABLE other (id int)")
 			rows := 400
-			if c.source == "notify" { // more rows than notify reads by their keys
+			if c.source == "notify" { // if more than maxPendingKeys rows change, notify reads the whole table, and not only the changed rows by their keys
 				exec(t, conn, "INSERT INTO votes (comment) SELECT 'more' FROM generate_series(1, 4000)")
 				rows += 4000
 			}
@@ -214,7 +214,7 @@ func TestStopAfterChangeOfAllRows(t *testing.T) {
 			if err := d.stop(); err != nil {
 				t.Fatal(err)
 			}
-			writer.Close(t.Context()) // creating a slot would wait for the open transaction
+			writer.Close(t.Context()) // ends the open transaction, because the creation of a slot would wait for it
 			d, r := startAgain(t, cfg, path)
 			if r.Message != "resynced" || r.Rows != rows || r.Changed != 0 {
 				t.Errorf("%+v", r)
@@ -300,7 +300,7 @@ func TestRestartWithDoubtfulFile(t *testing.T) {
 	const change = "UPDATE votes SET comment = 'now' WHERE vote_id % 7 = 0"
 	for name, c := range map[string]struct {
 		doubt    func(d *doubtful)
-		resynced bool // whether only what has changed is transferred
+		resynced bool // whether only the changed rows are transferred
 	}{
 		"folder restored from a backup": {resynced: true, doubt: func(d *doubtful) {
 			backup := backedUp(d.t, d.folder)
@@ -336,7 +336,7 @@ func TestRestartWithDoubtfulFile(t *testing.T) {
 		}},
 		"kept state copied back": {doubt: func(d *doubtful) {
 			d.runOnce("DELETE FROM votes WHERE vote_id > 100")                         // capture keeps the state before this DELETE
-			kept, _ := filepath.Glob(filepath.Join(d.folder, "feedback-*-loss.json*")) // compressed, or not yet
+			kept, _ := filepath.Glob(filepath.Join(d.folder, "feedback-*-loss.json*")) // the last * matches a compressed and an uncompressed state
 			if len(kept) != 1 {
 				d.t.Fatalf("kept: %v", kept)
 			}
@@ -439,7 +439,7 @@ func TestRestartOfServer(t *testing.T) {
 	check("a restore from a copy")
 }
 
-// TestPollStandbyTransfersChanges: the source poll reads a standby like a primary. Regular reads, and the first read after a
+// TestPollStandbyTransfersChanges: the poll source reads a standby like a primary. Regular reads, and the first read after a
 // restart of the daemon, transfer only what has changed. capture still follows after a promotion.
 func TestPollStandbyTransfersChanges(t *testing.T) {
 	t.Parallel()

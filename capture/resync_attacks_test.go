@@ -15,9 +15,9 @@ import (
 	"capture/snapshot"
 )
 
-// The method stale returns the keys of rows that look unchanged since the horizon, although the file lacks them or has other
+// staleKeys returns the keys of rows that look unchanged since the horizon, although the file lacks them or has other
 // values. A resync that trusted the horizon alone would get these rows wrong.
-func (d *daemon) stale(conn *pgx.Conn, h *snapshot.Horizon, table, key string) (keys []string) {
+func (d *daemon) staleKeys(conn *pgx.Conn, h *snapshot.Horizon, table, key string) (keys []string) {
 	d.t.Helper()
 	known := d.fileRows()
 	type unchanged struct{ Key, Line string }
@@ -40,12 +40,12 @@ func (d *daemon) stale(conn *pgx.Conn, h *snapshot.Horizon, table, key string) (
 }
 
 // resyncAttacks change the table in ways that the horizon alone does not reveal. Each must end in a copy of the whole table.
-// The field fools is true if a resync would give wrong rows. The other attacks cause a copy only as a precaution.
+// An attack with fools set would make a resync give wrong rows. The other attacks cause a copy only as a precaution.
 var resyncAttacks = []struct {
 	what, setup, sql string
 	fools            bool
 	reason           string // part of the reason for the copy
-	forever          bool   // whether the table has no horizon any more after the attack
+	forever          bool   // whether every later read is a copy, too, because capture can no longer use a horizon for this table
 	since            int    // first major version of the server in which the attack is possible
 }{
 	{what: "column added with a default", sql: "ALTER TABLE t ADD x text DEFAULT 'old'", fools: true, reason: "definition"},
@@ -108,13 +108,12 @@ func TestResyncAttacks(t *testing.T) {
 type outcome struct {
 	fools   bool   // whether a resync after the attack would give wrong rows
 	reason  string // part of the reason for the copy of the whole table
-	forever bool   // whether every later read is a copy, too, because the table has no horizon any more
+	forever bool   // whether every later read is a copy, too, because capture can no longer use a horizon for the table
 }
 
-// attack starts a daemon that follows table t, calls the function change while the daemon is disconnected, and checks the
-// outcome. The function change attacks the table, and returns a connection to the database that contains the table
-// afterwards.
-func attack(t *testing.T, s *pgserver.Server, url string, conn *pgx.Conn, change func(*daemon, *faultproxy.Proxy) *pgx.Conn, want outcome) {
+// attack starts a daemon that follows table t, calls changeTable while the daemon is disconnected, and checks the
+// outcome. changeTable attacks the table, and returns a connection to the database that contains the table afterwards.
+func attack(t *testing.T, s *pgserver.Server, url string, conn *pgx.Conn, changeTable func(*daemon, *faultproxy.Proxy) *pgx.Conn, want outcome) {
 	t.Helper()
 	p := proxied(t, s)
 	cfg := proxiedConfig(t, p, url)
@@ -123,9 +122,9 @@ func attack(t *testing.T, s *pgserver.Server, url string, conn *pgx.Conn, change
 	d.ready()
 	d.waitHorizon(conn)
 	r := d.disconnected(p, func() {
-		conn = change(d, p)
+		conn = changeTable(d, p)
 		h := d.table.View().Horizon()
-		if n := len(d.stale(conn, h, "t", "id")); n > 0 != want.fools {
+		if n := len(d.staleKeys(conn, h, "t", "id")); n > 0 != want.fools {
 			t.Errorf("a resync would get %d rows wrong", n)
 		}
 	})

@@ -97,8 +97,9 @@ func TestResyncUnknownRow(t *testing.T) {
 	d.flushAndCompare(conn, "t", "id")
 }
 
-// corrupt changes one row in memory in a transaction that never happened in the database. It keeps the horizon. The
-// supervisor must be in the state waiting, so that no source writes to the Table.
+// corrupt changes one row in memory, in a transaction that never happened in the database. The horizon of the rows stays the
+// same, so a resync does not notice the change. The caller ensures that the supervisor is in the state stateWaiting, so that
+// no source writes to the Table.
 func (d *daemon) corrupt(change func(key rowjson.Key, line []byte)) {
 	d.t.Helper()
 	v := d.table.View()

@@ -59,7 +59,7 @@ func TestResyncRandomly(t *testing.T) {
 		if !passed {
 			return
 		}
-		eventually(t, "the database is dropped", func() error { // the slot of a connection that was cut is active a little longer
+		eventually(t, "the database is dropped", func() error { // after a connection is cut, its slot stays active for a moment
 			_, err := admin.Exec(t.Context(), "DROP DATABASE "+name+" WITH (FORCE)")
 			return err
 		})
@@ -124,8 +124,8 @@ func resyncRandomly(t *testing.T, s *pgserver.Server, database string, seed uint
 	return changesOnly, copies
 }
 
-// writeRandomly starts two writers of random transactions and a session that runs statements such as VACUUM. All of them pause
-// while the caller holds the lock named writing. The function stop ends them.
+// writeRandomly starts two writers of random transactions and a session that runs statements such as VACUUM. All of them
+// pause while the caller holds the write lock of the returned RWMutex. The returned function ends them.
 func (g *generator) writeRandomly(url string, seed uint64) (writing *sync.RWMutex, stop func()) {
 	writing = &sync.RWMutex{}
 	var writers sync.WaitGroup
@@ -192,7 +192,7 @@ func (g *generator) resyncExactly(daemons []*daemon, p *faultproxy.Proxy, conn *
 	}
 }
 
-// waitHorizonIfAny calls waitHorizon, unless the table has no horizon.
+// waitHorizonIfAny calls waitHorizon if the rows in memory have a horizon.
 func (d *daemon) waitHorizonIfAny(conn *pgx.Conn) {
 	d.t.Helper()
 	if _, err := d.Snapshot(d.t.Context()); err == nil && d.table.View().Horizon() != nil {

@@ -198,7 +198,7 @@ func TestResyncAfterTwoBillionTransactions(t *testing.T) {
 		exec(t, conn, "UPDATE t SET n = -n WHERE id < 50")
 		h := *d.table.View().Horizon()
 		h.XID -= 1<<31 + 1000
-		d.table.SetHorizon(&h) // the supervisor is in the state waiting, so no source writes to the Table
+		d.table.SetHorizon(&h) // the supervisor's state is stateWaiting, so no source writes to the Table
 		return conn
 	}, outcome{fools: true, reason: "too many transactions"})
 }

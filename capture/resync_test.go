@@ -17,15 +17,16 @@ import (
 	"capture/snapshot"
 )
 
-// The function resyncing returns cfg with one change: resyncs transfer only what has changed, even if the table is small.
+// resyncing returns cfg with settings for tests of resyncs. Resyncs transfer only what has changed, even if the table is small.
+// The pauses before attempts and between checks are short.
 func resyncing(cfg Config) Config {
 	cfg.copying.AlwaysResync = true
 	cfg.retry, cfg.timeouts.Check = 300*time.Millisecond, 200*time.Millisecond
 	return cfg
 }
 
-// proxiedConfig returns a configuration for a daemon that reaches the database through the proxy. The settings for resyncs
-// are those of the function resyncing.
+// proxiedConfig returns a configuration for a daemon that reaches the database through the proxy. The settings for
+// tests of resyncs come from resyncing.
 func proxiedConfig(t testing.TB, p *faultproxy.Proxy, url string) Config {
 	t.Helper()
 	direct := config(t, url)
@@ -71,18 +72,18 @@ func (d *daemon) waitRead(n int) readLine {
 	return reads[len(reads)-1]
 }
 
-// cut ends all sessions of capture, calls the function change, and returns the next read of the table. The daemon may connect
-// again before the function change has returned.
-func (d *daemon) cut(conn *pgx.Conn, change func()) readLine {
+// cut ends all sessions of capture, calls changeTable, and returns the next read of the table. The daemon may connect again
+// before changeTable has returned.
+func (d *daemon) cut(conn *pgx.Conn, changeTable func()) readLine {
 	d.t.Helper()
 	n := len(d.reads())
 	exec(d.t, conn, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'capture'")
-	change()
+	changeTable()
 	return d.waitRead(n)
 }
 
-// disconnected calls the function change while capture cannot connect, and returns the next read of the table.
-func (d *daemon) disconnected(p *faultproxy.Proxy, change func()) readLine {
+// disconnected calls changeTable while capture cannot connect, and returns the next read of the table.
+func (d *daemon) disconnected(p *faultproxy.Proxy, changeTable func()) readLine {
 	d.t.Helper()
 	n := len(d.reads())
 	p.Refuse()
@@ -93,14 +94,15 @@ func (d *daemon) disconnected(p *faultproxy.Proxy, change func()) readLine {
 		}
 		return nil
 	})
-	change()
+	changeTable()
 	if err := p.Accept(); err != nil {
 		d.t.Fatal(err)
 	}
 	return d.waitRead(n)
 }
 
-// waitHorizon waits until the rows in memory have a horizon that is above every transaction so far. The server must be idle.
+// waitHorizon waits until the rows in memory have a horizon above the IDs of all transactions so far. The server must be
+// idle.
 func (d *daemon) waitHorizon(conn *pgx.Conn) *snapshot.Horizon {
 	d.t.Helper()
 	next := queryOne[int64](d.t, conn, "SELECT pg_snapshot_xmax(pg_current_snapshot())::text::int8")

@@ -37,7 +37,7 @@ func TestSettings(t *testing.T) {
 		t.Run(of, func(t *testing.T) {
 			t.Parallel()
 			role := "odd_" + of
-			t.Cleanup(func() { dropRole(t, role) }) // runs after the drop of the database, in which the role owns objects
+			t.Cleanup(func() { dropRole(t, role) }) // runs after the database is dropped; until then, the role owns objects in it
 			db := pgserver.Database(t)
 			conn := connect(t, db) // this session has the default settings, because it starts before they change
 			u, err := url.Parse(db)
@@ -99,7 +99,7 @@ func TestSettings(t *testing.T) {
 			var b strings.Builder
 			eventually(t, "exported", func() error {
 				v, err := Export(t.Context(), cfg, nil)
-				if postgres.SQLState(err) == "57014" { // the timeout of 1 ms ended the statement that disables it
+				if postgres.SQLState(err) == "57014" { // the timeout of 1 ms ended the very statement that turns the timeout off
 					return err
 				}
 				if err != nil {

@@ -225,7 +225,7 @@ func TestShapes(t *testing.T) {
 				case c.name == "identity" && i >= 2:
 					order = "u"
 				}
-				if i%2 == 0 { // without a forced flush
+				if i%2 == 0 { // the file must follow without a forced flush, too
 					d.follows(conn, "t", order)
 				}
 				d.flushAndCompare(conn, "t", order) // with a forced flush

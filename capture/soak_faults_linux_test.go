@@ -10,11 +10,11 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// fault is something that goes wrong. The function happen causes the fault. It returns the function that ends the fault, or nil
-// if the fault is over at once. Only one fault of a kind happens at a time.
+// fault is something that goes wrong. begin causes the fault. It returns the function that ends the fault, or nil if the fault
+// is over at once. Only one fault of a kind happens at a time.
 type fault struct {
 	kind, name string
-	happen     func() (heal func())
+	begin      func() (heal func())
 	heal       func()
 }
 
@@ -88,8 +88,8 @@ func (s *soak) ask(sql string) {
 	}
 }
 
-// The method hold returns the function happen of a fault. The fault is an open transaction that runs the given statement and
-// stays open until heal ends it.
+// hold returns a function for fault.happen. The fault is an open transaction that runs the given statement and stays open
+// until fault.heal ends it.
 func (s *soak) hold(sql string) func() func() {
 	return func() func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)

@@ -67,7 +67,7 @@ func TestSoak(t *testing.T) {
 		}
 		for i := range drawn {
 			s.note("%s", drawn[i].name)
-			drawn[i].heal = drawn[i].happen()
+			drawn[i].heal = drawn[i].begin()
 		}
 		time.Sleep(rand.N(min(3*time.Second, length/8))) // duration of the faults
 		for _, f := range slices.Backward(drawn) {
@@ -96,7 +96,7 @@ type soak struct {
 	folder string // folder of the file
 	logs   string // folder of the logs
 
-	pause   sync.RWMutex // read lock during each write; the write lock pauses the writers
+	pause   sync.RWMutex // writers hold the read lock during each write; holding the write lock pauses them
 	written atomic.Int64
 
 	child   *child
@@ -266,7 +266,7 @@ func change(r *rand.Rand) string {
 		return remove
 	case 5:
 		return fmt.Sprintf("UPDATE votes SET bot_response = %s WHERE vote_id = (SELECT max(vote_id) FROM votes)", long)
-	case 6: // the key changes, and a long value may stay
+	case 6: // the update changes the key, and a long value of the row may stay unchanged
 		return "UPDATE votes SET vote_id = nextval(pg_get_serial_sequence('votes', 'vote_id')) WHERE vote_id = (SELECT min(vote_id) FROM votes)"
 	case 7:
 		return "BEGIN; " + insert + "; SAVEPOINT s; " + update + "; " + remove + "; ROLLBACK TO s; " + update + "; COMMIT"

@@ -171,7 +171,8 @@ func TestSourcesReconnect(t *testing.T) {
 	})
 }
 
-// TestSourcesFollowDefinition truncates and alters the table while capture follows. The file follows without a forced flush.
+// TestSourcesFollowDefinition truncates and alters the table while capture follows it. The file must then equal the table
+// again without a forced flush.
 func TestSourcesFollowDefinition(t *testing.T) {
 	if testing.Short() {
 		t.Skip("changes the definition many times")

@@ -32,7 +32,7 @@ type Status struct {
 	LSN          string     `json:"lsn,omitempty"`
 	CommitTime   *time.Time `json:"commit_time,omitempty"`
 	LagBytes     int64      `json:"lag_bytes"`              // bytes of WAL between the applied position and the server's position
-	LagSeconds   float64    `json:"lag_seconds"`            // with logical, age of the last commit when it was applied; with notify, age of the oldest change that no View holds; 0 with poll, or when caught up
+	LagSeconds   float64    `json:"lag_seconds"`            // source logical: age of the last commit when it was applied; notify: age of the oldest change that no View holds; 0 for poll, or if nothing is pending
 	LastContact  *time.Time `json:"last_contact,omitempty"` // time of the last data from the server
 	RetainedWAL  int64      `json:"retained_wal_bytes"`
 	Transactions uint64     `json:"transactions"`

@@ -9,7 +9,7 @@ import (
 	"capture/internal/volume"
 )
 
-// register registers m, and a reportCollector that calls the function report.
+// register registers the metrics of m, and a reportCollector that calls report for each scrape.
 func (m *metrics) register(r prometheus.Registerer, report func() (Status, followReport)) {
 	r.MustRegister(m.flushes, m.flushErrors, m.flushBytes, m.flushSeconds, m.differences, m.lastVerified, m.losses, m.damage, m.copiesMade, m.copiedBytes, m.copyErrors, reportCollector{report})
 }
@@ -44,7 +44,7 @@ var changeTotals = []struct {
 	{"truncate", func(c *source.Counters) uint64 { return c.Truncates }},
 }
 
-// statusGauges are the gauges that have one value per Status.
+// statusGauges are the gauges that have a single value, which value computes from a Status.
 var statusGauges = []struct {
 	desc  *prometheus.Desc
 	value func(*Status) float64
@@ -174,10 +174,10 @@ func (c reportCollector) Collect(ch chan<- prometheus.Metric) {
 	gauge(sourceDesc, 1, st.Source)
 }
 
-// ageSeconds returns the time since t in seconds. If t is nil, it returns the value of the parameter none.
-func ageSeconds(t *time.Time, none float64) float64 {
+// ageSeconds returns the time since t in seconds, or ifNil if t is nil.
+func ageSeconds(t *time.Time, ifNil float64) float64 {
 	if t == nil {
-		return none
+		return ifNil
 	}
 	return time.Since(*t).Seconds()
 }

@@ -97,7 +97,7 @@ func newSupervisor(cfg *Config, table *snapshot.Table, file *store.File) *superv
 // withdrawPublication drops capture's publication if it makes statements of the application fail. err is the reason why the
 // table is not followed. The result is err, or a *postgres.Problem if the publication cannot be dropped.
 func (s *supervisor) withdrawPublication(ctx context.Context, err error) error {
-	q := postgres.NewQueryConn(s.database.current(), s.cfg.timeouts.Idle)
+	q := postgres.NewQueryConn(s.database.currentConfig(), s.cfg.timeouts.Idle)
 	defer q.Close()
 	result := err
 	failed := q.Do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
@@ -189,8 +189,8 @@ func (s *supervisor) handleEnd(err error, took time.Duration, hadFollowed bool) 
 	err = postgres.Explain(err)
 	pause = s.pauses.NextBackOff()
 	if errors.Is(err, snapshot.ErrNoRoom) {
-		// Each attempt reads rows until no room is left. With pauses as long as the attempts, the attempts take half of the
-		// time.
+		// Each attempt reads rows until no room is left. A pause as long as the attempt keeps such attempts from taking more than
+		// half of the time.
 		pause = max(pause, took)
 	}
 	if err.Error() != s.lastLogged {
@@ -257,7 +257,7 @@ func (a *attempt) waitResync(ctx context.Context) error {
 // newEnv returns the Env for the next attempt of a source of the given kind.
 func (s *supervisor) newEnv(kind string, progress *source.Progress) *source.Env {
 	env := s.cfg.env(kind, progress)
-	env.Database, env.Copy.WriteAhead = s.database.current(), s.writeAhead
+	env.Database, env.Copy.WriteAhead = s.database.currentConfig(), s.writeAhead
 	env.LoadRows = s.stored.loader(kind, env.RowLimit())
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -319,7 +319,7 @@ func addReport(past, r source.Report) source.Report {
 func (s *supervisor) resync(reason string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.doubt = true // must be set even if the attempt is just ending for another reason
+	s.doubt = true // the next source must copy the whole table, even if the current attempt is ending for another reason
 	if s.attempt == nil {
 		return
 	}
@@ -370,8 +370,8 @@ func (s *supervisor) report() followReport {
 	if r.state == stateFollowing {
 		r.err, r.failed, r.nextAttempt = "", 0, time.Time{}
 	}
-	// Before its copy, a source looks for publications that make the application's writes fail, and then reports them itself.
-	// Until a source has got that far, the report has what the last attempt found.
+	// A source looks for publications that make the application's writes fail, and reports them itself once its copy begins.
+	// Until then, the report contains the text about the publication that the last attempt found.
 	if s.publication != "" && r.state != stateFollowing && r.state != stateCopying {
 		r.Conditions = maps.Clone(r.Conditions)
 		if r.Conditions == nil {

@@ -96,8 +96,8 @@ func TestRetainedWALEndsWithItsSource(t *testing.T) {
 	}
 }
 
-// TestReportsEndWithTheirSource checks that the end of a source removes from the report its conditions, its retained WAL and
-// the reason why its copy could not begin. The number of copies includes the copies of earlier sources.
+// TestReportsEndWithTheirSource checks that the report does not contain the conditions, the retained WAL and the blocked copy of
+// a source that has ended. The number of copies in the report includes the copies of earlier sources.
 func TestReportsEndWithTheirSource(t *testing.T) {
 	t.Parallel()
 	cfg := DefaultConfig()

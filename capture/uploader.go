@@ -48,7 +48,7 @@ type uploader struct {
 	regular chan struct{} // receives a value after a regular write
 	losses  chan struct{} // receives a value after a write that has kept a state, and after a loss is over
 
-	folder     *remote.Folder     // folder of the View's cluster; nil until it has been probed
+	folder     *remote.Folder     // folder for the states of the View's database cluster; nil until the folder has been probed
 	systemID   string             // system identifier of the folder's cluster
 	table      manifest.TableName // table whose states are uploaded to the folder
 	database   string             // database of that table
@@ -147,7 +147,7 @@ func (u *uploader) nextWork(now time.Time) (what string, work func(context.Conte
 		u.lossesDue, u.lossesAt = true, time.Time{}
 	}
 	switch {
-	case u.lossesDue && !now.Before(s.retryAt): // states before losses wait only for the pause after a failure
+	case u.lossesDue && !now.Before(s.retryAt): // the states before losses are uploaded at once, except during the pause after a failure
 		return "upload the states before losses", u.uploadLosses
 	case s.isUploadDue(now):
 		return "upload the current state", u.uploadCurrent
@@ -217,10 +217,10 @@ func (u *uploader) openFolder(ctx context.Context, systemID string, table manife
 	return nil
 }
 
-// otherTableError reports that the copies at a location are those of another table. Another attempt to upload would fail, too.
+// otherTableError reports that the copies at a location belong to another table. Another attempt to upload would fail, too.
 type otherTableError struct {
 	location        string
-	table, database string // table that has copies there, and its database
+	table, database string // table whose copies are at the location, and its database
 }
 
 func (e *otherTableError) Error() string {
@@ -312,8 +312,8 @@ func (u *uploader) uploadCurrent(ctx context.Context) error {
 	return nil
 }
 
-// upload uploads a state to f. The parameter bytes is the size of the state's JSON. The status shows how many of these bytes
-// are uploaded. If the state's time is later than the accepted time, its manifest gets the accepted time; see lastAccepted.
+// upload uploads a state to f. The size of the state's JSON is given in bytes. The status shows how much of this size is
+// uploaded. If the state's time is later than the accepted time, the manifest gets the accepted time; see lastAccepted.
 func (u *uploader) upload(ctx context.Context, f *remote.Folder, src remote.Source, bytes int64) (remote.State, manifest.Manifest, error) {
 	p := &uploadProgress{data: src.Data, began: time.Now(), total: bytes}
 	u.uploading.Store(p)

@@ -19,14 +19,14 @@ import (
 	"capture/store/remote"
 )
 
-// copyTo opens the location whose URL is the parameter text. env contains environment variables, and can contain the endpoint
-// of the service.
-func copyTo(t testing.TB, text string, env map[string]string) *remote.Location {
+// copyTo opens the location at rawURL. env contains environment variables, and can contain the endpoint of the service under
+// the name "endpoint".
+func copyTo(t testing.TB, rawURL string, env map[string]string) *remote.Location {
 	t.Helper()
 	if endpoint := env["endpoint"]; endpoint != "" {
-		text += "?endpoint=" + url.QueryEscape(endpoint)
+		rawURL += "?endpoint=" + url.QueryEscape(endpoint)
 	}
-	l, err := remote.Open(text, objectserver.Getenv(env))
+	l, err := remote.Open(rawURL, objectserver.Getenv(env))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -43,8 +43,8 @@ func copiedTo(t testing.TB, url string, to *remote.Location) Config {
 	return cfg
 }
 
-// copies waits until the status of the copies meets a condition, and returns this status.
-func (d *daemon) copies(what string, until func(*CopiesStatus) bool) *CopiesStatus {
+// awaitCopies waits until the status of the copies meets a condition, and returns this status.
+func (d *daemon) awaitCopies(what string, until func(*CopiesStatus) bool) *CopiesStatus {
 	d.t.Helper()
 	var s *CopiesStatus
 	eventually(d.t, what, func() error {
@@ -109,13 +109,13 @@ func TestCopies(t *testing.T) {
 			cfg := copiedTo(t, db, l)
 			cfg.Source, cfg.PollInterval = source, 20*time.Millisecond
 			d := start(t, cfg)
-			first := d.copies("the first copy is proven", func(c *CopiesStatus) bool { return c.Proven != nil })
+			first := d.awaitCopies("the first copy is proven", func(c *CopiesStatus) bool { return c.Proven != nil })
 			if first.Rows != 500 || first.Checksum == "" || first.Exclusive || first.Hourly {
 				t.Errorf("copies are %+v", first)
 			}
 			exec(t, conn, "UPDATE votes SET comment = 'changed' WHERE vote_id % 7 = 0")
 			exec(t, conn, "INSERT INTO votes (user_query) VALUES ('new')")
-			d.copies("the change is copied", func(c *CopiesStatus) bool { return c.Rows == 501 && c.Pending == nil })
+			d.awaitCopies("the change is copied", func(c *CopiesStatus) bool { return c.Rows == 501 && c.Pending == nil })
 			if got, want := newestRows(t, l), oracle(t, conn, "votes", "vote_id"); !slices.Equal(got, want) {
 				t.Errorf("the copy has %d rows, and the table %d", len(got), len(want))
 			}
@@ -140,7 +140,7 @@ func TestDamagedCopyIsFound(t *testing.T) {
 	l := copyTo(t, b.URL, b.Env)
 	cfg := copiedTo(t, db, l)
 	d := start(t, cfg)
-	first := d.copies("a proven copy", func(c *CopiesStatus) bool { return c.Proven != nil })
+	first := d.awaitCopies("a proven copy", func(c *CopiesStatus) bool { return c.Proven != nil })
 	if err := d.stop(); err != nil {
 		t.Fatal(err)
 	}
@@ -223,7 +223,7 @@ func TestCopiesWithoutTheRightToDelete(t *testing.T) {
 			table(t, conn, 100)
 			l := copyTo(t, b.URL, b.WithoutDelete(t, b.Addr))
 			d := start(t, copiedTo(t, db, l))
-			d.copies("a first copy", func(c *CopiesStatus) bool { return c.Proven != nil && c.Hourly })
+			d.awaitCopies("a first copy", func(c *CopiesStatus) bool { return c.Proven != nil && c.Hourly })
 			exec(t, conn, "DELETE FROM votes WHERE vote_id > 10")
 			eventually(t, "a copy of the state before the loss", func() error {
 				clusters, err := l.Clusters(t.Context())
@@ -258,7 +258,7 @@ func TestTwoDaemonsShareAPrefix(t *testing.T) {
 		exec(t, conn, "INSERT INTO votes (user_query) VALUES ($1)", fmt.Sprint("vote ", i))
 	}
 	for _, d := range daemons {
-		d.copies("all votes are copied", func(c *CopiesStatus) bool { return c.Rows == 20 && c.Pending == nil && c.Error == "" })
+		d.awaitCopies("all votes are copied", func(c *CopiesStatus) bool { return c.Rows == 20 && c.Pending == nil && c.Error == "" })
 	}
 	if got := newestRows(t, l); len(got) != 20 {
 		t.Errorf("the newest copy has %d rows", len(got))
@@ -274,11 +274,11 @@ func TestPrefixOfAnotherTable(t *testing.T) {
 	table(t, conn, 10)
 	exec(t, conn, "CREATE TABLE other (id int PRIMARY KEY)")
 	first := start(t, copiedTo(t, db, copyTo(t, dir, nil)))
-	first.copies("a first copy", func(c *CopiesStatus) bool { return c.Copied != nil })
+	first.awaitCopies("a first copy", func(c *CopiesStatus) bool { return c.Copied != nil })
 	cfg := copiedTo(t, db, copyTo(t, dir, nil))
 	cfg.Table.Table = "other"
 	second := start(t, cfg)
-	c := second.copies("a refusal", func(c *CopiesStatus) bool { return c.Error != "" })
+	c := second.awaitCopies("a refusal", func(c *CopiesStatus) bool { return c.Error != "" })
 	if !strings.Contains(c.Error, "each table needs a prefix of its own") || c.Copied != nil || !worthAlert(c.check(time.Now())) {
 		t.Errorf("copies are %+v", c)
 	}
@@ -297,9 +297,9 @@ func TestCopiesOfRenamedDatabase(t *testing.T) {
 	old := "file://" + t.TempDir()
 	cfg := copiedTo(t, s.URL("before"), copyTo(t, old, nil))
 	d := start(t, cfg)
-	d.copies("a first copy", func(c *CopiesStatus) bool { return c.Copied != nil })
+	d.awaitCopies("a first copy", func(c *CopiesStatus) bool { return c.Copied != nil })
 	exec(t, conn, "DELETE FROM votes WHERE vote_id > 50")
-	d.copies("a copy of what is left", func(c *CopiesStatus) bool { return c.Rows == 50 })
+	d.awaitCopies("a copy of what is left", func(c *CopiesStatus) bool { return c.Rows == 50 })
 	if err := errors.Join(d.stop(), conn.Close(t.Context())); err != nil {
 		t.Fatal(err)
 	}
@@ -308,7 +308,7 @@ func TestCopiesOfRenamedDatabase(t *testing.T) {
 	cfg.Database = config(t, s.URL("after")).Database
 	cfg.CopyTo = copyTo(t, old, nil)
 	d = startAt(t, cfg, d.path)
-	c := d.copies("a refusal", func(c *CopiesStatus) bool { return c.Problem != "" })
+	c := d.awaitCopies("a refusal", func(c *CopiesStatus) bool { return c.Problem != "" })
 	if !strings.Contains(c.Problem, "of database before: each table needs a prefix of its own") || c.Copied != nil || !worthAlert(c.check(time.Now())) {
 		t.Errorf("copies are %+v", c)
 	}
@@ -318,7 +318,7 @@ func TestCopiesOfRenamedDatabase(t *testing.T) {
 	l := copyTo(t, "file://"+t.TempDir(), nil)
 	cfg.CopyTo = l
 	d = startAt(t, cfg, d.path)
-	d.copies("a copy in the new prefix", func(c *CopiesStatus) bool { return c.Copied != nil && c.Problem == "" })
+	d.awaitCopies("a copy in the new prefix", func(c *CopiesStatus) bool { return c.Copied != nil && c.Problem == "" })
 	eventually(t, "the state before the loss is copied", func() error {
 		clusters, err := l.Clusters(t.Context())
 		if err == nil && (len(clusters) != 1 || !slices.ContainsFunc(clusters[0].States, func(s remote.State) bool { return s.Loss && s.Rows == 100 })) {
@@ -341,18 +341,18 @@ func TestCopiesAfterTableChanged(t *testing.T) {
 	exec(t, conn, "CREATE SCHEMA app; CREATE TABLE app.votes (LIKE public.votes INCLUDING ALL)")
 	l := copyTo(t, "file://"+t.TempDir(), nil)
 	d := start(t, copiedTo(t, db, l))
-	d.copies("a first copy", func(c *CopiesStatus) bool { return c.Copied != nil && c.Pending == nil })
+	d.awaitCopies("a first copy", func(c *CopiesStatus) bool { return c.Copied != nil && c.Pending == nil })
 	const kick = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
 	exec(t, conn, "ALTER DATABASE "+conn.Config().Database+" SET search_path = app, public")
 	exec(t, conn, kick)
-	d.copies("a refusal", func(c *CopiesStatus) bool { return strings.Contains(c.Problem, "has copies of table public.votes") })
+	d.awaitCopies("a refusal", func(c *CopiesStatus) bool { return strings.Contains(c.Problem, "has copies of table public.votes") })
 	if got := newestRows(t, l); len(got) != 10 {
 		t.Errorf("the newest copy has %d rows", len(got))
 	}
 	exec(t, conn, "ALTER DATABASE "+conn.Config().Database+" RESET search_path")
 	exec(t, conn, kick)
 	exec(t, conn, "INSERT INTO public.votes DEFAULT VALUES")
-	d.copies("copies go on", func(c *CopiesStatus) bool { return c.Rows == 11 && c.Problem == "" })
+	d.awaitCopies("copies go on", func(c *CopiesStatus) bool { return c.Rows == 11 && c.Problem == "" })
 }
 
 // TestSecretsOfCopies: no log line, status or metric contains a secret, whatever goes wrong.
@@ -379,11 +379,11 @@ func TestSecretsOfCopies(t *testing.T) {
 				registry := prometheus.NewRegistry()
 				cfg.Registry = registry
 				d := start(t, cfg)
-				d.copies("a copy or a failure", func(c *CopiesStatus) bool { return c.Proven != nil || c.Error != "" })
+				d.awaitCopies("a copy or a failure", func(c *CopiesStatus) bool { return c.Proven != nil || c.Error != "" })
 				p.Refuse()
 				p.Cut()
 				exec(t, conn, "DELETE FROM votes WHERE vote_id > 5; INSERT INTO votes (user_query) SELECT i FROM generate_series(1, 60) i")
-				d.copies("a failure", func(c *CopiesStatus) bool { return c.Error != "" })
+				d.awaitCopies("a failure", func(c *CopiesStatus) bool { return c.Error != "" })
 				if err := p.Accept(); err != nil {
 					t.Fatal(err)
 				}

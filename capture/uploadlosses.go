@@ -19,8 +19,8 @@ import (
 	"capture/store/remote"
 )
 
-// lossCheck is the pause before another run of uploadLosses. Another run is due if uploadLosses has found an open loss that
-// only the copies show, or if it could not check all losses.
+// lossCheck is the pause before uploadLosses runs again. It must run again after it has found an open loss that is recorded
+// only in the copies, or if it could not check all losses.
 const lossCheck = time.Minute
 
 // errNotOpened means that a kept state could not be opened: it was dropped in the meantime, or cannot be read.
@@ -135,7 +135,8 @@ func (u *uploader) findOpenLosses(ctx context.Context, states map[string][]remot
 	return nil
 }
 
-// remoteLosses returns the states before the open losses that only the copies show.
+// remoteLosses returns the states before those open losses that only the uploaded copies show, not the states on this
+// machine.
 func (u *uploader) remoteLosses() []kept.State {
 	if open := u.openLosses.Load(); open != nil {
 		return *open
@@ -143,8 +144,9 @@ func (u *uploader) remoteLosses() []kept.State {
 	return nil
 }
 
-// uploadLoss uploads one state before a loss, unless the service has it already. The parameter states holds the copies, by
-// cluster. uploadLoss returns the copy of this state, or nil if the state cannot be copied.
+// uploadLoss uploads one state before a loss (local), if the service does not have it yet. It looks for the state in states,
+// which holds the uploaded copies by cluster. uploadLoss returns the copy of the state, or nil if the state cannot be
+// copied.
 func (u *uploader) uploadLoss(ctx context.Context, local *kept.State, states map[string][]remote.State) (*remote.State, error) {
 	m, err := local.Manifest()
 	switch ioErr := (*fs.PathError)(nil); {
@@ -232,12 +234,12 @@ func (u *uploader) compareNewest(ctx context.Context, v *snapshot.View) error {
 	}
 }
 
-// keepCopy uploads the copy s again, this time as the state before a loss. The manifest of s is m. The parameter found
-// describes the loss, and v shows the table after it.
-func (u *uploader) keepCopy(ctx context.Context, s remote.State, m manifest.Manifest, found *manifest.Loss, v *snapshot.View) error {
+// keepCopy uploads the copy s again, this time as the state before a loss. m is the manifest of s. foundLoss describes
+// the loss, and v shows the table after the loss.
+func (u *uploader) keepCopy(ctx context.Context, s remote.State, m manifest.Manifest, foundLoss *manifest.Loss, v *snapshot.View) error {
 	r := u.location.JSON(ctx, s, m)
 	defer r.Close()
-	m.Kept = &manifest.Kept{Loss: found, Other: m.SystemID != v.Origin().SystemID}
+	m.Kept = &manifest.Kept{Loss: foundLoss, Other: m.SystemID != v.Origin().SystemID}
 	f := u.folder
 	if s.Cluster != clusterOf(u.systemID) {
 		f = u.location.Folder(s.Cluster)
@@ -252,7 +254,7 @@ func (u *uploader) keepCopy(ctx context.Context, s remote.State, m manifest.Mani
 	u.metrics.losses.Inc()
 	u.lossesDue = true
 	u.log.Warn("the table has lost rows or columns since the newest copy off the machine; that state is kept there", "state", before.URL,
-		"rows_before", found.RowsBefore, "rows_after", found.RowsAfter, "columns_dropped", strings.Join(found.Dropped, ","))
+		"rows_before", foundLoss.RowsBefore, "rows_after", foundLoss.RowsAfter, "columns_dropped", strings.Join(foundLoss.Dropped, ","))
 	return nil
 }
 

@@ -42,7 +42,7 @@ func TestCopyBeforeLoss(t *testing.T) {
 			cfg := copiedTo(t, db, l)
 			cfg.intervals.keptCheck = 20 * time.Millisecond
 			d := start(t, cfg)
-			d.copies("a first copy", func(c *CopiesStatus) bool { return c.Rows == 300 })
+			d.awaitCopies("a first copy", func(c *CopiesStatus) bool { return c.Rows == 300 })
 			want := oracle(t, conn, "votes", "vote_id")
 			exec(t, conn, "TRUNCATE votes")
 			var before remote.State
@@ -65,7 +65,7 @@ func TestCopyBeforeLoss(t *testing.T) {
 			if got := stateRows(t, l, before); !slices.Equal(got, want) {
 				t.Errorf("the copy has %d rows, want %d", len(got), len(want))
 			}
-			d.copies("a copy of the empty table", func(c *CopiesStatus) bool { return c.Rows == 0 && c.Pending == nil })
+			d.awaitCopies("a copy of the empty table", func(c *CopiesStatus) bool { return c.Rows == 0 && c.Pending == nil })
 			if got := newestRows(t, l); len(got) != 0 {
 				t.Errorf("the newest copy has %d rows", len(got))
 			}
@@ -85,7 +85,7 @@ func TestLossIsNotAcknowledgedFromOldRows(t *testing.T) {
 	table(t, conn, 300)
 	l := copyTo(t, "file://"+t.TempDir(), nil)
 	d := start(t, copiedTo(t, db, l))
-	d.copies("a first copy", func(c *CopiesStatus) bool { return c.Rows == 300 })
+	d.awaitCopies("a first copy", func(c *CopiesStatus) bool { return c.Rows == 300 })
 	old := d.table.View()
 	exec(t, conn, "TRUNCATE votes")
 	acknowledged := func() (losses, acknowledged int) {
@@ -225,7 +225,7 @@ func TestCopiedLossIsCountedOnce(t *testing.T) {
 	table(t, conn, 300)
 	l := copyTo(t, "file://"+t.TempDir(), nil)
 	d := start(t, copiedTo(t, db, l))
-	d.copies("a first copy", func(c *CopiesStatus) bool { return c.Rows == 300 })
+	d.awaitCopies("a first copy", func(c *CopiesStatus) bool { return c.Rows == 300 })
 	exec(t, conn, "TRUNCATE votes")
 	eventually(t, "a copy of the state before the loss", func() error {
 		if d.said("copied the state before a loss off the machine") == 0 {
@@ -233,7 +233,7 @@ func TestCopiedLossIsCountedOnce(t *testing.T) {
 		}
 		return nil
 	})
-	s := d.kept(1)[0]
+	s := d.waitForKept(1)[0]
 	if err := d.stop(); err != nil {
 		t.Fatal(err)
 	}

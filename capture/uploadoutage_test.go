@@ -29,11 +29,11 @@ func TestCopiesAfterAnOutage(t *testing.T) {
 			table(t, conn, 20)
 			l := copyTo(t, b.URL, b.Through(p.Addr()))
 			d := start(t, copiedTo(t, db, l))
-			d.copies("a first copy", func(c *CopiesStatus) bool { return c.Proven != nil })
+			d.awaitCopies("a first copy", func(c *CopiesStatus) bool { return c.Proven != nil })
 			p.Refuse()
 			p.Cut()
 			exec(t, conn, "INSERT INTO votes (user_query) VALUES ('during the outage')")
-			d.copies("a failed upload", func(c *CopiesStatus) bool { return c.Error != "" })
+			d.awaitCopies("a failed upload", func(c *CopiesStatus) bool { return c.Error != "" })
 			d.flushAndCompare(conn, "votes", "vote_id")
 			if s := d.Status(); !s.Ready {
 				t.Errorf("not ready: %+v", s.Checks)
@@ -41,7 +41,7 @@ func TestCopiesAfterAnOutage(t *testing.T) {
 			if err := p.Accept(); err != nil {
 				t.Fatal(err)
 			}
-			d.copies("a copy after the outage", func(c *CopiesStatus) bool { return c.Rows == 21 && c.Error == "" && c.Pending == nil })
+			d.awaitCopies("a copy after the outage", func(c *CopiesStatus) bool { return c.Rows == 21 && c.Error == "" && c.Pending == nil })
 			if got := newestRows(t, l); len(got) != 21 {
 				t.Errorf("the copy has %d rows", len(got))
 			}
@@ -63,7 +63,7 @@ func TestOutageIsNoWork(t *testing.T) {
 	table(t, conn, 20)
 	l := copyTo(t, b.URL, b.Through(p.Addr()))
 	d := start(t, copiedTo(t, db, l))
-	d.copies("a first copy", func(c *CopiesStatus) bool { return c.Proven != nil })
+	d.awaitCopies("a first copy", func(c *CopiesStatus) bool { return c.Proven != nil })
 	if err := d.stop(); err != nil {
 		t.Fatal(err)
 	}
@@ -108,7 +108,7 @@ func TestHangingUploadRaisesAlert(t *testing.T) {
 	l := copyTo(t, b.URL, b.Through(p.Addr()))
 	l.Patience = 10 * patience // the upload hangs until the daemon stops
 	d := start(t, copiedTo(t, db, l))
-	d.copies("a first copy", func(c *CopiesStatus) bool { return c.Proven != nil })
+	d.awaitCopies("a first copy", func(c *CopiesStatus) bool { return c.Proven != nil })
 	var c *CopiesStatus
 	eventually(t, "an upload that hangs, and no other work", func() error {
 		p.Stall()

@@ -12,7 +12,7 @@ const (
 	uploadDelay = 30 * time.Second
 	// The work of the uploader may take 1/uploadShare of the time.
 	uploadShare = 10
-	// hourlyUploads is the time between uploads if capture may not delete states, which then accumulate.
+	// hourlyUploads is the time between uploads if capture has no right to delete states. More frequent uploads would accumulate.
 	hourlyUploads = time.Hour
 	// Pauses after failed uploads.
 	firstUploadRetry, longestUploadRetry = 5 * time.Second, time.Minute
@@ -24,7 +24,7 @@ const (
 
 // uploadSchedule decides when the uploader does what. It does no I/O, takes no locks, and gets the current time from its caller.
 type uploadSchedule struct {
-	delay  time.Duration // uploadDelay, unless a test sets it
+	delay  time.Duration // time from a change to its upload: uploadDelay, or a shorter time that a test sets
 	hourly bool          // whether only hourly uploads are made
 
 	pending  time.Time     // time of the oldest change that no upload includes; zero if there is none
@@ -32,7 +32,7 @@ type uploadSchedule struct {
 	uploaded time.Time     // time of the last successful upload; zero before the first upload
 	proven   time.Time     // time of the last proof, which read a state back and found no damage; zero before the first proof
 	started  time.Time     // start of the schedule
-	lastEnd  time.Time     // end of the last work, successful or not
+	lastEnd  time.Time     // end of the last upload or other work (see addWork), successful or not
 	lastTook time.Duration // duration of the last work
 	prove    bool          // whether the next state must be read back directly after its upload
 
@@ -51,7 +51,7 @@ func (s *uploadSchedule) addChange(at time.Time) {
 	}
 }
 
-// addWork records work that ended now.
+// addWork records the result of work that ended now, and the time that it took.
 func (s *uploadSchedule) addWork(now time.Time, took time.Duration, err error) {
 	s.lastEnd, s.lastTook = now, took
 	if err == nil {
@@ -62,8 +62,8 @@ func (s *uploadSchedule) addWork(now time.Time, took time.Duration, err error) {
 	s.retryAt = now.Add(s.retries.NextBackOff())
 }
 
-// rested is the earliest time of the next work. After each work there is a pause, so that all work takes at most a tenth of the
-// time. After a failure, the next work also waits until retryAt.
+// rested returns the earliest time at which the uploader may work again. It pauses after each piece of work, so that its
+// work takes at most 1/uploadShare of the time. After a failure, it also waits until retryAt.
 func (s *uploadSchedule) rested() time.Time {
 	at := s.lastEnd.Add((uploadShare - 1) * s.lastTook)
 	if s.retryAt.After(at) {
@@ -80,7 +80,7 @@ func (s *uploadSchedule) uploadDue() (time.Time, bool) {
 	at := s.pending.Add(s.delay)
 	switch {
 	case s.uploaded.IsZero():
-		at = s.pending // the first upload of a run
+		at = s.pending // the first upload of a run is due at once
 	case s.hourly:
 		at = s.uploaded.Add(hourlyUploads)
 		if s.pending.After(at) {

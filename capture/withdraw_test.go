@@ -15,7 +15,7 @@ import (
 	"capture/internal/postgres"
 )
 
-// roleSetUp creates a database with table votes and sets it up for logical replication by the given role. It returns a
+// roleSetUp creates a database with table votes, and sets the table up for logical replication by the given role. It returns a
 // connection to the database, and the URL for the role.
 func roleSetUp(t *testing.T, role string) (conn *pgx.Conn, roleURL string) {
 	t.Helper()
@@ -141,8 +141,8 @@ var identityDamage = []struct {
 }
 
 // TestLostIdentityWithdrawsPublication: after each kind of identityDamage, capture withdraws its publication, so the
-// application's UPDATE and DELETE work again. This is true if capture runs when the damage happens, and if it starts
-// afterwards.
+// application's UPDATE and DELETE work again. In half of the cases, capture runs when the damage happens. In the other half,
+// it starts afterwards.
 func TestLostIdentityWithdrawsPublication(t *testing.T) {
 	if testing.Short() {
 		t.Skip("waits for regular checks")

@@ -74,8 +74,8 @@ func (c *cache) adjustResident(bytes int64) {
 	}
 }
 
-// retire stops counting the page of l as resident, because l has left the tree. The parameter unshown is set only if nothing
-// but the tree has ever referred to l. The parameter saved is set if the savepoint of the open transaction may contain l.
+// retire stops counting the page of l as resident, because l has left the tree. If unshown is set, only the tree has ever
+// referred to l. If saved is set, the savepoint of the open transaction may contain l.
 func (c *cache) retire(l *leaf, unshown, saved bool) {
 	if c == nil {
 		return

@@ -4,8 +4,8 @@ package snapshot
 type clockHand struct{ group, leaf int }
 
 // evictUntil evicts pages until the pages of the tree use at most limit bytes. If all retired pages together use more than
-// 1/retiredShare of limit, evictUntil first evicts retired pages that are known to be in use, until the retired pages use at
-// most this share, or until no such page is left.
+// 1/retiredShare of limit, evictUntil first evicts retired pages that are known to be in use. It does this until the retired
+// pages use at most this share, or until no retired page is known to be in use.
 func (c *cache) evictUntil(limit int64, groups []*group) error {
 	if err := c.open(); err != nil {
 		return err

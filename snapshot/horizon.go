@@ -35,8 +35,8 @@ func (p *Place) IsComplete() bool {
 	return p.SystemID != "" && p.Timeline != 0 && p.Started != 0 && p.DatabaseOID != 0 && p.TableOID != 0 && p.Files != "" && p.Fingerprint != ""
 }
 
-// Difference returns a text for the operator that describes the first difference between p and the present place. The present
-// place is the parameter now. Difference returns "" if both places are complete and equal.
+// Difference returns a text for the operator that describes the first difference between p and now, which is the present
+// place. It returns "" if both places are complete and equal.
 func (p *Place) Difference(now *Place) string {
 	switch {
 	case !p.IsComplete() || !now.IsComplete():

@@ -13,7 +13,7 @@ import (
 // but the rows stay the same. A reader therefore loads leaf.page once and uses the page that it gets. Readers never wait for
 // the writer.
 type leaf struct {
-	id    uint64 // identifies the rows: Views never show two leaves with the same id and different rows
+	id    uint64 // identifies the rows: if Views show two leaves with the same id, these leaves have the same rows
 	epoch uint64 // epoch in which the tree may change the leaf in place; used only by the writer
 	rows  int
 	live  int // bytes of the rows' lines, terminators included

@@ -91,10 +91,10 @@ func TestTableEqualsModelOldRowsSpilled(t *testing.T) {
 	}
 }
 
-const spillOld = -1 // value of the parameter limit for a Table that has no memory limit and spills old rows
+const spillOld = -1 // memory limit that stands for two things: the Table has no limit, and it spills old rows
 
-// spillOldRows makes tab spill its old rows. The parameter slack replaces leastSlack. The Table measures a volume that
-// always has room.
+// spillOldRows makes tab spill its old rows, with the given slack in place of leastSlack. It also makes tab believe that its
+// volume always has room.
 func spillOldRows(t *testing.T, tab *Table, slack int64, onDamage func(error)) {
 	tab.SpillOldRows(t.TempDir(), onDamage)
 	tab.tree.old.least = slack

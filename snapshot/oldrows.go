@@ -17,7 +17,7 @@ import (
 // The old version of a page usually shares most lines with the new version, so evicting the whole page would free little.
 // Therefore oldRows moves only the private lines (see rebase.go). It evicts a whole page only if the page shares few lines.
 //
-// If rows cannot be moved, they stay in memory, and the transaction continues. The method usage returns the reason. A nil
+// If rows cannot be moved, they stay in memory, and the transaction continues. [oldRows.usage] returns the reason. A nil
 // oldRows does nothing. A Table never has both oldRows and a cache.
 type oldRows struct {
 	*spiller
@@ -32,8 +32,8 @@ type oldRows struct {
 	failed  bool      // whether the open transaction has failed to move rows to the spill file
 	inTree  bool      // whether rows of the tree may be in the spill file, because a transaction was rolled back
 
-	shown atomic.Pointer[spill.File] // the spill file, for the method usage; nil until rows are moved
-	stuck atomic.Pointer[stuckRows]  // last rows that could not be moved, for the method usage; nil once later rows have been moved
+	shown atomic.Pointer[spill.File] // the spill file, which usage reports on; nil until rows are moved
+	stuck atomic.Pointer[stuckRows]  // last rows that could not be moved, which usage reports; nil once later rows have been moved
 }
 
 // stuckRows are old rows that cannot be moved to the spill file.
@@ -45,7 +45,7 @@ type stuckRows struct {
 // oldLeaf is a leaf that has left the tree and is still in the savepoint.
 type oldLeaf struct {
 	leaf *leaf
-	next weak.Pointer[leaf] // the clone that replaced the leaf; both may share lines
+	next weak.Pointer[leaf] // clone that replaced leaf; the two leaves may share lines
 }
 
 const (
@@ -53,7 +53,7 @@ const (
 	leastSlack    = 16 << 20 // minimum of the slack in bytes, so that small tables have no spill file
 	leastOwnShare = 32       // private lines of less than 1/leastOwnShare of a page are not worth a block of the spill file
 
-	// stuckShown is how long the method usage still reports stuck rows after the end of their transaction. Without this
+	// stuckShown is how long (*oldRows).usage still reports stuck rows after the end of their transaction. Without this
 	// time, the report would disappear between large transactions, and nobody would see the report of a short transaction.
 	stuckShown = time.Minute
 )
@@ -62,10 +62,10 @@ func newOldRows(s *spiller) *oldRows {
 	return &oldRows{spiller: s, least: leastSlack, measure: volume.Measure}
 }
 
-// begin starts a transaction that is applied in place. before is the number of bytes of the lines in the savepoint.
-func (o *oldRows) begin(before int64) {
+// begin starts a transaction that is applied in place. savedBytes is the number of bytes of the lines in the savepoint.
+func (o *oldRows) begin(savedBytes int64) {
 	if o != nil {
-		o.before, o.retryAt, o.failed = before, 0, false
+		o.before, o.retryAt, o.failed = savedBytes, 0, false
 	}
 }
 
@@ -232,7 +232,8 @@ func (l *oldLeaf) sharesLines(p *page) bool {
 	return q != nil && len(q.lines) > 0 && len(p.lines) > 0 && &q.lines[0] == &p.lines[0]
 }
 
-// ownBytes returns how many bytes of memory only p uses. p is the page of the leaf.
+// ownBytes returns how many bytes of memory p uses, without the lines that p shares with the page of l.next. p is the page
+// of the leaf.
 func (l *oldLeaf) ownBytes(p *page) int64 {
 	if l.sharesLines(p) {
 		return p.overhead() + int64(cap(p.ownLines))

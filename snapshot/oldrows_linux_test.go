@@ -180,7 +180,7 @@ func liveHeap() int64 {
 	return int64(m.HeapAlloc)
 }
 
-// checkOld reads v with From, Before, AppendTo and Get.
+// checkOld checks that From, Before, AppendTo and Get return the rows of v as they are in want.
 func checkOld(t *testing.T, v *View, want string) {
 	t.Helper()
 	lines := strings.Split(want, "\n")
@@ -240,7 +240,7 @@ func TestSmallTransactionsSpillNothing(t *testing.T) {
 }
 
 // TestRollbackOfSpilledRows rolls back a transaction that has moved rows of the table to the spill file. It checks that
-// these rows are rows of the table again, that small transactions can change them, and that a later Load brings them back
+// these rows belong to the table again, that small transactions can change them, and that a later Load brings them back
 // into memory.
 func TestRollbackOfSpilledRows(t *testing.T) {
 	const n = 800

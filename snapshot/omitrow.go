@@ -7,8 +7,8 @@ import (
 )
 
 // Omit records in the open transaction that the row with the given key exists but does not fit into memory. It deletes the
-// row's line from the Table. sizes has the approximate number of bytes of each column in the line. Omit does not copy the
-// slice. The next Put, Delete or Truncate that affects the row removes the record.
+// row's line from the Table. sizes has the approximate number of bytes of each column in the line. Omit keeps sizes without
+// copying it. The next Put, Delete or Truncate that affects the row removes this record.
 func (t *Table) Omit(key rowjson.Key, sizes []int64) {
 	t.Delete(key)
 	t.ownOmitted()[string(key)] = sizes

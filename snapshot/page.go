@@ -54,9 +54,9 @@ type page struct {
 }
 
 // MaxRowBytes is the maximum number of bytes of a row, key and line together, that a Table can hold. With this maximum, every
-// offset fits into the 32 bits of an entry: in front of a line, its buffer has at most one row of the maximum size, and less
-// than 1 MiB of smaller rows and unused space. It never has two such large rows in front of a line, because the tree splits a
-// leaf that is larger than a page. TestLongRows checks that bound.
+// offset of a line fits into the 32 bits of an entry: the part of the buffer before the line holds at most one row of the
+// maximum size, and less than 1 MiB of smaller rows and unused space. It never holds two such large rows, because the tree
+// splits a leaf that is larger than a page. TestLongRows checks this limit.
 const MaxRowBytes = math.MaxUint32 - 1<<20
 
 // entry is the place of a row in its page.
@@ -86,7 +86,8 @@ func (p *page) lineWithTerminator(i int) []byte {
 	return buf[off : off+int(e.lineLen)+len(terminator)]
 }
 
-// complete returns p or, if lines of p are in the spill file, a copy of p with these lines in memory, for the caller alone.
+// complete returns p if no line of p is in the spill file. Otherwise, it returns a copy of p that has all lines in memory
+// and that only the caller uses.
 func (p *page) complete() (*page, error) {
 	if p.spilled == nil {
 		return p, nil
@@ -156,7 +157,7 @@ func (p *page) putRow(i int, found bool, key, line []byte) {
 // replaceLines replaces the lines of the rows at the given indices, which are in ascending order. lines has the new lines one
 // after the other, and ends has the offset of the end of each new line.
 func (p *page) replaceLines(indices, ends []int, lines []byte) {
-	n := len(lines) + (len(indices)-1)*len(terminator) // ensureRoom adds a terminator
+	n := len(lines) + (len(indices)-1)*len(terminator) // without the last terminator, which ensureRoom adds
 	for _, i := range indices {
 		p.live -= int(p.entries[i].lineLen) + len(terminator)
 	}
@@ -243,18 +244,17 @@ func (p *page) rebuild(extra int, skip []int) {
 // a new buffer.
 const slackDivisor = 32
 
-// growCap returns the capacity of a buffer for n bytes of lines. The parameter line is the number of those bytes that the new
-// lines take.
+// growCap returns the capacity of a buffer for n bytes of lines. newBytes of these bytes belong to new lines.
 //
 // A small buffer gets about n/2 bytes of unused room. The size of a large buffer is rounded up to the size that Go allocates
 // anyway. If the new lines are short, growCap first adds n/slackDivisor bytes of room, so that not every change needs a new
 // buffer. Every page has such room, so the fraction is small: a quarter of each page would cost a quarter of the table's
 // size.
-func growCap(n, line int) int {
+func growCap(n, newBytes int) int {
 	switch {
 	case n < 32<<10:
 		return n + min(max(n/2, 1<<10), 16<<10)
-	case 4*line <= n/slackDivisor:
+	case 4*newBytes <= n/slackDivisor:
 		n += n / slackDivisor
 	}
 	return allocSize(n)

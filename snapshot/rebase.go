@@ -23,16 +23,16 @@ import (
 //
 // In the worst case, a rebase copies all lines of the older version. This takes about as long as a rebuild of that version.
 
-// rebaseOlder rebases the older versions of p onto the new buffers of p. The parameter from is p as it was before the rebuild.
-// skip has the indices of the rows whose lines the rebuild left out.
+// rebaseOlder rebases the older versions of p onto the new buffers of p. previous is p as it was before the rebuild. skip
+// has the indices of the rows whose lines the rebuild left out.
 //
 // Other goroutines may read the leaf of an older version at the same time. They use either the old page or the new page of this
 // leaf. Both pages have the same rows, and neither page changes.
-func (p *page) rebaseOlder(from *page, skip []int) {
+func (p *page) rebaseOlder(previous *page, skip []int) {
 	for _, pointer := range p.older {
 		if l := pointer.Value(); l != nil {
-			if old := l.page.Load(); old != nil && old.canRebase(from, p) {
-				l.page.Store(old.rebaseOnto(from, p, skip))
+			if old := l.page.Load(); old != nil && old.canRebase(previous, p) {
+				l.page.Store(old.rebaseOnto(previous, p, skip))
 			}
 		}
 	}
@@ -45,25 +45,25 @@ func (p *page) canRebase(from, to *page) bool {
 		int64(len(to.lines))+int64(p.spilledBytes)+int64(len(p.ownLines))+int64(p.live) < math.MaxUint32
 }
 
-// rebaseOnto returns a copy of p that refers to the lines in to.lines, and has private copies of the lines that are not
-// there. The parameter to is a page after its rebuild, and from is the same page before its rebuild. skip has the indices of
-// the rows whose lines the rebuild left out.
+// rebaseOnto returns a copy of p that refers to the lines in rebuilt.lines, and has private copies of the lines that are not
+// there. rebuilt is a page after its rebuild, and previous is the same page before its rebuild. skip has the indices of the
+// rows whose lines the rebuild left out.
 //
 // The buffer of the result is clipped to its length, because only the newest version may append to it. A rollback can make
-// the result the newest version again. In this case, the first append has to rebuild the page, which also moves ownLines
-// into the new buffer.
-func (p *page) rebaseOnto(from, to *page, skip []int) *page {
+// the result the newest version again. The first append after such a rollback has to rebuild the page, which also moves
+// ownLines into the new buffer.
+func (p *page) rebaseOnto(previous, rebuilt *page, skip []int) *page {
 	const own = ^uint32(0) // placeholder for an offset into ownLines
 	q := &page{
-		keys: p.keys, lines: slices.Clip(to.lines), entries: slices.Clone(p.entries), live: p.live, referenced: p.referenced,
+		keys: p.keys, lines: slices.Clip(rebuilt.lines), entries: slices.Clone(p.entries), live: p.live, referenced: p.referenced,
 		spilled: p.spilled, spilledBytes: p.spilledBytes,
 	}
 	i, ownBytes := 0, 0
 	for j := range q.entries {
 		e := &q.entries[j]
-		// p and from have their rows in key order. A line that both have is at the same offset of the old buffer. One pass
+		// p and previous have their rows in key order. A line that both have is at the same offset of the old buffer. One pass
 		// over the entries of both therefore finds all these lines.
-		for i < len(from.entries) && from.entries[i].lineOff != e.lineOff && bytes.Compare(from.key(i), p.key(j)) < 0 {
+		for i < len(previous.entries) && previous.entries[i].lineOff != e.lineOff && bytes.Compare(previous.key(i), p.key(j)) < 0 {
 			i++
 		}
 		for len(skip) > 0 && skip[0] < i {
@@ -71,10 +71,10 @@ func (p *page) rebaseOnto(from, to *page, skip []int) *page {
 		}
 		skipped := len(skip) > 0 && skip[0] == i
 		switch {
-		case int(e.lineOff) >= len(p.lines): // the line is already in the page's own memory
+		case int(e.lineOff) >= len(p.lines): // the offset refers to p.ownLines
 			e.lineOff += uint32(len(q.lines) - len(p.lines))
-		case i < len(from.entries) && !skipped && from.entries[i].lineOff == e.lineOff:
-			e.lineOff = to.entries[i].lineOff
+		case i < len(previous.entries) && !skipped && previous.entries[i].lineOff == e.lineOff:
+			e.lineOff = rebuilt.entries[i].lineOff
 		default:
 			e.lineOff = own
 			ownBytes += int(e.lineLen) + len(terminator)

@@ -31,7 +31,7 @@ func (s *seen) insertRow(i int) {
 		s.bits = append(s.bits, 0)
 	}
 	s.rows++
-	w, low := i/64, uint64(1)<<(i%64)-1 // low has the bits before i
+	w, low := i/64, uint64(1)<<(i%64)-1 // low is a mask of the bits below bit i%64
 	carry := s.bits[w] >> 63
 	s.bits[w] = s.bits[w]&low | s.bits[w]&^low<<1
 	for w++; w < len(s.bits); w++ {
@@ -71,7 +71,7 @@ func (s *seen) appendRow(wasSeen bool) {
 	}
 }
 
-// splitAt removes the rows from index i on, and returns a record of them.
+// splitAt removes the rows from index i on, and returns a seen that contains these rows.
 func (s *seen) splitAt(i int) *seen {
 	next := newSeen(s.load, 0)
 	for i+next.rows < s.rows {

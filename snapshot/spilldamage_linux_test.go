@@ -113,8 +113,8 @@ func TestSpillFileDamaged(t *testing.T) {
 }
 
 // TestLoadOfOtherShapeAfterDamage checks that, after damage to the spill file, a Load of another shape stores its rows in a
-// new spill file, like a Load of the same shape. In the old file, the Table would not report further damage, because it
-// reports each file only once.
+// new spill file, as a Load of the same shape does. The Table reports damage only once for each file, so it would not report
+// further damage to the old file.
 func TestLoadOfOtherShapeAfterDamage(t *testing.T) {
 	tab, damage := bounded(t, 8<<10)
 	if _, err := load(tab, 2000, "old"); err != nil {

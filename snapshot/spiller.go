@@ -57,7 +57,7 @@ func (s *spiller) evict(l *leaf, p *page) error {
 			return err
 		}
 		l.extent, l.first = extent, append([]byte(nil), p.key(0)...)
-		l.epoch = 0 // a later change must clone the leaf, since the extent keeps the old rows
+		l.epoch = 0 // so that a later change clones the leaf, because the extent keeps the old rows
 	}
 	l.page.Store(nil)
 	return nil

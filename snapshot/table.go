@@ -76,8 +76,8 @@ func (t *Table) SpillOldRows(folder string, onDamage func(error)) {
 	t.tree.old = newOldRows(t.tree.spill)
 }
 
-// Usage returns how much memory the rows use. Any goroutine may call it. For a Table without a memory limit, only the fields
-// Spilled and Err are set.
+// Usage returns how much memory the rows use. Any goroutine may call it. For a Table without a memory limit, only Spilled
+// and Err are set.
 func (t *Table) Usage() Usage {
 	switch {
 	case t.tree.cache != nil:

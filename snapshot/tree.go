@@ -62,11 +62,11 @@ func (t *tree) commit() {
 }
 
 // rollback restores the savepoint. The groups and leaves of the savepoint stay frozen: begin has incremented the tree's epoch,
-// so their epochs are lower.
+// and the epochs of these groups and leaves are lower.
 //
 // The dropped transaction may have appended lines to the buffers of the savepoint's pages. The next clone of such a page
-// overwrites these lines. That is safe, because nobody can reach the pages of the dropped transaction: a View shows only
-// committed states, and Partial shows a page of an open transaction only if it shares no buffer with older pages.
+// overwrites these lines. That is safe, because nobody can reach the pages of the dropped transaction. A View shows only
+// committed states. Partial shows a page of an open transaction only if the page shares no buffer with older pages.
 func (t *tree) rollback() {
 	t.pending.reset()
 	t.groups, t.rows, t.live = t.savepoint.groups, t.savepoint.rows, t.savepoint.live

@@ -11,7 +11,7 @@ const (
 type txBuffer struct {
 	ops   []op
 	data  []byte         // keys and lines
-	index map[string]int // index of the last op of each key; built when the method get first searches a buffer with many ops
+	index map[string]int // index of the last op of each key; nil until a buffer with many ops is searched
 }
 
 // op is one change. Its offsets refer to the buffer's data.

@@ -10,8 +10,8 @@ import (
 	"capture/snapshot/rowjson"
 )
 
-// TestViewTakesWhatChanged checks that holding a View takes additional memory only for the rows that change while it is
-// held, even if more Views are made meanwhile. The View shares all other rows with the newest state.
+// TestViewTakesWhatChanged checks that a View shares its unchanged rows with the newest state. While a View is held, only
+// the rows that change take additional memory, even if more Views are made.
 func TestViewTakesWhatChanged(t *testing.T) {
 	const n = 1000
 	tab, rows := NewTable(), map[string]string{}

@@ -64,7 +64,7 @@ func benchmarkFlush(b *testing.B, rows int) {
 		b.ReportMetric(whole.Seconds()/plain.Seconds(), "×plain")
 	})
 	n := rows
-	for range 2 { // until there is a shadow file
+	for range 2 { // after two changes, there is a shadow file for the measured writes to patch
 		n++
 		tab.Put(key(n), row(n, 3000, "z"))
 		tab.Commit(snapshot.Position{LSN: 1})

@@ -62,11 +62,11 @@ func (d *digest) setManifest(m *manifest.Manifest) {
 	}
 }
 
-// update changes d in place from the digest of the previous version of the file to the digest of the new version. The parameter
-// old is the layout of the previous version, and c is the content of the new version. If complete is set, update also completes
+// update changes d in place from the digest of the previous version of the file to the digest of the new version. oldLayout is
+// the layout of the previous version, and c is the content of the new version. If complete is set, update also completes
 // the SHA-256 of the whole file, however long that takes.
-func (d *digest) update(c *content, old *placement.Layout, complete bool) error {
-	spans, firstChange := c.ChangedSpans(old, blockBytes), old.Bytes
+func (d *digest) update(c *content, oldLayout *placement.Layout, complete bool) error {
+	spans, firstChange := c.ChangedSpans(oldLayout, blockBytes), oldLayout.Bytes
 	if len(spans) > 0 {
 		firstChange = spans[0].From
 	}
@@ -134,8 +134,8 @@ func (d *digest) completeStep(ctx context.Context, v *snapshot.View, layout *pla
 	return d.whole.n == layout.Bytes, err
 }
 
-// adoptBlocks adopts b, unless d already has block hashes. b has the hashes of all blocks, which were computed while the file
-// was copied.
+// adoptBlocks makes b the block hashes of d if d has none yet. b has the hashes of all blocks, which were computed while the
+// file was copied.
 func (d *digest) adoptBlocks(b *manifest.BlockHashes) {
 	if d.blocks == nil {
 		b.EndBlock()

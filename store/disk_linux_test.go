@@ -103,7 +103,7 @@ func fillVolume(args []string) error {
 	if err := expect("full", syscall.ENOSPC, "free some space"); err != nil {
 		return err
 	}
-	// While the lock file is open, the mount itself can't become read-only, but a second mount over it can.
+	// While the lock file is open, the mount itself cannot become read-only, but a second mount over it can.
 	if err := errors.Join(unix.Mount(args[0], args[0], "", unix.MS_BIND, ""),
 		unix.Mount("", args[0], "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY, "")); err != nil {
 		return err
@@ -198,8 +198,8 @@ func nobodysFolder(t *testing.T) (dir string, run func(name string, args ...stri
 	}
 }
 
-// TestNoPermission runs a child as an unprivileged user. It checks that the error says which permission is missing if the
-// folder can't be created or can't be written, and that a Write succeeds once the folder has the permission.
+// TestNoPermission runs a child as an unprivileged user who may not create the folder, or may not write to it. The error
+// must name the missing permission. Once the folder has the permission, a Write must succeed.
 func TestNoPermission(t *testing.T) {
 	dir, nobody := nobodysFolder(t)
 	if err := os.Chmod(dir, 0o555); err != nil {

@@ -11,8 +11,8 @@ import (
 	"capture/store/manifest"
 )
 
-// These constants are values for the parameter hashLimit of inspectExisting, in bytes. Hashing a file of more than hashAtOpen
-// bytes would delay Open, so the first Write hashes such a file, just before it replaces the file.
+// Limits in bytes that callers pass to inspectExisting. Hashing a file of more than hashAtOpen bytes would delay Open, so
+// the first Write hashes such a file, just before it replaces the file.
 const (
 	hashAtOpen = 64 << 20
 	hashAll    = math.MaxInt64
@@ -88,8 +88,8 @@ func completeInterruptedRename(p paths, m manifest.Manifest) (_ existing, warnin
 	return existing{checked: true, intact: true, manifest: m}, warning
 }
 
-// planQuarantine returns the result of inspectExisting for a file that is not what capture wrote. The result tells the first
-// Write to keep this file under another name. Until then the file stays as it is.
+// planQuarantine returns the result of inspectExisting for a file whose content is not what capture wrote. The result tells
+// the first Write to keep this file under another name. Until then the file stays as it is.
 func planQuarantine(p paths, why string) (_ existing, warning string) {
 	suffix := quarantineSuffix(p, time.Now())
 	return existing{checked: true, quarantine: suffix}, fmt.Sprintf(

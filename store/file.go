@@ -204,7 +204,7 @@ func (f *File) isOtherFile() bool {
 		return false // the last Write has failed, or the file has stayed, or nothing is there that could be kept
 	}
 	if err != nil || f.standing.intact && f.standing.data.isUntouched(f.dataPath, data) {
-		return false // the file is missing or has stayed, so at most its manifest is wrong
+		return false // the file is missing or unchanged, so no other program has put a file in place
 	}
 	return !f.existing.found.isInPlace()
 }
@@ -219,7 +219,7 @@ func (f *File) completeRename() error {
 	if err == nil {
 		err = f.renameManifest()
 	}
-	// If an earlier attempt failed only in the sync of the folder, it has renamed the manifest, so the pending one is missing.
+	// The pending manifest is missing if an earlier attempt has already renamed it, and failed only in the sync of the folder.
 	if err != nil && !disk.IsMissing(err) {
 		return err
 	}

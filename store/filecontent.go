@@ -52,8 +52,8 @@ func (c *content) appendPiece(b []byte, i int) ([]byte, error) {
 	})
 }
 
-// releasePiece drops the rows of piece i, so that they can be freed if the table no longer has them. Afterwards the piece can't
-// be produced again.
+// releasePiece drops the rows of piece i, so that they can be freed if the table no longer has them. Afterwards, the piece
+// cannot be produced again.
 func (c *content) releasePiece(i int) {
 	if len(c.parts) > 0 {
 		c.parts[i] = snapshot.Part{}

@@ -18,8 +18,8 @@ func (f *File) horizonOf(v *snapshot.View) *manifest.Horizon {
 	return manifest.NewHorizon(v)
 }
 
-// UpdateHorizon writes the horizon of v into the manifest, if the file has the rows of v, and if the manifest has no horizon or
-// an earlier one. A Write stores the horizon that is known at that time, which may be older than the last transaction in the
+// UpdateHorizon writes the horizon of v into the manifest if the file has the rows of v. It does not replace a horizon that is
+// the same or later. A Write stores the horizon that is known at that time, which may be older than the last transaction in the
 // file. With such a horizon, the next run reads the rows of this transaction again. UpdateHorizon prevents that.
 func (f *File) UpdateHorizon(v *snapshot.View) error {
 	f.mu.Lock()
@@ -45,7 +45,7 @@ func (f *File) DropHorizon(v *snapshot.View) error {
 	if f.closed {
 		return nil
 	}
-	if f.renamed { // the manifest at its final path describes the previous version, so first complete the rename
+	if f.renamed { // the manifest may still describe the previous version, so first complete the failed Write
 		if err := f.ensureLocked(); err != nil {
 			return f.manifestError(err)
 		}

@@ -85,7 +85,7 @@ func (f *File) shadowStep(ctx context.Context) (done bool, err error) {
 		}
 		return false, err
 	}
-	f.last.patched = false // the copy has read the whole file back
+	f.last.patched = false // to make the copy, the whole file has been read back
 	f.last.digest.adoptBlocks(c.blocks)
 	c.Close()
 	f.temp.use, f.temp.info = &shadow{layout: f.last.layout}, info

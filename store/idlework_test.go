@@ -34,7 +34,7 @@ func incompleteFile(t *testing.T) (f *store.File, path string, s *stamped) {
 	return nil, "", nil
 }
 
-// idle takes idle steps until there is nothing left to do.
+// idle calls f.Idle until no idle work is left, and returns the number of calls.
 func idle(t *testing.T, f *store.File, s *stamped) (steps int) {
 	t.Helper()
 	for more := true; more; steps++ {
@@ -83,8 +83,8 @@ func TestIdleCompletesManifest(t *testing.T) {
 	}
 }
 
-// TestCompleteUnlessChange checks that Write completes the manifest for any reason except a change, even if no row has
-// changed.
+// TestCompleteUnlessChange checks that a forced write, a regular write and the write at a stop add the SHA-256 to an incomplete
+// manifest, even if no row has changed.
 func TestCompleteUnlessChange(t *testing.T) {
 	t.Parallel()
 	for _, reason := range []manifest.Reason{store.ReasonForced, store.ReasonInterval, store.ReasonStop} {

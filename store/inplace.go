@@ -49,11 +49,12 @@ func (f *File) findMisplaced() string {
 	case !disk.Exists(lockPath(f.dataPath)):
 		return "somebody has removed its lock file"
 	case f.share != nil:
-		// Some network shares give a file another inode number from time to time, so the next checks could fail wrongly.
+		// Some network shares give a file another inode number from time to time. The checks below could then report a file that
+		// nobody has touched.
 		return ""
-	case !f.standing.data.is(f.dataPath, info):
+	case !f.standing.data.isAt(f.dataPath, info):
 		return "another program has replaced it"
-	case !isSameVersion(m, f.standing.manifest.FileInfo) || !f.standing.manifest.is(f.manifestPath, m):
+	case !isSameVersion(m, f.standing.manifest.FileInfo) || !f.standing.manifest.isAt(f.manifestPath, m):
 		return "another program has replaced its manifest"
 	case !ownerMayRead(f.dataPath):
 		return fmt.Sprintf("its mode %04o does not let its owner read it", info.Mode().Perm())

@@ -44,7 +44,8 @@ func TestInterruptedReads(t *testing.T) {
 	needStrace(t)
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "feedback.json")
-	// With -P, strace interrupts only the reads of this file, and not those of the loader of shared libraries.
+	// With -P, strace interrupts only the reads of this file. Without it, strace would also interrupt the reads of the loader
+	// of shared libraries.
 	cmd := straced(t, t.Context(), child("interrupted", path), "pread64", "-P", path, "-e", "inject=pread64:error=EINTR:when=1+2")
 	out, err := cmd.CombinedOutput()
 	if want := fmt.Sprintf("read back: , <nil>; the shadow file is a copy: %t", disk.SupportsDirectIO(path)); err != nil || string(out) != want {

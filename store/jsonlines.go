@@ -71,8 +71,8 @@ func writeLines(p paths, v *snapshot.View, m *manifest.Manifest) error {
 	return disk.SyncFolder(p.folder())
 }
 
-// finishLines completes a call of WriteLines that a crash interrupted between its two renames. In this case, the pending
-// manifest describes the file.
+// finishLines completes a call of WriteLines that a crash interrupted between its two renames. After such a crash, the
+// pending manifest describes the file.
 func finishLines(p paths) error {
 	m, err := manifest.ReadAt(p.manifestTmp())
 	if err != nil {

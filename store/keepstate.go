@@ -69,7 +69,7 @@ func (f *File) standingManifest(last *written, info os.FileInfo) (manifest.Manif
 		return f.existing.manifest, f.existing.intact
 	}
 	if last.file != nil {
-		return last.manifest, true // even if somebody has touched the file since, no other manifest can describe it
+		return last.manifest, true // no other manifest can describe the file, even if somebody has touched the file since the last Write
 	}
 	if !f.hasWritten {
 		return f.existing.manifest, f.existing.intact
@@ -98,8 +98,9 @@ func (f *File) judgeDamaged(v *snapshot.View) *manifest.Manifest {
 	return &m
 }
 
-// compareParts returns the manifest of the last version if this version must be kept, otherwise nil. The caller has checked
-// that the file is unchanged since it was written. Therefore only the Parts that differ need to be compared.
+// compareParts compares v with the last written version, and returns the manifest of the last version if that version must
+// be kept. Otherwise it returns nil. The caller has checked that the file is unchanged since it was written. Therefore only
+// the Parts that differ need to be compared.
 func (f *File) compareParts(v *snapshot.View, last *written) *manifest.Manifest {
 	m := last.manifest
 	c := loss.NewComparison(&m, v.Shape())

@@ -43,7 +43,8 @@ func TestKeptUnderWrongClock(t *testing.T) {
 	}
 }
 
-// makeOlder sets the time in the manifest of the file at path, and in the file names of its only kept state.
+// makeOlder changes the time in the manifest of the file at path, and in the file names of its only kept state, to the given
+// time.
 func makeOlder(t *testing.T, path string, at time.Time) {
 	t.Helper()
 	m, err := manifest.Read(path)

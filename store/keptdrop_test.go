@@ -33,7 +33,7 @@ func TestDroppedWhileCompressed(t *testing.T) {
 			dropped, last := 0, disk.WithIdlePriority
 			disk.WithIdlePriority = func(compress func() error) error {
 				return hook(func() error { return last(compress) }, func() {
-					states, err := kept.List(path) // as another process does
+					states, err := kept.List(path) // list the states as another process would
 					if err != nil {
 						t.Error(err)
 					}

@@ -71,13 +71,14 @@ func TestFileRemovedBeforeFirstWrite(t *testing.T) {
 	}
 }
 
-// TestFileReplacedBeforeFirstWrite: another program puts a file in place after Open, and before the first Write. The Write keeps
-// this file under its own manifest. If the file has none, the Write gives it a second name, whatever the policy is.
+// TestFileReplacedBeforeFirstWrite: another program puts a file in place after Open, and before the first Write. The Write
+// keeps this file under its own manifest. If the file has no manifest, the Write gives it a second name, whatever the policy
+// is.
 func TestFileReplacedBeforeFirstWrite(t *testing.T) {
 	t.Parallel()
 	other := filepath.Join(t.TempDir(), "feedback.json")
 	write(t, open(t, other), votes(105, "x").View(), store.ReasonStart)
-	for _, found := range []int{100, 0} { // number of rows in the file that Open finds; 0 if there is none
+	for _, found := range []int{100, 0} { // number of rows in the file that Open finds; 0 if there is no file
 		for _, load := range []bool{true, false} {
 			for _, intact := range []bool{true, false} {
 				path, tab := filepath.Join(t.TempDir(), "feedback.json"), votes(100, "x")
@@ -149,7 +150,7 @@ func TestLossFromDamagedFile(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "feedback.json")
 			f := open(t, path)
 			f.Kept().SetPolicy(retention.Policy{})
-			tab := votes(rows, strings.Repeat("x", 100)) // with short rows, the damaged page would have a tenth of all rows
+			tab := votes(rows, strings.Repeat("x", 100)) // long rows, so that the damaged page has only a small part of all rows; with short rows, the page would have a tenth
 			write(t, f, tab.View(), store.ReasonStart)
 			info, err := os.Stat(path)
 			if err != nil {

@@ -34,7 +34,7 @@ func TestLoad(t *testing.T) {
 	dir := t.TempDir()
 	can := store.CanPatch(t, dir)
 	path := filepath.Join(dir, "feedback.json")
-	d := &drawing{r: rand.New(rand.NewPCG(seed, 1)), tab: votes(0, ""), rows: 1}
+	d := &randomWriter{r: rand.New(rand.NewPCG(seed, 1)), tab: votes(0, ""), rows: 1}
 	for range 250 {
 		d.put(2 * d.rows)
 		d.rows++
@@ -174,7 +174,7 @@ func TestLoadRefuses(t *testing.T) {
 			first := open(t, path)
 			write(t, first, votes(10, "xxx").View(), store.ReasonStart)
 			first.Close()
-			f := open(t, path) // Open finds an intact file, so it is Load that must detect what is changed afterwards
+			f := open(t, path) // Open finds an intact file, so only Load can detect the changes that follow
 			m, _ := f.Existing()
 			if c.file != nil {
 				data := c.file(string(read(t, path)))
@@ -248,7 +248,7 @@ func FuzzLoad(f *testing.F) {
 	})
 }
 
-// BenchmarkLoad loads a file of votes of 2.6 kB.
+// BenchmarkLoad loads a file with 100,000 votes of 2.6 kB each.
 func BenchmarkLoad(b *testing.B) {
 	path := filepath.Join(b.TempDir(), "feedback.json")
 	f, err := store.Open(path, owner)

@@ -27,7 +27,7 @@ type fileRows struct {
 	bytes int64 // bytes read so far
 
 	// padded lists the rows that padding follows. Each of them is the last row of a region. If the padding is not as Write
-	// makes it, placed is unset, padded is empty, and the next Write writes the whole file.
+	// makes it, placed is false, padded is empty, and the next Write writes the whole file.
 	padded []paddedRow
 	placed bool
 
@@ -54,7 +54,7 @@ func newFileRows(t *snapshot.Table, l *Loading) (*fileRows, error) {
 	}, nil
 }
 
-// longestPadding is the maximum length of the padding after a row in a file that is loaded, in bytes.
+// longestPadding is the maximum number of bytes of padding that a loaded file may have after a row.
 const longestPadding = 16 << 20
 
 // readAll reads the whole file and returns its digest.
@@ -195,9 +195,9 @@ const (
 	freePaddedPages = 64
 )
 
-// addPadding records padding after the current row. Padding ends a region, so addPadding also ends the page of the row. A Write
-// puts no padding after the last row, and makes only few small regions. If the padding in the file is different, the next Write
-// writes the whole file.
+// addPadding records padding after the current row. Padding ends a region, so addPadding also ends the page of the row. A
+// Write puts no padding after the last row, and makes only few small regions. If the file has other padding than a Write
+// makes, addPadding drops the record, so that the next Write writes the whole file.
 func (r *fileRows) addPadding(padding int, more bool) {
 	if !more || int64(len(r.padded)-freePaddedPages)*paddedPageBytes > r.bytes {
 		r.placed, r.padded = false, nil

@@ -61,7 +61,7 @@ type lock struct {
 	path string // path of the file that the lock protects
 	word string // random word in the lock file (see lockword.go)
 
-	earlier Owner // owner in the lock file when we last locked it; zero if it was empty
+	earlier Owner // owner that the lock file named when we last locked it; zero if the lock file was empty
 
 	mu           sync.Mutex
 	file         *os.File // the lock file; nil after release
@@ -99,8 +99,8 @@ func (l *lock) lockFile() (*os.File, error) {
 			f.Close()
 			return nil, fmt.Errorf("lock %s: %w", lockPath(l.path), err)
 		case flock(f, unix.LOCK_SH) != nil:
-			// Not even a shared lock is possible, so an owner has an exclusive lock. If only a ReadOwner had locked the file,
-			// its shared lock would permit this one.
+			// Not even a shared lock is possible, so another process owns the file and has an exclusive lock. A call of
+			// ReadOwner takes only a shared lock, which permits other shared locks.
 			err = l.lockedError(f)
 			f.Close()
 			return nil, err

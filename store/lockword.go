@@ -58,7 +58,8 @@ func (l *lock) verify() error {
 // beforeVerify is a hook for tests, which change the lock file just before verify reads it.
 var beforeVerify = func() {}
 
-// verifyWord returns an error unless the lock file contains our word. It returns nil if the word could not be written.
+// verifyWord returns an error unless the lock file contains our word. It makes no check and returns nil if the
+// word could not be written.
 func (l *lock) verifyWord() error {
 	if !l.ownerWritten {
 		return nil

@@ -34,9 +34,9 @@ func TestLossIsKept(t *testing.T) {
 		}{
 			"a tenth deleted": {change: deleteRows(tenth)},
 			"more deleted":    {change: deleteRows(tenth + 1), lost: tenth + 1, text: "from " + grouped(rows) + " rows to " + grouped(rows-tenth-1)},
-			// In this case, only the end of the file changes. So the file before the loss becomes both the kept state and
-			// the shadow file, and no later Write may patch it. In the other cases, most of the file changes, so a later
-			// version is written whole.
+			// A deletion of the last rows changes only the end of the file. So the file from before the loss becomes both the
+			// kept state and the shadow file, and no later Write may patch this file. The other changes affect most of the
+			// file, so the version after the loss is written whole.
 			"the last deleted": {lost: tenth + 1, text: "from " + grouped(rows) + " rows to " + grouped(rows-tenth-1), change: func(tab *snapshot.Table) {
 				for i := range tenth + 1 {
 					tab.Delete(key(rows - 1 - i))
@@ -177,7 +177,7 @@ func idleToEnd(t *testing.T, f *store.File, v *snapshot.View) {
 }
 
 // TestLossInSteps deletes five rows at a time. It checks that a loss is recorded when more than a tenth of the last hour's
-// highest row count is gone. Each further loss needs more than a tenth of the rows that remained after the loss before.
+// highest row count is gone. Each further loss needs more than a tenth of the rows that remained after the previous loss.
 func TestLossInSteps(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "feedback.json")

@@ -14,7 +14,7 @@ import (
 	"capture/store/kept"
 )
 
-// good and bad are changes of a table. Bad changes are mistakes.
+// A good function changes a table as intended. A bad function changes a table by mistake.
 type good func(*rowsTable)
 type bad func(*rowsTable)
 
@@ -127,7 +127,7 @@ func TestPrintedCommands(t *testing.T) {
 				want := r.clone()
 				write(t, f, r.load(t, tab), store.ReasonStart)
 				for _, s := range test.steps {
-					changes, ok := s.([]any) // changes in one write
+					changes, ok := s.([]any) // a step is a list of changes that one write contains, or a single change
 					if !ok {
 						changes = []any{s}
 					}

@@ -99,8 +99,8 @@ func TestModesOfForeignFiles(t *testing.T) {
 	}
 }
 
-// TestModesOfReusedInode replaces the file and its manifest by foreign files of the same sizes and, on file systems such as ext4
-// that soon use an inode number again, of the same inode numbers.
+// TestModesOfReusedInode replaces the file and its manifest by foreign files of the same sizes. On file systems such as
+// ext4, which soon use an inode number again, the foreign files also have the same inode numbers.
 func TestModesOfReusedInode(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "feedback.json")
 	f := open(t, path)
@@ -133,7 +133,7 @@ func replaceReusingInode(t *testing.T, path string) bool {
 		if err := errors.Join(os.WriteFile(candidate, nil, 0o600), os.Truncate(candidate, before.Size()), os.Chmod(candidate, 0o666)); err != nil {
 			t.Fatal(err)
 		}
-		defer os.Remove(candidate) // only now, so that each candidate has another inode number
+		defer os.Remove(candidate) // at the end of the function, because the next candidate could otherwise get the same inode number
 		if reused := os.SameFile(before, stat(t, candidate)); reused || i == 50 {
 			if err := os.Rename(candidate, path); err != nil {
 				t.Fatal(err)
@@ -152,9 +152,9 @@ func wantMode(t *testing.T, path string, want fs.FileMode) {
 
 func init() { children["unreadable"] = makeUnreadable }
 
-// TestUnreadableFiles runs a child as an unprivileged user, because root may read every file. The child takes the rights away
-// from each file and from the folder, and checks that capture notices it and gives the files their rights back. For the folder,
-// the error must name the missing right.
+// TestUnreadableFiles runs a child as an unprivileged user, because root may read every file. The child removes the
+// permissions of each file and of the folder. It checks that capture notices this, and that capture gives the files their
+// permissions back. For the folder, the error must name the missing permission.
 func TestUnreadableFiles(t *testing.T) {
 	dir, nobody := nobodysFolder(t)
 	folder := filepath.Join(dir, "data")
@@ -180,7 +180,7 @@ func makeUnreadable(args []string) error {
 	}
 	version := 0
 	for _, name := range []string{path, manifest.Path(path), path + ".lock"} {
-		for _, changed := range []int{0, 15} { // the rows that the next Write changes; 15 rows are enough for a loss
+		for _, changed := range []int{0, 15} { // number of rows that the next Write changes; 15 rows are enough for a loss
 			if err := os.Chmod(name, 0); err != nil {
 				return err
 			}

@@ -6,8 +6,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// isMountPoint reports whether the file itself is a mount point, such as a container's volume that is a single file. rename(2)
-// can't replace such a file. It reports false if the kernel does not report mounts, as on Linux before 5.8.
+// isMountPoint reports whether the file itself is a mount point, such as a container's volume that is a single file.
+// rename(2) cannot replace such a file. If the kernel does not report mounts, as on Linux before 5.8, isMountPoint reports
+// false.
 func isMountPoint(path string) bool {
 	var file, folder unix.Statx_t
 	for at, st := range map[string]*unix.Statx_t{path: &file, filepath.Dir(path): &folder} {

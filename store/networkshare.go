@@ -80,7 +80,7 @@ func (f *File) IsOnDisk() bool {
 }
 
 // useFileSystem sets the temporary names for the file system of the folder, and removes the temporary files of earlier
-// processes. On a share it returns a warning about what the share can't do, or "" if there is nothing to warn of.
+// processes. On a share it returns a warning about what the share cannot do, or "" if there is nothing to warn of.
 func (f *File) useFileSystem() (warning string) {
 	fs := fileSystemAt(f.folder())
 	f.share, f.paths.tmpWord = nil, ""
@@ -134,8 +134,8 @@ func (f *File) removeForeignTemp() {
 
 var ownTmpSuffix = regexp.MustCompile(`^-[0-9a-f]{16}\.tmp$`)
 
-// writeManifestOnShare writes the pending manifest, first under a name that only this process uses. Thus a reader that opens
-// the pending manifest always finds it complete.
+// writeManifestOnShare writes the pending manifest, first under a name that only this process uses. Therefore a reader that
+// opens the pending manifest always finds it complete.
 func (f *File) writeManifestOnShare(write func(*os.File) error) error {
 	own := f.ownTmp(f.manifestPath)
 	err := disk.WriteSynced(own, f.standing.manifestLike(), write)

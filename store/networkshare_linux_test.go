@@ -46,8 +46,8 @@ func writeTwiceOnShare(args []string) error {
 	return f.Close()
 }
 
-// writeAsRival writes versions in which all rows have the text args[1], until another process has put its word into the lock
-// file.
+// writeAsRival writes versions in which all rows have the text args[1], until another process has put its own random word into
+// the lock file (see lockword.go).
 func writeAsRival(args []string) error {
 	store.PretendShare()
 	f, err := store.Open(args[0], store.Owner{PID: os.Getpid(), Host: args[1], Version: "1.2.3"})
@@ -103,10 +103,10 @@ func printProbe(args []string) error {
 	return nil
 }
 
-// straced returns a command that runs cmd under strace with the given options. The parameter trace names the traced calls.
-func straced(t *testing.T, ctx context.Context, cmd *exec.Cmd, trace string, options ...string) *exec.Cmd {
+// straced returns a command that runs cmd under strace with the given options. calls names the traced system calls.
+func straced(t *testing.T, ctx context.Context, cmd *exec.Cmd, calls string, options ...string) *exec.Cmd {
 	t.Helper()
-	args := append([]string{"-f", "-qq", "-o", "/dev/null", "-e", "trace=" + trace, "-e", "signal=none"}, options...)
+	args := append([]string{"-f", "-qq", "-o", "/dev/null", "-e", "trace=" + calls, "-e", "signal=none"}, options...)
 	traced := exec.CommandContext(ctx, "strace", append(append(args, cmd.Path), cmd.Args[1:]...)...)
 	traced.Env = cmd.Env
 	return traced
@@ -210,8 +210,8 @@ func TestReaderBlocksRename(t *testing.T) {
 	needStrace(t)
 	t.Parallel()
 	for _, name := range []string{"EACCES", "EBUSY"} {
-		// Rename 1 is the probe of the file system. Renames 2, 3 and 4 give the pending manifest, the file and the manifest
-		// their names.
+		// Rename 1 probes the file system. Rename 2 gives the pending manifest its name, rename 3 the file, and rename 4 the
+		// manifest.
 		for n := 2; n <= 4; n++ {
 			path := filepath.Join(t.TempDir(), "feedback.json")
 			cmd := straced(t, t.Context(), child("share twice", path), "renameat,renameat2", "-e", "inject=renameat,renameat2:error="+name+":when="+strconv.Itoa(n)+".."+strconv.Itoa(n+3))

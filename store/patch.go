@@ -10,16 +10,16 @@ import (
 	"capture/store/placement"
 )
 
-// patch turns the content of the open file into the new version, and syncs the file. The parameter old is the layout of the
-// file before the patch. patch writes the spans that differ, widened to multiples of align bytes. At the same time, another
+// patch turns the content of the open file into the new version, and syncs the file. oldLayout is the layout of the file
+// before the patch. patch writes the spans that differ, widened to multiples of align bytes. At the same time, another
 // goroutine turns the digest of the last version into the digest of the new version. The two goroutines can run in parallel,
 // because both take the bytes from the rows in memory.
-func (p *pendingVersion) patch(file *os.File, old *placement.Layout, align int64, last written) error {
+func (p *pendingVersion) patch(file *os.File, oldLayout *placement.Layout, align int64, last written) error {
 	p.patched = true
 	hashed := make(chan error, 1)
 	p.digest = last.digest
 	go func() { hashed <- p.digest.update(&p.content, last.layout, p.complete) }()
-	err := p.writeSpans(file, p.ChangedSpans(old, align))
+	err := p.writeSpans(file, p.ChangedSpans(oldLayout, align))
 	if err == nil {
 		err = file.Truncate(p.Bytes)
 	}

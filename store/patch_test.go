@@ -51,33 +51,33 @@ func row(id, n int, fill string) []byte {
 	return fmt.Appendf(nil, `{"vote_id":%d,"comment":"%s"}`, id, strings.Repeat(fill, n))
 }
 
-// drawing changes a table at random, in the ways in which applications change tables.
-type drawing struct {
+// randomWriter changes a table at random, in the ways in which applications change tables.
+type randomWriter struct {
 	r    *rand.Rand
 	tab  *snapshot.Table
 	rows int // the next row at the end of the table gets the key 2*rows; odd keys are for rows in between
 }
 
-func (d *drawing) put(id int) {
+func (d *randomWriter) put(id int) {
 	d.tab.Put(key(id), row(id, 2000+d.r.IntN(6000), string(rune('a'+d.r.IntN(26)))))
 }
 
-func (d *drawing) some(n int, do func(id int)) {
+func (d *randomWriter) some(n int, do func(id int)) {
 	for range n {
 		do(2 * d.r.IntN(d.rows))
 	}
 }
 
-func (d *drawing) run(n int, do func(id int)) {
+func (d *randomWriter) run(n int, do func(id int)) {
 	from := d.r.IntN(d.rows)
 	for id := from; id < min(from+n, d.rows); id++ {
 		do(2 * id)
 	}
 }
 
-func (d *drawing) remove(id int) { d.tab.Delete(key(id)) }
+func (d *randomWriter) remove(id int) { d.tab.Delete(key(id)) }
 
-func (d *drawing) change() {
+func (d *randomWriter) change() {
 	switch d.r.IntN(12) {
 	case 0, 1, 2, 3:
 		for range 1 + d.r.IntN(20) {
@@ -110,7 +110,7 @@ func TestPatch(t *testing.T) {
 	can := store.CanPatch(t, dir)
 	path := filepath.Join(dir, "feedback.json")
 	f := open(t, path)
-	d := &drawing{r: rand.New(rand.NewPCG(seed, 1)), tab: votes(0, ""), rows: 1}
+	d := &randomWriter{r: rand.New(rand.NewPCG(seed, 1)), tab: votes(0, ""), rows: 1}
 	for range 250 {
 		d.put(2 * d.rows)
 		d.rows++

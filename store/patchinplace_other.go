@@ -4,7 +4,8 @@ package store
 
 import "os"
 
-// Other systems have no leases on files, so each version is written whole.
+// Only Linux has leases on files, and a file can be patched safely only with a lease. On other systems, capture therefore
+// writes each version as a whole file.
 
 func openShadow(string, os.FileInfo, string) *os.File { return nil }
 

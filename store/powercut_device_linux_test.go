@@ -31,9 +31,9 @@ type nameChange struct {
 }
 
 type handle struct {
-	file *inode
-	pos  int64
-	to   bool // whether the file was opened with O_APPEND
+	file    *inode
+	pos     int64
+	appends bool // whether the file was opened with O_APPEND
 }
 
 const pageSize = 4096
@@ -45,13 +45,13 @@ type inode struct {
 	data   []byte // content as a running program reads it
 	safe   []byte // durable content
 	// dirty has the pages that were written since the last sync. Its values are the times of their last writes, as line numbers
-	// of the trace. The kernel forgets pages that it could not write, so a failed fsync moves all pages from the map dirty to
-	// the map lost. No later fsync makes them durable unless they are written again.
+	// of the trace. The kernel forgets pages that it could not write, so a failed fsync moves all pages from dirty to lost. A
+	// later fsync makes such a page durable only if the page is written again.
 	dirty map[int64]int
 	lost  map[int64]bool
 	sized int // time of the last change of the size, as a line number of the trace
-	// contents caches the results of the method left. The index is the pageLeft that describes what a power cut leaves of each
-	// page. The cache is cleared when the file changes.
+	// contents caches the results of afterCut. The index is the pageLeft that describes what a power cut leaves of each page.
+	// The cache is cleared when the file changes.
 	contents [pageModeCount]*leftFile
 }
 
@@ -106,14 +106,14 @@ func (n *inode) truncate(size int64, when int) {
 	n.sized = when
 }
 
-// sync applies a successful fsync that began at the time began: the data and the size from before this time become durable.
-func (n *inode) sync(began int) {
+// sync applies a successful fsync that began at startTime: the data and the size from before startTime become durable.
+func (n *inode) sync(startTime int) {
 	n.forgetContents()
-	if n.sized < began {
+	if n.sized < startTime {
 		n.safe = resized(n.safe, len(n.data))
 	}
 	for p, at := range n.dirty {
-		if at < began {
+		if at < startTime {
 			n.keep(p)
 			delete(n.dirty, p)
 		}
@@ -144,8 +144,8 @@ func resized(b []byte, size int) []byte {
 	return out
 }
 
-// path returns the path that a call names with two arguments: argument i-1 is the descriptor of a folder, and argument i a
-// path relative to it, or an absolute path. It returns "" for a path outside root.
+// path returns the path that a call names with two arguments. Argument i is an absolute path, or a path relative to the
+// folder whose descriptor is argument i-1. For a path outside root, path returns "".
 func (d *device) path(c *call, i int) string {
 	path := string(c.text(i))
 	if !filepath.IsAbs(path) {
@@ -224,7 +224,7 @@ func (d *device) applyTo(h *handle, c *call) (changed, known bool) {
 	case "write", "writev":
 		if c.ret > 0 {
 			at := h.pos
-			if h.to {
+			if h.appends {
 				at = int64(len(n.data))
 			}
 			n.write(at, c.buffer()[:c.ret], c.ended)
@@ -328,7 +328,7 @@ func (d *device) applyToNames(c *call, path string) (changed bool, err error) {
 		if strings.Contains(flags, "O_TRUNC") {
 			n.truncate(0, c.ended)
 		}
-		d.fds[c.ret] = &handle{file: n, to: strings.Contains(flags, "O_APPEND")}
+		d.fds[c.ret] = &handle{file: n, appends: strings.Contains(flags, "O_APPEND")}
 	case "mkdirat":
 		n := d.inode()
 		n.folder = path

@@ -28,9 +28,9 @@ type transcript struct {
 	begun     []string // SHA-256 of each version that the child began to write
 	done      int      // number of versions for which Write has returned; the last of these versions must not be lost
 	manifests []string // SHA-256 of each manifest that was durable, oldest first
-	kept      []string // paths of compressed kept states, which must not be lost
+	kept      []string // paths of uncompressed states before a loss, which must not be lost; capture may have compressed them since
 	plain     []string // paths of plain states before a loss, which must not be lost; they may have been compressed since
-	lossy     int      // number, counted from 1, of the version that loses rows; 0 if there is none yet
+	lossy     int      // number of the version that loses rows, counted from 1; 0 if no version has lost rows yet
 	failed    string   // text of the last error; "" once a Write has succeeded
 	foreign   []byte   // content of the file that existed before the child began; nil if there was no file
 
@@ -162,7 +162,7 @@ func (s *transcript) hasLoss(left diskState) bool {
 			continue
 		}
 		if strings.HasSuffix(name, ".gz") {
-			return true // checkKept reads the compressed data
+			return true // checkKept checks the content of a compressed state
 		}
 		if s.seen.sum(data) == s.begun[s.lossy-2] {
 			return true
@@ -241,7 +241,7 @@ type replay struct {
 	calls      []*call
 	root       string
 	path       string
-	foreign    []byte // content of the file that was at path before; nil if there was no file
+	foreign    []byte // content of the file that was at path before the child began; nil if there was no file
 	ignoreSync func(c *call, folder bool) bool
 	random     int // number of random power cuts after each call
 	open       bool
@@ -334,9 +334,10 @@ var powerCutSeed = sync.OnceValue(func() uint64 {
 	return uint64(time.Now().UnixNano())
 })
 
-// TestPowerCut records the system calls of a real writer, and cuts the power after each of them. Whichever of the unsynced
-// data and names survive, feedback.json must be complete. It must be the last version for which Write has returned, or a later
-// version, and the next process must find it intact. STORE_TEST_CUTS sets the number of random cuts after each call.
+// TestPowerCut records the system calls of a real writer, and cuts the power after each of them. Any part of the unsynced
+// data and names may survive. In each case, feedback.json must be complete. It must be the last version for which Write has
+// returned, or a later version, and the next process must find it intact. STORE_TEST_CUTS sets the number of random cuts
+// after each call.
 func TestPowerCut(t *testing.T) {
 	if testing.Short() {
 		t.Skip("cuts the power after each system call")
@@ -405,7 +406,7 @@ func TestEachSyncIsNeeded(t *testing.T) {
 				syncs++
 				p.ignoreSync, p.from = func(other *call, _ bool) bool { return other == c }, c
 				_, err := p.run(t)
-				if err == nil { // it is possible that all five random outcomes of each cut are harmless
+				if err == nil { // the five random outcomes of each cut may all be harmless by chance, so try more
 					p.random = 60
 					_, err = p.run(t)
 					p.random = 5
@@ -421,9 +422,9 @@ func TestEachSyncIsNeeded(t *testing.T) {
 	}
 }
 
-// TestFailedSyncIsFinal checks that the replay finds the mistake of a writer that repeats a failed fsync and trusts the second
-// one. The kernel may have dropped the pages that were dirty at the failed fsync, so they are not durable even after a later
-// fsync succeeds.
+// TestFailedSyncIsFinal checks that the replay finds a mistake of the writer: it repeats a failed fsync and trusts the
+// second fsync. The kernel may have dropped the pages that were dirty at the failed fsync, so they are not durable even
+// after a later fsync succeeds.
 func TestFailedSyncIsFinal(t *testing.T) {
 	needStrace(t)
 	for _, refused := range []bool{false, true} {

@@ -30,8 +30,8 @@ func (c *leftFile) is(data []byte) bool { return c != nil && bytes.Equal(c.data,
 type outcome struct {
 	what  func() string
 	names func(d *device) map[string]*inode
-	pages pageLeft        // what is left of each page, if page is nil
-	page  func() pageLeft // returns what is left of the next page
+	pages pageLeft        // what is left of each page; not used if page is set
+	page  func() pageLeft // returns what is left of the next page; nil if the same is left of all pages
 }
 
 type pageLeft int
@@ -65,7 +65,8 @@ func (n *inode) clean() bool {
 	return len(n.dirty) == 0 && len(n.lost) == 0 && len(n.data) == len(n.safe)
 }
 
-// namesInOrder keeps the first k changes of names, as a journal does.
+// namesInOrder returns a function that returns the names after a power cut. Of the changes of names that were not durable yet,
+// the first k survive the power cut, as with a journal.
 func namesInOrder(k int) func(*device) map[string]*inode {
 	return func(d *device) map[string]*inode {
 		names := maps.Clone(d.durable)
@@ -113,7 +114,7 @@ func (d *device) cut(l outcome) (left diskState, hash uint64) {
 	for _, path := range slices.Sorted(maps.Keys(names)) {
 		n := names[path]
 		if dir := names[filepath.Dir(path)]; path != d.root && (dir == nil || dir.folder == "") {
-			continue // its folder is gone
+			continue // the power cut has removed its folder
 		}
 		switch {
 		case n.folder != "":
@@ -121,9 +122,9 @@ func (d *device) cut(l outcome) (left diskState, hash uint64) {
 			all = append(append(all, path...), "/\n"...)
 			continue
 		case n.clean():
-			left[path] = n.left(pageOld)
+			left[path] = n.afterCut(pageOld)
 		case l.page == nil:
-			left[path] = n.left(l.pages)
+			left[path] = n.afterCut(l.pages)
 		default:
 			if random[n] == nil {
 				random[n] = newLeftFile(n.leftAtRandom(l.page))
@@ -135,8 +136,8 @@ func (d *device) cut(l outcome) (left diskState, hash uint64) {
 	return left, maphash.Bytes(hashSeed, all)
 }
 
-// left returns the content that remains of a file if l describes what is left of each page.
-func (n *inode) left(l pageLeft) *leftFile {
+// afterCut returns the content of a file after a power cut. l describes what the power cut leaves of each page.
+func (n *inode) afterCut(l pageLeft) *leftFile {
 	if n.contents[l] == nil {
 		n.contents[l] = newLeftFile(n.leftAtRandom(func() pageLeft { return l }))
 	}

@@ -142,9 +142,9 @@ func record(t *testing.T, rows, writes int, foreign []byte, options ...string) (
 	return p, err
 }
 
-// memoryDir returns a new folder, which is in memory if /dev/shm has enough room. The tests here simulate the disk, so they need
-// no real one, and thousands of small files take less processor time in memory. If /dev/shm were nearly full, the children would
-// rightly drop kept states.
+// memoryDir returns a new folder, which is in memory if /dev/shm has enough room. The tests here simulate the disk, so they
+// need no real one, and thousands of small files take less processor time in memory. The room matters, because the child
+// processes would drop kept states if /dev/shm were nearly full.
 func memoryDir(t *testing.T) string {
 	t.Helper()
 	memory, err := volume.Measure("/dev/shm")

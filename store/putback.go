@@ -37,7 +37,7 @@ func (f *File) putBack(v *snapshot.View, m manifest.Manifest) (Result, error) {
 	if err := f.ensureLocked(); err != nil {
 		return Result{}, err
 	}
-	if f.doubtful > 0 { // the source has just loaded the rows, and has called DropHorizon
+	if f.doubtful > 0 { // the source has loaded the rows, but has then called DropHorizon
 		m.Horizon = nil
 	}
 	there, err := os.Lstat(f.dataPath)
@@ -78,7 +78,8 @@ func (f *File) putBack(v *snapshot.View, m manifest.Manifest) (Result, error) {
 	return Result{Manifest: m, BytesWritten: p.bytesWritten, Kept: state}, nil
 }
 
-// refuseNewer returns an error if the file in place of feedback.json is intact, and newer than the state that m describes.
+// refuseNewer returns an error if another program has put an intact file at the path of feedback.json, and this file is newer
+// than the state that m describes.
 func (f *File) refuseNewer(m *manifest.Manifest) error {
 	there := &f.existing.manifest
 	if !f.existing.intact || !there.HasTableOf(m) || !there.IsLaterThan(m) {

@@ -16,9 +16,10 @@ import (
 )
 
 // TestPutBack checks that CheckInPlace notices each way in which readers can lose the file of an earlier run before the first
-// Write, and that PutBack restores this file and its manifest. What somebody else has put in their place must be kept.
+// Write. It also checks that PutBack restores this file and its manifest, and that what somebody else has put in their place is
+// kept.
 func TestPutBack(t *testing.T) {
-	long := strings.Repeat("x", 1000) // so that the file is patched and has padding
+	long := strings.Repeat("x", 1000) // long enough for a file that is patched and has padding
 	otherPair := filepath.Join(t.TempDir(), "feedback.json")
 	other := open(t, otherPair)
 	write(t, other, votes(50, "other").View(), store.ReasonStart)
@@ -124,12 +125,12 @@ func TestPutBackBeforeLoss(t *testing.T) {
 	}
 }
 
-// TestPutBackRefusesNewerPair: the database is unreachable, and another program has put a pair with five more votes in place. If
-// this pair is newer, only this pair may have these votes. PutBack must leave it as it is, also if the policy keeps no ordinary
-// states.
+// TestPutBackRefusesNewerPair: the database is unreachable, and another program has put a pair with five more votes in
+// place. If this pair is newer, perhaps no other file has these votes. PutBack must then leave the pair as it is, even if
+// the policy keeps no ordinary states.
 func TestPutBackRefusesNewerPair(t *testing.T) {
 	for what, test := range map[string]struct {
-		change  func(m *manifest.Manifest) // makes the other pair's manifest from that of the File
+		change  func(m *manifest.Manifest) // changes a copy of the File's manifest into the manifest of the other pair
 		refused bool
 	}{
 		"later position":                 {func(m *manifest.Manifest) { m.LSN = "0/16B3749" }, true},

@@ -75,9 +75,9 @@ func linkOrCopy(path, second string) error {
 }
 
 // pruneQuarantined keeps the newest maxQuarantined damaged files of path, and removes the older ones. Their suffixes sort by
-// time, but the clock may have been set back. Therefore the file that was quarantined just now always stays. The parameter
-// newest is its suffix.
-func pruneQuarantined(path, newest string) {
+// time, but the clock may have been set back. Therefore the file that was quarantined just now always stays. newSuffix is
+// the suffix of its name.
+func pruneQuarantined(path, newSuffix string) {
 	entries, err := os.ReadDir(filepath.Dir(path))
 	if err != nil {
 		return
@@ -86,7 +86,7 @@ func pruneQuarantined(path, newest string) {
 	most := maxQuarantined
 	for _, e := range entries {
 		switch {
-		case e.Name() == filepath.Base(path)+newest:
+		case e.Name() == filepath.Base(path)+newSuffix:
 			most--
 		case strings.HasPrefix(e.Name(), filepath.Base(path)+quarantineInfix):
 			kept = append(kept, e.Name())

@@ -27,7 +27,7 @@ func TestQuota(t *testing.T) {
 		want     string // what the child prints
 		ordinary int    // number of ordinary states that are left
 	}{
-		"room after dropping": {"1", "done", 1}, // drops the compressed state, then keeps the old file under a second name
+		"room after dropping": {"1", "done", 1}, // the Write drops the compressed state, and then keeps the old file under a second name
 		"never room":          {"1+", "waits", 0},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -60,7 +60,7 @@ func (f *File) openLast() (*os.File, manifest.Manifest, error) {
 	return file, f.last.manifest, err
 }
 
-// compareWithManifest reads the whole file. It returns how the file differs from m or why it can't be read, or "" if it
+// compareWithManifest reads the whole file. It returns how the file differs from m or why it cannot be read, or "" if it
 // matches.
 func compareWithManifest(ctx context.Context, file *os.File, m manifest.Manifest) (string, error) {
 	h := manifest.NewHasher(m)

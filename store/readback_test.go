@@ -86,7 +86,7 @@ func TestForcedWriteIsProven(t *testing.T) {
 	}
 	checkPair(t, path)
 
-	// The forced Write must also find damage in the shadow file, which it patches.
+	// A forced Write patches the shadow file. It must therefore find damage in the shadow file, too.
 	write(t, f, commit(t, tab, func() { put(tab, 1, "and again") }), store.ReasonChange)
 	idleToEnd(t, f, tab.View())
 	rot(t, path+".tmp", len(read(t, path+".tmp"))-100)

@@ -109,7 +109,7 @@ func TestPatchReaders(t *testing.T) {
 				t.Fatal(err)
 			}
 			var once sync.Once
-			data := read(t, path) // only the first n bytes are read later, from the pipe
+			data := read(t, path) // the pipe holds only the first n bytes, which are read from it later
 			return func() []byte {
 				once.Do(func() {
 					if _, err := io.ReadFull(os.NewFile(uintptr(p[0]), "pipe"), data[:n]); err != nil {

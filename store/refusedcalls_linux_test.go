@@ -19,11 +19,11 @@ import (
 
 func init() { children["refused"] = writeWhileRefused }
 
-// refusals has the system calls of a Write that a device or volume can refuse, by name. For each call, errors lists the errors
-// with which it can fail, and word is a text that the Write's error must then contain.
+// refusals has the system calls of a Write that a device or volume can refuse, by name. For each call, errnos lists the errors
+// with which the call can fail. The error of the Write must then contain wantText.
 var refusals = map[string]struct {
-	word   string
-	errors []string
+	wantText string
+	errnos   []string
 }{
 	"openat":    {"open", []string{"EACCES", "ENOSPC", "EROFS", "EIO", "EMFILE"}},
 	"write":     {"write", []string{"ENOSPC", "EIO", "EDQUOT"}},
@@ -57,9 +57,9 @@ func (r refusal) String() string {
 	return fmt.Sprintf("%s:error=%s:when=%d", r.call.name, r.err, r.nth)
 }
 
-// steps lists the calls that strace can refuse. These are the calls of the nth Write, counted from 1. If nth is 0, they are the
-// calls that keep a state after the Write with the given number. If all is set, steps lists each call once for each of its
-// possible errors, otherwise only once.
+// steps lists the calls that strace can refuse. If nth is not 0, these are the calls of the nth Write, counted from 1. If
+// nth is 0, they are the calls that keep a state after one Write, and number is the number of this Write. If all is set,
+// steps lists each call once for each of its possible errors, otherwise only once.
 func (p *replay) steps(nth, number int, all bool) []refusal {
 	d, s := newDevice(p.root), &transcript{foreign: p.foreign, seen: p.seen}
 	made := map[string]int{} // number of calls so far, by name
@@ -67,7 +67,7 @@ func (p *replay) steps(nth, number int, all bool) []refusal {
 	kept := -1
 	for _, c := range p.calls {
 		if c.thread != p.calls[0].thread {
-			continue // only one thread writes
+			continue // all writes come from one thread, which also makes the first call
 		}
 		made[c.name]++
 		c := *c // work on a copy, because apply changes the names of some calls
@@ -84,7 +84,7 @@ func (p *replay) steps(nth, number int, all bool) []refusal {
 		if nth == 0 {
 			writing = kept == number
 		}
-		errors := refusals[name].errors
+		errors := refusals[name].errnos
 		if !writing || !concerns || len(errors) == 0 || c.ret < 0 || name == "fcntl" && !strings.Contains(fmt.Sprint(c.args), "F_SETLEASE") {
 			continue
 		}
@@ -192,7 +192,7 @@ func refuse(t *testing.T, step refusal, rows, writes int, foreign []byte) *repla
 	return nil
 }
 
-// refused returns the call that strace refused, or nil if strace refused a call that does not concern p's files.
+// refused returns the call that strace made fail. It returns nil if that call does not concern p's files.
 func (p *replay) refused() *call {
 	d := newDevice(p.root)
 	for _, c := range p.calls {
@@ -255,7 +255,7 @@ func (p *replay) recovers(step refusal) error {
 
 // explains returns an error unless the writer's last error names the step, the path and what to do.
 func (s *transcript) explains(step refusal, root string) error {
-	for _, word := range []string{refusals[step.call.name].word, root, advice[step.err]} {
+	for _, word := range []string{refusals[step.call.name].wantText, root, advice[step.err]} {
 		if !strings.Contains(s.failed, word) {
 			return fmt.Errorf("%q is not in the error: %s", word, s.failed)
 		}
@@ -275,8 +275,8 @@ func (d *device) leftover(path string, renamed bool) []string {
 	return left
 }
 
-// writeWhileRefused writes the file at args[0] once. Then it makes the system call with the number args[1] fail, writes
-// twice more, and prints both errors.
+// writeWhileRefused writes the file at args[0] once. It then makes a system call fail, whose number is args[1], writes the
+// file twice more, and prints both errors.
 func writeWhileRefused(args []string) error {
 	f, err := store.Open(args[0], owner)
 	if err != nil {

@@ -25,7 +25,7 @@ type rowsTable struct {
 	rows    map[int]map[string]string // values of the text columns, by id
 }
 
-// set sets a column in the rows with the IDs from first to last.
+// set sets the column to the value in the rows with the IDs from first to last.
 func (r *rowsTable) set(column string, first, last int, value string) {
 	for id := first; id <= last; id++ {
 		if r.rows[id] == nil {
@@ -38,7 +38,7 @@ func (r *rowsTable) set(column string, first, last int, value string) {
 	}
 }
 
-// load replaces the rows in tab.
+// load replaces the rows in tab with the rows of r, and returns the new View.
 func (r *rowsTable) load(t *testing.T, tab *snapshot.Table) *snapshot.View {
 	t.Helper()
 	shape := &rowjson.Shape{Schema: "public", Table: "votes", Key: []int{0}, Fingerprint: fmt.Sprint(r.columns),

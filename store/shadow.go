@@ -38,9 +38,9 @@ type shadowCopy struct {
 // shadowStep is the number of bytes that one step copies. A Write may run after each step.
 var shadowStep int64 = 32 << 20
 
-// newShadowCopy begins a copy of the target of temp, a file whose length is size. The copy gets the mode and owner of the file
-// that like describes. newShadowCopy returns nil if the file system does not support patching, or has no space for two copies.
-func newShadowCopy(temp *tempFile, size int64, like os.FileInfo) (*shadowCopy, error) {
+// newShadowCopy begins to copy the file temp.target, which has size bytes. The copy gets the mode and owner of the file that
+// model describes. newShadowCopy returns nil if the file system does not support patching, or has no space for two copies.
+func newShadowCopy(temp *tempFile, size int64, model os.FileInfo) (*shadowCopy, error) {
 	free, err := volume.FreeBytes(temp.target)
 	if err != nil || free < 2*size {
 		return nil, err
@@ -53,7 +53,7 @@ func newShadowCopy(temp *tempFile, size int64, like os.FileInfo) (*shadowCopy, e
 		from.Close()
 		return nil, nil
 	}
-	to, err := temp.create(like)
+	to, err := temp.create(model)
 	if err != nil {
 		from.Close()
 		return nil, err

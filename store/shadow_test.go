@@ -177,7 +177,8 @@ func TestShadowOfDamagedFile(t *testing.T) {
 	checkPair(t, path)
 }
 
-// TestIdleEndsWithContext checks that a step ends early if its context ends, and that no work is lost.
+// TestIdleEndsWithContext checks that a call of Idle ends early if its context has ended, and that later calls can still do
+// the work.
 func TestIdleEndsWithContext(t *testing.T) {
 	t.Parallel()
 	f, path, tab := largeFile(t)

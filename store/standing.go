@@ -17,7 +17,8 @@ type standing struct {
 	intact         bool // whether the file matched its manifest
 }
 
-// findStanding returns the files at the given paths. The parameter intact is true if the file matches its manifest.
+// findStanding returns the standing of the files at the given paths. It does not compare the file with its manifest, so the
+// caller provides intact.
 func findStanding(p paths, intact bool) standing {
 	return standing{p, findFile(p.dataPath), findFile(p.manifestPath), intact}
 }
@@ -34,7 +35,7 @@ func (s *standing) isInPlace() bool {
 	return isSame(s.data, s.paths.dataPath) && isSame(s.manifest, s.paths.manifestPath)
 }
 
-// knownFile is a file that capture has left or found. If there was no regular file, FileInfo is nil.
+// knownFile identifies a file as capture last wrote it or found it. If there was no regular file, FileInfo is nil.
 type knownFile struct {
 	os.FileInfo
 	born time.Time // time at which the file was created; zero if the system does not report it
@@ -43,18 +44,21 @@ type knownFile struct {
 // findFile returns the regular file at path, if there is one.
 func findFile(path string) knownFile { return knownFile{disk.StatRegular(path), birthTime(path)} }
 
-// is reports whether the file at path is still k. Its mode may have changed. The parameter info is the result of Lstat for path. A
-// new file may have the inode number of a file that somebody has just removed, and any size, but not its time of birth.
-func (k knownFile) is(path string, info os.FileInfo) bool {
+// isAt reports whether k is still the file at path. The mode of the file may have changed. info must be the result of Lstat
+// for path. A new file can have the inode number and the size of a file that somebody has just removed, but not its time of
+// birth.
+func (k knownFile) isAt(path string, info os.FileInfo) bool {
 	return os.SameFile(info, k.FileInfo) && info.Size() == k.Size() && birthTime(path).Equal(k.born)
 }
 
-// isUntouched reports whether the file at path is still the same version of k. The parameter info is the result of Lstat for path.
+// isUntouched reports whether k is still the file at path and has not been changed. info must be the result of Lstat for
+// path.
 func (k knownFile) isUntouched(path string, info os.FileInfo) bool {
-	return isSameVersion(info, k.FileInfo) && k.is(path, info)
+	return isSameVersion(info, k.FileInfo) && k.isAt(path, info)
 }
 
-// setData records that capture has left feedback.json, which info describes, and that the file matches its manifest.
+// setData records the identity of feedback.json after capture has written it. info is the result of Lstat for the file. setData
+// also records that the file matches its manifest.
 func (s *standing) setData(info os.FileInfo) {
 	s.data, s.intact = knownFile{info, birthTime(s.paths.dataPath)}, true
 }
@@ -65,9 +69,9 @@ func (s *standing) dataLike() os.FileInfo { return s.data.newestInfo(s.paths.dat
 // manifestLike returns the file whose mode and owner a new manifest gets, or nil for the defaults.
 func (s *standing) manifestLike() os.FileInfo { return s.manifest.newestInfo(s.paths.manifestPath) }
 
-// newestInfo describes the file at path if it is still k. Otherwise it describes k.
+// newestInfo returns the current FileInfo of the file at path if this file is still k, and otherwise the FileInfo in k.
 func (k knownFile) newestInfo(path string) os.FileInfo {
-	if info, err := os.Lstat(path); err == nil && k.is(path, info) {
+	if info, err := os.Lstat(path); err == nil && k.isAt(path, info) {
 		return info
 	}
 	return k.FileInfo

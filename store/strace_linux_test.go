@@ -22,8 +22,8 @@ type call struct {
 	args     []string
 	ret      int64
 	err      string // error, such as "EIO"; "" if the call succeeded
-	began    int    // number of its first line in the trace
-	ended    int    // number of its last line
+	began    int    // number of the trace line at which the call begins
+	ended    int    // number of the trace line at which it ends
 	injected bool
 }
 
@@ -108,8 +108,8 @@ func (c *call) buffer() []byte {
 }
 
 // traceError returns an error if this machine does not let a process trace its children, as in some containers. The tests
-// that need strace are then skipped. TestSyncRefused, TestFullVolume, TestFileSizeLimit and TestCrashBetweenRenames still
-// cover a part of their checks.
+// that need strace are then skipped. TestSyncRefused, TestFullVolume, TestFileSizeLimit and TestCrashBetweenRenames need no
+// strace, and still make some of the checks of the skipped tests.
 var traceError = sync.OnceValue(func() error {
 	out, err := exec.Command("strace", "-f", "-o", "/dev/null", "true").CombinedOutput()
 	if err != nil {
@@ -149,8 +149,8 @@ func traced(file string, cmd *exec.Cmd, options ...string) ([]*call, error) {
 	return parseTrace(trace)
 }
 
-// parseTrace reads the output of strace -f. It returns the calls in the order in which they ended. Only a close is placed
-// where it began, because from then on the kernel can give its descriptor to another file.
+// parseTrace reads the output of strace -f. It returns the calls in the order in which they ended. A close is an exception:
+// its place is where it began, because from then on the kernel can give its descriptor to another file.
 func parseTrace(trace []byte) ([]*call, error) {
 	var calls []*call
 	type part struct {

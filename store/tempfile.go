@@ -26,15 +26,15 @@ type tempFile struct {
 	lock   *lock
 	share  *share
 
-	use  io.Closer   // use of the file under the name; nil if there is no such file
-	info os.FileInfo // identity of that file; for a shadow, with its size and modification time when it became the shadow
+	use  io.Closer   // *os.File, *prewrite, *shadow or *shadowCopy, for the file that has the temporary name; nil if no file has this name
+	info os.FileInfo // identity of this file; for a shadow, also its size and modification time when it became the shadow
 }
 
 // create discards the file that has the temporary name, and creates an empty file under this name, with the mode and owner of
-// the file that like describes. The new *os.File is in t.use until the caller sets t.use to something else.
-func (t *tempFile) create(like os.FileInfo) (*os.File, error) {
+// the file that template describes. The new *os.File is in t.use until the caller sets t.use to something else.
+func (t *tempFile) create(template os.FileInfo) (*os.File, error) {
 	t.discard()
-	file, err := disk.CreateLike(t.path, like)
+	file, err := disk.CreateLike(t.path, template)
 	if err != nil {
 		return nil, err
 	}
@@ -48,9 +48,9 @@ func (t *tempFile) create(like os.FileInfo) (*os.File, error) {
 	return file, nil
 }
 
-// publish renames the file to its final name. After that, no file has the temporary name. If retired is not nil and the file
-// system can exchange two names, publish exchanges the two names instead. In this case, the old version of feedback.json
-// gets the temporary name, and publish sets t.use to retired. info is the identity of the old version.
+// publish renames the file to its final name, so that no file has the temporary name any more. But if retired is not nil and
+// the file system can exchange two names, publish exchanges the names. The old version of feedback.json then gets the
+// temporary name, and publish sets t.use to retired and t.info to info, which is the identity of the old version.
 func (t *tempFile) publish(retired *shadow, info os.FileInfo) error {
 	if retired != nil {
 		exchanged, err := renameExchange(t.path, t.target)
@@ -69,8 +69,8 @@ func (t *tempFile) publish(retired *shadow, info os.FileInfo) error {
 	return nil
 }
 
-// verify returns an error unless the temporary name still leads to our file. The folder may have been replaced since the
-// lock was checked. In this case, the name may lead to a file that another process is still writing.
+// verify returns an error unless the temporary name still leads to our file. If the folder was replaced after the lock was
+// checked, the name may lead to a file that another process is still writing.
 func (t *tempFile) verify() error {
 	info, err := os.Lstat(t.path)
 	if err != nil {

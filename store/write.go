@@ -124,8 +124,8 @@ func (f *File) write(v *snapshot.View, reason manifest.Reason) (Result, error) {
 	return Result{Manifest: m, BytesWritten: bytesWritten, Kept: state}, nil
 }
 
-// keepStanding keeps the current file as a state before v replaces the file, if there is a reason to keep it. It returns
-// the kept state, or nil.
+// keepStanding adds the current file to the kept states, if there is a reason to keep it. The caller then replaces the file
+// with v. keepStanding returns the kept state, or nil.
 func (f *File) keepStanding(v *snapshot.View, last *written) (*kept.State, error) {
 	m, err := f.stateToKeep(v, last)
 	if m == nil || err != nil {
@@ -213,7 +213,8 @@ func (f *File) replaceBoth(p *pendingVersion, m *manifest.Manifest, last written
 		return err
 	}
 	f.renamed, f.hasWritten = true, true
-	f.existing.quarantine, f.existing.foreign = "", false // a damaged file has only its second name from now on
+	// A damaged file now has only its second name.
+	f.existing.quarantine, f.existing.foreign = "", false
 	atRename()
 	if err := f.renameManifest(); err != nil {
 		return err

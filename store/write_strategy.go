@@ -23,9 +23,9 @@ type pendingVersion struct {
 	patched      bool    // whether a file was patched, set by writePending
 }
 
-// newPendingVersion places the rows of v. If temp is a prewrite of the start of v, it places the rows as the prewrite did.
-// Otherwise, if v and the last version are large, it keeps the rows near their places in the last version. In all other cases
-// it places the rows from scratch.
+// newPendingVersion places the rows of v in a file. If temp is a prewrite of the start of v, the rows get the places that
+// they have in the prewrite. Otherwise, if v and the last version are large, the rows stay near their places in the last
+// version. In all other cases, newPendingVersion places the rows without regard to the last version.
 func newPendingVersion(v *snapshot.View, last written, temp io.Closer) *pendingVersion {
 	var parts []snapshot.Part
 	if last.layout != nil {
@@ -92,8 +92,8 @@ func isPatchable(last written, p *pendingVersion, path string) bool {
 
 func (w *written) isLarge() bool { return w.layout != nil && w.layout.Bytes >= patchFrom }
 
-// isWorthPatching reports whether less than half of the version differs from the file that would be patched. The parameter old
-// is the layout of that file. If more differs, one sequential write is faster, and it also releases the rows while it writes.
+// isWorthPatching reports whether less than half of the version differs from the file that would be patched. old is the
+// layout of that file. If more differs, one sequential write is faster, and it also releases the rows while it writes.
 func (p *pendingVersion) isWorthPatching(old *placement.Layout) bool {
 	changed := int64(0)
 	for _, s := range p.ChangedSpans(old, 1) {

@@ -82,7 +82,8 @@ const (
 
 var errRewritten = errors.New("the rows do not come in the order of their keys")
 
-// extend writes the next step of c, the newest state of the copy. It reports whether all regions but the last are written.
+// extend continues the prewrite with at most about prewriteStep bytes of c. c is the newest state of the copy. extend reports
+// whether all regions of c except the last are written. The last region is still growing.
 func (p *prewrite) extend(c *content) (done bool, err error) {
 	growing := len(c.Regions) - 1 // index of the last part, to which rows are still being added
 	same := commonPrefix(p.regions, c.Regions[:growing])

@@ -23,7 +23,7 @@ type sequentialWriter struct {
 	off              int64       // offset up to which the file is written and hashed; a multiple of disk.DirectAlign
 	buf              []byte      // bytes that begin at off and are not written yet
 	writebackStarted int64       // offset up to which writeback has started
-	recycled         chan []byte // chunks that the hasher has finished with; nil for a chunk that must be allocated
+	recycled         chan []byte // chunks that are free because the hasher no longer needs them; a nil chunk is not allocated yet
 }
 
 // newSequentialWriter returns a writer for an empty file. large is set for a large file. complete selects the digest, as in
@@ -40,9 +40,9 @@ func newSequentialWriter(file *os.File, large, complete bool) *sequentialWriter 
 // end returns the offset at which the writer continues.
 func (w *sequentialWriter) end() int64 { return w.off + int64(len(w.buf)) }
 
-// writePieces writes the next pieces of c and releases their rows. The parameter to is the index of the first piece that is not
+// writePieces writes the next pieces of c and releases their rows. endPiece is the index of the first piece that is not
 // written. The last bytes stay in buf.
-func (w *sequentialWriter) writePieces(c *content, to int) (err error) {
+func (w *sequentialWriter) writePieces(c *content, endPiece int) (err error) {
 	full := make(chan []byte, chunks) // chunks for the hasher
 	done := make(chan struct{})
 	go func() {
@@ -60,7 +60,7 @@ func (w *sequentialWriter) writePieces(c *content, to int) (err error) {
 		<-done
 	}()
 	piece := c.PieceAt(w.end())
-	for skip := int(w.end() - c.PieceOff(piece)); piece < to; piece, skip = piece+1, 0 {
+	for skip := int(w.end() - c.PieceOff(piece)); piece < endPiece; piece, skip = piece+1, 0 {
 		from := len(w.buf)
 		w.ensureRoom(int(c.PieceBytes(piece)))
 		if w.buf, err = c.appendPiece(w.buf, piece); err != nil {

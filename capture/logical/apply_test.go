@@ -111,9 +111,9 @@ func TestRecordedStream(t *testing.T) {
 	}
 }
 
-// record returns the messages that pgoutput sends for the changes that f makes. The server can choose other OIDs for each
-// recording. In these messages, record therefore replaces the OID of the table with recordedOID, and the OID of the type
-// named pair with pairOID.
+// record returns the messages that pgoutput sends for the changes that f makes. The server may choose different OIDs for
+// each recording. To make the messages comparable, record replaces the OID of the table with recordedOID, and the OID of the
+// type named pair with pairOID.
 func record(t *testing.T, url string, f func()) (messages [][]byte) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), busy.Limit(sourcetest.Patience))

@@ -18,7 +18,7 @@ import (
 const (
 	firstGuardPause   = time.Millisecond
 	longestGuardPause = 100 * time.Millisecond
-	guardReportAfter  = time.Second // time until the status reports the wait
+	guardReportAfter  = time.Second // the status reports a wait that has lasted this long
 )
 
 // awaitCommits returns once every transaction that the exported snapshot shows as committed has ended for all sessions.
@@ -129,14 +129,14 @@ func parseXIDSnapshot(text string) (xidSnapshot, error) {
 	return s, nil
 }
 
-// endedBy reports whether every transaction that s shows as ended has also ended in a later snapshot (the parameter now).
+// endedBy reports whether every transaction that s shows as ended has also ended in newer, which is a later snapshot.
 // Transactions below s.xmin had ended for all sessions when s was built, so only transactions from s.xmin up to s.xmax need
 // a check.
-func (s xidSnapshot) endedBy(now xidSnapshot) bool {
-	if now.xmax < s.xmax {
+func (s xidSnapshot) endedBy(newer xidSnapshot) bool {
+	if newer.xmax < s.xmax {
 		return false
 	}
-	return !slices.ContainsFunc(now.running, func(xid uint64) bool {
+	return !slices.ContainsFunc(newer.running, func(xid uint64) bool {
 		return xid >= s.xmin && xid < s.xmax && !slices.Contains(s.running, xid)
 	})
 }

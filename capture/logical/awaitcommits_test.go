@@ -26,7 +26,7 @@ func TestXIDSnapshotEnded(t *testing.T) {
 		ended         bool
 	}{
 		{"100:100:", "100:100:", true},
-		{"100:105:", "100:104:", false},      // the ordinary snapshot does not know 104 yet
+		{"100:105:", "100:104:", false},      // transaction 104 was still running when the ordinary snapshot was taken
 		{"100:105:", "105:105:", true},       // all have ended
 		{"100:105:", "103:106:103", false},   // 103 is still running
 		{"100:105:103", "103:106:103", true}, // 103 is also running in the slot's snapshot

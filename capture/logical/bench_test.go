@@ -230,7 +230,8 @@ func followers(b *testing.B, peers []string) map[string]*follower {
 
 const followersFolder = "../../internal/bench/testdata"
 
-// installNode puts the program for Node.js into a folder of its own, and installs its package there from the Internet.
+// installNode copies the program for Node.js into a new folder, and installs the package that the program needs from the
+// Internet.
 func installNode(b *testing.B, _ string) (command []string, err error) {
 	b.Helper()
 	node, err := osexec.LookPath("node")

@@ -70,7 +70,7 @@ func (s *Source) stream(stop context.Context, t *snapshot.Table, encoder *rowjso
 	s.endStream = endStream
 	defer endStream(nil)
 	g, ctx := errgroup.WithContext(ctx)
-	checking, endChecks := context.WithCancel(ctx) // ends with the context stop, because a check must not delay the end of capture
+	checking, endChecks := context.WithCancel(ctx) // ends as soon as stop ends, because a check must not delay the end of capture
 	defer context.AfterFunc(stop, endChecks)()
 	generated := newServerValues(ctx, s.queries, s.table)
 	encoder.Server = generated.encode
@@ -134,9 +134,10 @@ func (s *Source) startReplication(ctx context.Context) error {
 	})
 }
 
-// check returns a *source.ResyncError if the table, its publication or the slot has changed in a way that the stream does not
-// show. Otherwise, it proposes the moment of the check as the next horizon. If the stream has not passed all proposed horizons,
-// check requests a keepalive: on an idle server, nothing else would soon advance the applied position.
+// check returns a *source.ResyncError if the table, its publication or the slot has changed in a way that the stream does
+// not show. Otherwise, check proposes a new horizon, which is as recent as the check itself. If the stream has not passed
+// all proposed horizons, check requests a keepalive: on an idle server, nothing else would soon advance the applied
+// position.
 func (s *Source) check(ctx context.Context) error {
 	err := s.queries.Do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		if err := s.env.WithdrawHarmful(ctx, conn, s.table.Name()); err != nil {
@@ -151,14 +152,14 @@ func (s *Source) check(ctx context.Context) error {
 		return s.slot.check(ctx, conn)
 	})
 	if err == nil && s.horizons.awaited() > 0 {
-		_ = s.standby.sendStatus(true, true) // if the connection is broken, the receiver reports it
+		_ = s.standby.sendStatus(true, true) // ignore the error: it means that the connection is broken, which the receiver reports
 	}
 	return err
 }
 
-// advanceHorizon moves the horizon past all transactions that have ended, if the server answers within Timeouts.Stop. stream
-// calls it when capture stops. Without this call, the horizon could be older than a change of many rows just before the
-// stop, and the next run would transfer these rows again.
+// advanceHorizon moves the horizon past all transactions that have ended, if the server answers within Timeouts.Stop. It is
+// called when capture stops. Without this call, the horizon could be older than a change of many rows just before the stop,
+// and the next run would transfer these rows again.
 //
 // If the answer to the last regular check is overdue, the server probably hangs. advanceHorizon then returns immediately.
 func (s *Source) advanceHorizon(ctx context.Context) error {

@@ -15,13 +15,13 @@ import (
 // the position, the Table contains the changes of all these transactions. The xmin and the position then become the Table's
 // horizon. A walsender sends only WAL that is flushed, so the horizon remains valid after a crash of the server.
 type horizons struct {
-	place snapshot.Place // place of the horizon with which the stream began; zero if the stream began without a horizon
+	place snapshot.Place // server and table of the horizon with which the stream began; zero if the stream began without a horizon
 
 	mu   sync.Mutex
 	last snapshot.Horizon // last horizon that the Table got; zero if the Table got none
 
-	// Proposed horizons that the stream has not passed yet. A newer proposal replaces only the field second. If it also
-	// replaced the field first, a stream that always lags a little would never pass a proposed horizon.
+	// These two proposed horizons have not been passed by the stream yet. A newer proposal replaces only the second of them. If
+	// it also replaced the first, a stream that always lags a little would never pass a proposed horizon.
 	first, second *snapshot.Horizon
 }
 

@@ -153,9 +153,9 @@ func TestReadBetweenPartitions(t *testing.T) {
 	}
 }
 
-// TestImportAfterNameSwap checks that the import requests a resync if two tables have exchanged their names since the snapshot
-// was exported. A statement then finds the new table under the name votes, but in the catalog as of the snapshot, the old table
-// has this name. If the new table was created after the snapshot, this catalog does not contain it.
+// TestImportAfterNameSwap checks that the import requests a resync if two tables have exchanged their names since the
+// snapshot was exported. A statement that names votes then finds the new table, but in the catalog as of the snapshot, votes
+// is the old table. If the new table was created after the snapshot, this catalog does not contain it.
 func TestImportAfterNameSwap(t *testing.T) {
 	t.Parallel()
 	url := pgserver.Database(t)

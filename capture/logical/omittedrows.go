@@ -20,7 +20,8 @@ import (
 // keptLineBytes is the size in bytes of the largest line buffer that is kept for the next row.
 const keptLineBytes = 1 << 20
 
-// omittedValue stands for a value that the connection has left out. isOmitted recognizes it by its address.
+// omittedValue stands for a large value that the connection has not read into memory. isOmitted recognizes omittedValue by
+// its address.
 var omittedValue = []byte("omitted")
 
 func isOmitted(v []byte) bool { return len(v) > 0 && &v[0] == &omittedValue[0] }

@@ -80,7 +80,7 @@ func (s *Source) open(ctx context.Context) (origin snapshot.Origin, err error) {
 }
 
 // prepare loads the properties of the server and the table, and finds the publication. If the publication must be created or
-// repaired first, the result missing is postgres.ErrPublicationMissing or postgres.ErrPublicationIncomplete; otherwise it is
+// repaired first, the first result is postgres.ErrPublicationMissing or postgres.ErrPublicationIncomplete; otherwise it is
 // nil.
 func (s *Source) prepare(ctx context.Context) (missing, err error) {
 	err = s.queries.Do(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
@@ -127,8 +127,8 @@ func (s *Source) dropTestSlot(ctx context.Context, test *slot) error {
 	return s.withIdleTimeout(ctx, func(ctx context.Context) error { return s.standby.exec(ctx, "DROP_REPLICATION_SLOT "+test.name) })
 }
 
-// createPublication creates or repairs the publication. The parameter missing is the first result of prepare, which says what is
-// to be done: ErrPublicationMissing or ErrPublicationIncomplete.
+// createPublication creates or repairs the publication. missing is the error with which prepare has reported that the
+// publication must be created (ErrPublicationMissing) or repaired (ErrPublicationIncomplete).
 func (s *Source) createPublication(ctx context.Context, missing error) error {
 	err := s.queries.Do(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
 		s.publication.name, s.publication.fingerprint, err = postgres.EnsurePublication(ctx, conn, &s.server, s.table)

@@ -9,9 +9,10 @@ import (
 	"capture/internal/postgres"
 )
 
-// checkStandbys checks whether the end of capture's slot could invalidate logical slots on a standby. If so, it usually reports
-// a condition to Progress. If the source does not follow the table yet, and the operator has not chosen this source, it returns
-// an error instead. Once the source follows the table, an error would itself end the slot.
+// checkStandbys checks whether the end of capture's slot could invalidate logical slots on a standby. If so, it usually
+// reports a condition to Progress. It returns an error instead if the source does not follow the table yet, and the operator
+// has not chosen this source. Once the source follows the table, an error would end the slot, which is what could invalidate
+// the slots on the standby.
 func (s *Source) checkStandbys(ctx context.Context, conn *pgx.Conn) error {
 	err := s.server.CheckStandbys(ctx, conn)
 	var problem *postgres.Problem

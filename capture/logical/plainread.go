@@ -30,7 +30,7 @@ type plainReads struct {
 	next    time.Time     // time of the next read
 	first   time.Time     // earliest time of the first read
 	logged  bool          // whether the blocked slot creation has been logged
-	lsn     pglogrepl.LSN // WAL position after everything that the last read showed
+	lsn     pglogrepl.LSN // WAL position after the last read; everything that the read showed is before this position
 }
 
 // createSlotOrPlainRead creates the slot. If the creation takes long, it also makes plain reads of the table in the
@@ -85,29 +85,29 @@ func (s *Source) createSlotOrPlainRead(ctx context.Context, t *snapshot.Table, o
 	}
 }
 
-// readIfDue checks the slot, and reads the table if a plain read is due. The parameter reading is a context that ends as soon
-// as the slot exists. If the plain read fails, readIfDue only logs the error.
-func (p *plainReads) readIfDue(ctx, reading context.Context) error {
+// readIfDue checks the slot, and reads the table if a plain read is due. untilCreated ends as soon as the slot
+// exists. If the plain read fails, readIfDue only logs the error.
+func (p *plainReads) readIfDue(ctx, untilCreated context.Context) error {
 	if !p.logged && time.Now().Before(p.next) {
-		// Usually, the slot soon exists. Its creation cancels the context reading. If a query were running, the cancellation
-		// would interrupt it and break its connection.
+		// Run no query yet, because the slot usually exists soon. Its creation ends untilCreated, which would interrupt a
+		// running query and break the connection.
 		return nil
 	}
-	if err := p.queries.Do(reading, p.check); err != nil && reading.Err() == nil {
+	if err := p.queries.Do(untilCreated, p.check); err != nil && untilCreated.Err() == nil {
 		return err
 	}
-	if time.Now().Before(p.next) || reading.Err() != nil {
+	if time.Now().Before(p.next) || untilCreated.Err() != nil {
 		return nil
 	}
-	p.reportBlocked(reading)
+	p.reportBlocked(untilCreated)
 	if time.Now().Before(p.first) {
 		p.next = p.first
 		return nil
 	}
-	switch err := tablecopy.ReadTable(reading, p.env, p.origin.Source, p.dst, p.slot.checkUncreated); {
+	switch err := tablecopy.ReadTable(untilCreated, p.env, p.origin.Source, p.dst, p.slot.checkUncreated); {
 	case err == nil:
 		p.lsn = p.currentLSN(ctx)
-	case reading.Err() == nil:
+	case untilCreated.Err() == nil:
 		p.log.Warn("plain read failed", "error", postgres.Explain(err))
 	}
 	p.next = time.Now().Add(plainReadInterval)

@@ -38,11 +38,11 @@ func newServerValues(ctx context.Context, queries *postgres.QueryConn, table *po
 	return v
 }
 
-// encode returns the JSON of a column's value, which the server computes by to_json. The parameter text is the text form of
-// the value. The stream's rowjson.Encoder calls encode through its field Server.
+// encode sends the text form of a column's value to the server, and returns the JSON that the server computes by to_json.
+// The stream's rowjson.Encoder calls encode through its field Server.
 func (v *serverValues) encode(column int, text []byte) (answer []byte, err error) {
 	c := &v.shape.Columns[column]
-	types := []uint32{c.TypeOID} // the type's name instead of its OID would require USAGE on the type's schema
+	types := []uint32{c.TypeOID} // the OID, because the name of the type would require USAGE on the type's schema
 	err = v.queries.Do(v.ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		values, err := queryTextRow(ctx, conn, "SELECT pg_catalog.to_json($1)", types, text)
 		if err != nil {
@@ -62,15 +62,15 @@ func (v *serverValues) encode(column int, text []byte) (answer []byte, err error
 	return answer, nil
 }
 
-// generate returns the text forms of the unpublished columns for a row with these values. Values that an update left unchanged
-// come from the parameter line, which is the row's new line with all columns of the stream.
-func (v *serverValues) generate(encoder *rowjson.Encoder, values [][]byte, line []byte) (generated [][]byte, err error) {
+// generate returns the text forms of the unpublished columns for a row with these values. Values that an update left
+// unchanged come from newLine, which is the row's new line with all columns of the stream.
+func (v *serverValues) generate(encoder *rowjson.Encoder, values [][]byte, newLine []byte) (generated [][]byte, err error) {
 	v.params = v.params[:0]
 	for _, i := range v.inputs {
 		text := values[i]
 		if isUnchanged(text) {
 			var ok bool
-			if text, ok = v.textOf(encoder, line, i); !ok {
+			if text, ok = v.textOf(encoder, newLine, i); !ok {
 				return nil, &source.ResyncError{Reason: fmt.Sprintf("an update leaves column %q unchanged, which generated columns need", v.shape.Columns[i].Name), Backoff: true}
 			}
 		}
@@ -97,8 +97,8 @@ func (v *serverValues) generate(encoder *rowjson.Encoder, values [][]byte, line 
 	return generated, nil
 }
 
-// textOf derives the text form of a column's value from the row's JSON, which the parameter line holds. The text of NULL is
-// nil. ok is false if the JSON does not determine the value.
+// textOf derives the text form of a column's value from the given line, which is the row's JSON. The text of NULL is nil. ok is
+// false if the JSON does not determine the value.
 func (v *serverValues) textOf(encoder *rowjson.Encoder, line []byte, column int) (text []byte, ok bool) {
 	value, ok := encoder.Field(line, column)
 	t := &v.shape.Columns[column].Type

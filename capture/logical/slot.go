@@ -17,7 +17,7 @@ import (
 	"capture/internal/postgres"
 )
 
-// slot is our temporary replication slot. The server drops it when the replication connection ends.
+// slot is capture's temporary replication slot. The server drops it when the replication connection ends.
 type slot struct {
 	name string
 	env  *source.Env
@@ -36,8 +36,8 @@ func newSlot(env *source.Env) *slot {
 }
 
 // slotSnapshot is the start of a new slot's stream. The exported snapshot shows the table as of the consistent point. The
-// snapshot ends with the next command on the replication connection. Nobody may read a table with it before awaitCommits has
-// returned.
+// snapshot ends with the next command on the replication connection. Nobody may read a table with the exported snapshot before
+// awaitCommits has returned.
 type slotSnapshot struct {
 	lsn  pglogrepl.LSN // consistent point
 	name string        // name of the exported snapshot

@@ -52,7 +52,7 @@ type Source struct {
 	slot    *slot
 	ended   chan struct{} // closed when Follow has ended
 
-	// The method open sets these fields.
+	// Source.open sets these fields.
 	server      postgres.Server
 	table       *postgres.Table
 	publication publication
@@ -78,8 +78,8 @@ func (s *Source) withIdleTimeout(ctx context.Context, f func(context.Context) er
 	return s.reads.WithIdleTimeout(ctx, s.env.Timeouts.Idle, f)
 }
 
-// noteDoubt sets s.doubt if err is a ResyncError whose field Intact is false. It must get the error of every task, because the
-// method stream returns only the first error, for example the error of a lost connection.
+// noteDoubt sets s.doubt if err is a ResyncError whose field Intact is false. It must get the error of every task, because
+// [Source.stream] returns only the first error, for example the error of a lost connection.
 func (s *Source) noteDoubt(err error) {
 	if resync := (*source.ResyncError)(nil); errors.As(err, &resync) && !resync.Intact {
 		s.doubt.Store(true)

@@ -47,8 +47,8 @@ type standby struct {
 	sentLSN pglogrepl.LSN // position that the last status message confirmed
 	sentAt  time.Time
 
-	// closeMu guards closed and the connection's write deadline. The method close sets both. sendStatus sets a deadline only
-	// while closed is false, so it cannot replace the deadline by which the method close interrupts a write.
+	// closeMu guards closed and the connection's write deadline. Closing the standby sets both. sendStatus sets a deadline
+	// only while closed is false. Otherwise it could replace the deadline with which closing interrupts a write.
 	closeMu sync.Mutex
 	closed  bool
 }

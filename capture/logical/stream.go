@@ -36,7 +36,7 @@ type receiver struct {
 	commitLag time.Duration // age of the last commit when it was applied; 0 once the stream has caught up
 }
 
-// run receives until ctx ends or the connection fails.
+// run receives and applies messages until ctx ends or the connection fails.
 func (r *receiver) run(ctx context.Context) error {
 	// ReceiveMessage does not get ctx, because pgconn would start and end a watch of ctx for each message. When ctx ends, a
 	// read deadline in the past interrupts a waiting read instead. The deadline makes the connection unusable, but capture

@@ -26,18 +26,18 @@ type activity struct {
 	changes       int64  // number of changed rows according to the statistics, which lag and include rolled-back changes
 }
 
-// fullReadReason returns the reason why the whole table must be read again, or "" if there is none. The parameter before is
-// the activity at the last check. sinceRead is the time since checkLoop last requested a full read. sinceNotified is the
+// fullReadReason returns the reason why the whole table must be read again, or "" if there is none. previous is the
+// activity at the previous check. sinceRead is the time since checkLoop last requested a full read. sinceNotified is the
 // time since the last notification.
-func (a activity) fullReadReason(before activity, sinceRead, sinceNotified time.Duration) string {
+func (a activity) fullReadReason(previous activity, sinceRead, sinceNotified time.Duration) string {
 	switch {
 	case a.queue.LosesNotifications() && sinceRead >= lossReread:
 		return lossReason(a.queue)
-	case before.queue.LosesNotifications() && !a.queue.LosesNotifications():
+	case previous.queue.LosesNotifications() && !a.queue.LosesNotifications():
 		return "the triggers send all notifications again"
-	case a.relationFiles != before.relationFiles:
+	case a.relationFiles != previous.relationFiles:
 		return "the table was truncated or rewritten"
-	case a.changes != before.changes && sinceNotified > statsDelay && sinceRead >= statsReread:
+	case a.changes != previous.changes && sinceNotified > statsDelay && sinceRead >= statsReread:
 		return "the statistics show changes without a notification"
 	case sinceRead >= hourlyReread:
 		return "once an hour, for changes that bypassed the triggers"
@@ -61,23 +61,23 @@ func lossChanged(before, now postgres.NotificationQueue) bool {
 }
 
 // checkLoop regularly checks for what notifications do not show: a new definition of the table, missing or bypassed triggers,
-// and a full queue. The parameter last is the activity before the first copy.
-func (s *Source) checkLoop(ctx context.Context, last activity) error {
-	s.reportLoss(last.queue)
+// and a full queue. lastActivity was read before the first copy.
+func (s *Source) checkLoop(ctx context.Context, lastActivity activity) error {
+	s.reportLoss(lastActivity.queue)
 	lastRequest := time.Now() // time of this loop's last request for a full read
 	return s.env.CheckLoop(ctx, func(ctx context.Context) error {
 		now, err := s.check(ctx)
 		if err != nil {
 			return err
 		}
-		if reason := now.fullReadReason(last, time.Since(lastRequest), s.pending.sinceNotified()); reason != "" {
+		if reason := now.fullReadReason(lastActivity, time.Since(lastRequest), s.pending.sinceNotified()); reason != "" {
 			lastRequest = time.Now()
 			s.pending.requestFullRead(reason)
 		}
-		if lossChanged(last.queue, now.queue) {
+		if lossChanged(lastActivity.queue, now.queue) {
 			s.reportLoss(now.queue)
 		}
-		last = now
+		lastActivity = now
 		return nil
 	})
 }

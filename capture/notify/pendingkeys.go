@@ -22,7 +22,7 @@ const maxPendingKeys = 4000
 type pendingKeys struct {
 	progress *source.Progress
 	changed  chan struct{} // receives a value after keys or a request for a full read were added
-	acked    chan struct{} // receives a value after a marker arrived
+	acked    chan struct{} // receives a value after a marker arrived; see waitMarker
 
 	mu           sync.Mutex
 	batch        keyBatch
@@ -33,7 +33,7 @@ type pendingKeys struct {
 
 // keyBatch is what a round reads: the rows with these keys, or the whole table.
 type keyBatch struct {
-	keys           map[string][]string // for each row, the texts of its key columns; the key in the map is the same texts, joined with \x00
+	keys           map[string][]string // texts of the key columns of each row; each entry's map key is its texts, joined with \x00
 	fullReadReason string              // reason to read the whole table; "" if the keys are enough
 }
 

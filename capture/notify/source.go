@@ -223,7 +223,7 @@ func (s *Source) loop(ctx context.Context, t *snapshot.Table) error {
 }
 
 // roundDue returns a channel that receives a value when a round for the pending keys is due. The channel is nil if nothing is
-// pending. The function stop releases the channel's timer.
+// pending. stop releases the channel's timer.
 func (s *Source) roundDue() (due <-chan time.Time, stop func()) {
 	since, full := s.pending.oldest()
 	if since.IsZero() {
@@ -273,8 +273,8 @@ func (s *Source) runRound(ctx context.Context, t *snapshot.Table, forced bool) e
 		if !forced {
 			took := time.Since(start)
 			s.delayFullRead(took)
-			// Nobody requested this full read: its reason lies in the table or the server. The next round may need a full read,
-			// too, so it begins after a pause.
+			// Nobody requested this full read: its reason lies in the table or the server. The next round may need another
+			// full read. Therefore the next round begins only after a pause.
 			if !requested {
 				s.nextRound = time.Now().Add(took)
 			}
@@ -285,7 +285,8 @@ func (s *Source) runRound(ctx context.Context, t *snapshot.Table, forced bool) e
 		if ctx.Err() != nil || s.reader.Conn.IsClosed() {
 			return err
 		}
-		// The cause may be an invalid key, which any role may send. If the error has another cause, the full read fails, too.
+		// The cause may be an invalid key, because any role may send a notification. A full read does not need the key. If the
+		// error has another cause, the full read fails, too.
 		s.log.Warn("cannot read the rows of a notification", "error", postgres.RedactedMessage(err))
 		s.pending.requestFullRead("a notification has a key that cannot be read")
 		if forced {
@@ -298,16 +299,16 @@ func (s *Source) runRound(ctx context.Context, t *snapshot.Table, forced bool) e
 	return nil
 }
 
-// delayFullRead sets the earliest time of the next full read that Barrier has not requested. The parameter took is the duration
-// of the last full read. The pauses grow while one full read follows another, and are short again after a minute without a full
+// delayFullRead sets the earliest time of the next full read that Barrier has not requested. readTook is the duration of
+// the last full read. The pauses grow while one full read follows another, and are short again after a minute without a full
 // read.
-func (s *Source) delayFullRead(took time.Duration) {
+func (s *Source) delayFullRead(readTook time.Duration) {
 	now := time.Now()
 	if now.Sub(s.nextFullRead) > time.Minute {
 		s.fullReadPause = 0
 	}
 	s.fullReadPause = min(max(2*s.fullReadPause, firstFullReadPause), longestFullReadPause)
-	s.nextFullRead = now.Add(max(took, s.fullReadPause))
+	s.nextFullRead = now.Add(max(readTook, s.fullReadPause))
 }
 
 // completeBatch adds to b the keys that have arrived since runRound drained the pending keys into b, or turns b into a full

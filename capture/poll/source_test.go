@@ -14,24 +14,24 @@ import (
 
 func TestMain(m *testing.M) { os.Exit(pgserver.Main(m.Run)) }
 
-// reads is a Source without its loop. The test itself starts each read of the table.
-type reads struct {
+// manualSource is a Source without its loop. The test itself starts each read of the table.
+type manualSource struct {
 	*Source
 	t     *testing.T
 	conn  *sourcetest.Conn
 	table *snapshot.Table
 }
 
-func newReads(t *testing.T, url string) *reads {
+func newReads(t *testing.T, url string) *manualSource {
 	t.Helper()
 	s := New(sourcetest.NewEnv(t, "poll", url))
 	t.Cleanup(s.reader.Close)
-	return &reads{s, t, sourcetest.Connect(t, url), snapshot.NewTable()}
+	return &manualSource{s, t, sourcetest.Connect(t, url), snapshot.NewTable()}
 }
 
 // next reads the table once, checks the rows, and returns the last step that the read needed: the server's snapshot, the hash
 // of the rows, or a copy.
-func (r *reads) next() string {
+func (r *manualSource) next() string {
 	r.t.Helper()
 	serverSnapshot, copies := r.serverSnapshot, r.copies()
 	if err := r.readIfChanged(r.t.Context(), r.table); err != nil {
@@ -47,7 +47,7 @@ func (r *reads) next() string {
 	return "snapshot"
 }
 
-func (r *reads) copies() uint64 {
+func (r *manualSource) copies() uint64 {
 	if v := r.table.View(); v != nil {
 		return v.Version()
 	}
@@ -56,7 +56,7 @@ func (r *reads) copies() uint64 {
 
 // want reads the table once with next and checks that the last step of the read equals the parameter how. The parameter after
 // describes what happened before the read, for the error message.
-func (r *reads) want(after, how string) {
+func (r *manualSource) want(after, how string) {
 	r.t.Helper()
 	if got := r.next(); got != how {
 		r.t.Errorf("after %s the read went to the %s, want to the %s", after, got, how)
@@ -87,7 +87,7 @@ func TestReadSkipsOnlyUnchangedTables(t *testing.T) {
 	conn.MustExec("SELECT * FROM votes FOR UPDATE")
 	r.want("row locks", "hash")
 	conn.MustExec("VACUUM (FREEZE) votes")
-	r.next() // the result of next depends on whether VACUUM changes a row version
+	r.next() // ignore the result: it depends on whether VACUUM changes a row version
 	r.want("nothing, once more", "snapshot")
 
 	conn.MustExec("UPDATE votes SET comment = 'hot' WHERE vote_id = 7") // HOT, because comment is in no index and the page has room

@@ -8,10 +8,10 @@ import (
 )
 
 // checkReplay returns an error while a standby is behind the state that capture has already shown. This can have two causes.
-// First, a standby has crashed. It restarts from its last restartpoint, and answers queries before it has caught up with the
-// WAL that it had replayed before the crash. Second, another standby, which has replayed less WAL, now answers at the same
-// address. The file never goes back to an older state, so capture waits until the standby has caught up. A primary is not
-// checked, because its state is valid even after a failover.
+// First, the standby may have crashed. It then restarts from its last restartpoint, and answers queries before it has
+// replayed all the WAL that it had replayed before the crash. Second, another standby, which has replayed less WAL, may now
+// answer at the same address. The file never goes back to an older state, so capture waits until the standby has caught up.
+// A primary is not checked, because its state is valid even after a failover.
 func (s *Source) checkReplay(ctx context.Context) error {
 	if s.shownLSN == 0 {
 		return nil

@@ -66,7 +66,7 @@ type TxnLogger struct {
 	log   hclog.Logger
 	shape *rowjson.Shape
 
-	tokens     int // number of commits that may still get their own line
+	tokens     int // number of commits that may still get their own log line before the next Refill
 	refilled   time.Time
 	summary    TxnStats // sums of the commits that have not been logged yet
 	summarized int      // number of commits in summary

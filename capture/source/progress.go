@@ -79,7 +79,7 @@ type TableRead struct {
 
 // RunningRead describes the progress of a running read of the table.
 type RunningRead struct {
-	Began     time.Time // zero if no read is running
+	Began     time.Time // time at which the read began; zero if no read is running
 	Rows      int64     // number of rows received so far
 	TotalRows int64     // number of rows according to the server's statistics; 0 if unknown
 	Bytes     int64     // number of bytes received so far
@@ -150,10 +150,10 @@ func (p *Progress) SetCopying() {
 	p.changed()
 }
 
-// SetFollowing reports that the copy is complete and the source follows the table. The parameter reads is the clock of the
-// connection that delivers the changes.
-func (p *Progress) SetFollowing(reads *postgres.ReadClock) {
-	p.update(func() { p.phase, p.followingSince, p.reads = Following, time.Now(), reads })
+// SetFollowing reports that the copy is complete and the source follows the table. clock belongs to the connection
+// that delivers the changes.
+func (p *Progress) SetFollowing(clock *postgres.ReadClock) {
+	p.update(func() { p.phase, p.followingSince, p.reads = Following, time.Now(), clock })
 	p.changed()
 }
 

@@ -27,8 +27,8 @@ type Source interface {
 	// *ResyncError requests a new attempt.
 	Follow(ctx context.Context, t *snapshot.Table) error
 
-	// Barrier returns once every transaction that was committed before the call is in a View of the table that Follow
-	// fills. It returns ErrNotFollowing if Follow ends first.
+	// Barrier returns once a View of Follow's Table t contains every transaction that was committed before the call. It
+	// returns ErrNotFollowing if Follow ends first.
 	Barrier(ctx context.Context) error
 }
 

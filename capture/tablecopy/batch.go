@@ -11,7 +11,7 @@ import (
 
 const (
 	batchBytes   = 256 << 10 // size in bytes of the keys and lines in a full batch
-	batchesAhead = 32        // number of batches per connection, enough for about two ranges
+	batchesAhead = 32        // number of batches that a connection may fill before the Table takes them: enough for about two ranges
 )
 
 // rowBatch holds encoded rows on their way from a connection to the Table.

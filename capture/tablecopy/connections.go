@@ -55,7 +55,8 @@ func loadRelationSize(ctx context.Context, conn *pgx.Conn, table *postgres.Table
 // chooseConnections returns the number of connections that read the table.
 func (s *relationSize) chooseConnections(o *source.CopyOptions) int {
 	n := int64(o.Connections)
-	// A connection often waits for the server or for its turn. So there may be one connection more than processors.
+	// A connection often waits for the server or for its turn. Therefore, the copy may use one connection more than there are
+	// processors.
 	if n == 0 {
 		n = min(maxConnections, int64(runtime.GOMAXPROCS(0))+1, s.bytes/bytesPerConnection)
 	}

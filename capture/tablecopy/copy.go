@@ -91,7 +91,7 @@ func (s *copyStats) logFields(table *postgres.Table, more ...any) []any {
 	return append(fields, "bytes", s.bytes, "jobs", s.connections, "ms", source.Milliseconds(s.took))
 }
 
-// load copies the table into t as its next View.
+// load copies the table into t. The next View of t shows the copy.
 func (c *Copier) load(ctx context.Context, t *snapshot.Table, origin snapshot.Origin, position snapshot.Position) (copyStats, error) {
 	t.Load(c.table.Shape, origin)
 	p := newPipeline(c, t, 0)

@@ -214,8 +214,7 @@ func (d *copyDecoder) decodeChange(b []byte, fields int) (int, error) {
 	return d.decodeRow(b, n+4, typeOIDBytes)
 }
 
-// decodeRow decodes the values of a row, which begin at index n of b. The parameter prefix is the number of bytes to ignore
-// before each value.
+// decodeRow decodes the values of a row, which begin at index n of b. It ignores prefix bytes before each value.
 func (d *copyDecoder) decodeRow(b []byte, n, prefix int) (int, error) {
 	for i := range d.values {
 		if len(b)-n < prefix+4 {
@@ -270,7 +269,7 @@ func errFieldLength(length int) error { return fmt.Errorf("a field of the copy h
 
 // headerLength returns the length of the header at the start of b, or 0 if its end has not arrived yet.
 func headerLength(b []byte) (int, error) {
-	const fixed = 19 // signature, flags, length of the extension
+	const fixed = 19 // bytes of the signature, the flags and the extension's length
 	if len(b) < fixed {
 		return 0, nil
 	}

@@ -50,7 +50,7 @@ func (r *Reader) Update(ctx context.Context, t *snapshot.Table, cause string, po
 		return r.Confirm(ctx, t)
 	}
 	err = r.awaitConfirmed(ctx, t, longestConfirm)
-	r.unconfirmed = nil // the next statement outside of this transaction may run in another session
+	r.unconfirmed = nil // no later confirmation, because behind a pooler, the next transaction may run in another session
 	return err
 }
 
@@ -69,7 +69,7 @@ func (r *Reader) Confirm(ctx context.Context, t *snapshot.Table) error {
 	return r.Outlast(ctx, func(ctx context.Context) error { return r.confirm(ctx, t) })
 }
 
-// Outlast calls the function f with a context that is canceled only when Timeouts.Stop has passed since the end of ctx. A
+// Outlast calls f with a context that is canceled only when Timeouts.Stop has passed since the end of ctx. A
 // short query can therefore finish even if the source is stopped in the meantime. Interrupting the query would close the
 // connection, and only the session of this connection can confirm the last rows that were read.
 func (r *Reader) Outlast(ctx context.Context, f func(context.Context) error) error {
@@ -151,8 +151,8 @@ func loadDurableLSN(ctx context.Context, conn *pgx.Conn) (pglogrepl.LSN, error) 
 }
 
 // commitRows commits rows that were read by their keys. position is a WAL position after everything that these rows show.
-// The new horizon keeps the transaction ID of the last read of the whole table. The next resync thus also transfers changes
-// since that read which capture may have missed. The new horizon is set once the rows are durable.
+// The new horizon keeps the transaction ID of the last read of the whole table. Therefore the next resync also transfers the
+// changes that capture may have missed since that read. The new horizon is set once the rows are durable.
 func (r *Reader) commitRows(ctx context.Context, t *snapshot.Table, position pglogrepl.LSN) error {
 	t.SetHorizon(nil) // before Commit, because the new View must not have an unconfirmed horizon
 	r.setUnconfirmed(nil)

@@ -11,7 +11,7 @@ type skippedRow struct {
 	values    [][]byte // kept value of each column; nil if the value is not kept
 	sizes     []int64  // size in bytes of each value that has arrived
 	column    int      // index of the next column
-	prefix    int      // number of bytes to ignore before the length of each value
+	prefix    int      // number of bytes to ignore before the length of each value: typeOIDBytes in a composite value, otherwise 0
 	remaining int      // number of bytes of the next column's value that must still be dropped
 	kept      int      // total size of the kept values, in bytes
 }
@@ -21,11 +21,11 @@ const (
 	keptRowBytes   = 1 << 20   // largest total size of the kept values of a row
 )
 
-// newSkippedRow returns a skippedRow with this number of columns. The parameter first holds the values of the columns that
-// have been decoded already. prefix is the number of bytes to ignore before the length of each value.
-func newSkippedRow(first [][]byte, columns, prefix int) *skippedRow {
+// newSkippedRow returns a skippedRow with this number of columns. decoded holds the values of the first columns, which have
+// been decoded already. prefix is the number of bytes to ignore before the length of each value.
+func newSkippedRow(decoded [][]byte, columns, prefix int) *skippedRow {
 	r := &skippedRow{values: make([][]byte, columns), sizes: make([]int64, columns), prefix: prefix}
-	for _, v := range first {
+	for _, v := range decoded {
 		if r.keeps(len(v)) {
 			r.values[r.column] = bytes.Clone(v)
 		}

@@ -24,8 +24,8 @@ const (
 
 // copyPipeline is one run of a Copier.
 //
-// Each connection has a goroutine that takes the next range from the channel ranges, and decodes and encodes its rows. Another
-// goroutine, insertLoop, takes the same ranges from rangesInOrder and puts their rows into the Table. Even with several
+// Each connection has a goroutine that takes the next copyRange from ranges, and decodes and encodes its rows. Another
+// goroutine, insertLoop, takes the same copyRanges from rangesInOrder and puts their rows into the Table. Even with several
 // connections, the rows are therefore inserted in their order on disk, which is often the order of their keys. A connection
 // that is ahead of its turn waits once it has filled all of its batches. This limits the memory.
 type copyPipeline struct {

@@ -25,8 +25,8 @@ func newRateLimiter(bytesPerSecond int64, longest time.Duration) *rateLimiter {
 	return &rateLimiter{l, longest}
 }
 
-// wait waits until n bytes may be read, but at most for r.longest; later calls then wait for the rest. A nil rateLimiter never
-// waits.
+// wait waits until n bytes may be read, but not longer than r.longest. The next calls then wait for the rest of the time. A
+// nil rateLimiter never waits.
 func (r *rateLimiter) wait(ctx context.Context, n int) error {
 	if r == nil {
 		return nil

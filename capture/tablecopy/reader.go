@@ -23,7 +23,7 @@ type Reader struct {
 	Conn   *pgx.Conn // nil before Open
 	Server postgres.Server
 	Table  *postgres.Table    // definition of the table as the last transaction saw it
-	Reads  postgres.ReadClock // clock of reads from Conn
+	Reads  postgres.ReadClock // records when data last arrived from Conn
 
 	env         *source.Env
 	name        string // name of the source, for the View's origin
@@ -146,7 +146,7 @@ func (r *Reader) KeyLookupProblem() string {
 // View. If a key has no row in the table, ReadRows deletes the row with this key from t. Each key is a list of its columns'
 // values in text form. position is the View's WAL position. The caller must query the position in the same transaction before
 // this call. ReadRows may make the server write WAL that nothing flushes. A position that is queried afterwards might therefore
-// not be durable for a long time. The result stats counts the changes. If there are no changes, there is no new View.
+// not be durable for a long time. ReadRows returns the numbers of changes. If there are no changes, there is no new View.
 func (r *Reader) ReadRows(ctx context.Context, t *snapshot.Table, keys [][]string, position pglogrepl.LSN) (stats *source.TxnStats, err error) {
 	err = r.withIdleTimeout(ctx, func(ctx context.Context) (err error) {
 		stats, err = r.applyRows(ctx, t, keys)

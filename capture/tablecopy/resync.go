@@ -25,8 +25,8 @@ const (
 	leastSampled = 50 // smallest number of sampled rows for which an estimate counts
 	copiedShare  = 0.75
 
-	// A horizon is not used any more after oldestHorizon transactions. Postgres compares transaction IDs modulo 2^32, so a
-	// horizon is wrong after 2^31 transactions.
+	// Once a horizon is oldestHorizon transactions old, Update copies the whole table instead of using the horizon. Postgres
+	// compares transaction IDs modulo 2^32, so a horizon is wrong after 2^31 transactions.
 	oldestHorizon = 1 << 30
 )
 

@@ -37,7 +37,7 @@ type CheckFunc func(context.Context, *pgx.Conn) error
 // that the read holds, or if the server is silent for Timeouts.Idle. A Watchdog serves one read.
 type Watchdog struct {
 	env   *source.Env
-	reads *postgres.ReadClock // clock of the connections that read
+	reads *postgres.ReadClock // records when bytes last arrived on the connections that read the table
 	check CheckFunc
 
 	checkNow  chan struct{} // closed to skip the first interval
@@ -118,7 +118,7 @@ func (w *Watchdog) checkLoop(ctx context.Context) error {
 			return nil
 		case errors.As(err, &resync), errors.As(err, &panicked):
 			return err
-		case err == nil, errors.As(err, &answer): // an error message is an answer, too
+		case err == nil, errors.As(err, &answer): // an error message is also an answer of the server
 			lastContact = time.Now()
 			if connected != nil {
 				close(connected)

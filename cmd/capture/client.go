@@ -23,13 +23,13 @@ import (
 // address, and may send any amount.
 const maxResponse = 1 << 20
 
-// findDaemon returns the address of the daemon that writes the file at path, or "" if the daemon has not published one yet. The
-// result running reports whether a daemon runs.
+// findDaemon returns the address of the daemon that writes the file at path, or "" if the daemon has not published one yet. It
+// also reports whether a daemon is running.
 //
 // Requests to the address may carry the token, which a server of another user must not get. Therefore, findDaemon uses the
 // address in the lock file only if no other user can have written that file. The address must also belong to this machine, or
 // equal the address of --listen. If this user cannot read the lock file, or if another user can have written it, findDaemon
-// tries the address of --listen, which the parameter listen holds.
+// tries the address of --listen instead.
 func findDaemon(ctx context.Context, path, listen string) (address string, running bool, err error) {
 	asked := dialAddress(listen, "")
 	owner, held, err := store.ReadOwner(path)

@@ -18,7 +18,7 @@ import (
 	"capture/store/remote"
 )
 
-// copyConfig sets where copies are kept off the machine.
+// copyConfig sets the location of the copies off the machine.
 type copyConfig struct {
 	CopyTo string `placeholder:"URL" env:"CAPTURE_COPY_TO" help:"Keep copies off the machine, too: azblob://CONTAINER/PREFIX, s3://BUCKET/PREFIX or file:///FOLDER. Credentials come from the environment, under the names that Azure's and AWS' own tools use. See docs/copies.md."`
 }
@@ -143,7 +143,8 @@ func (c *fileConfig) selectState(ctx context.Context, l *remote.Location, cluste
 	return remote.State{}, nil, usageError{linesError{errors.New(b.String())}}
 }
 
-// selectAt returns the newest state of all clusters that is not newer than --at, and all states of the same cluster.
+// selectAt looks for the states that are not newer than --at, in all clusters. It returns the newest of them, and all states of
+// its cluster.
 func (c *fileConfig) selectAt(l *remote.Location, clusters []remote.Cluster) (best remote.State, states []remote.State, err error) {
 	oldest := clusters[0].States[0].Time
 	for _, cluster := range clusters {
@@ -160,10 +161,10 @@ func (c *fileConfig) selectAt(l *remote.Location, clusters []remote.Cluster) (be
 	return best, states, nil
 }
 
-// noteLoss prints a note if the newest state follows a loss that nobody has acknowledged. The note contains the value of --at
-// that selects the state before the loss, and the command that brings what was lost back into the newest state. Of several
-// losses, the note describes the one that [kept.OpenLosses] shows first. If the state before that loss is damaged, the command
-// would refuse this state, so the note refers to the documentation instead.
+// noteLoss prints a note if the newest state follows a loss that nobody has acknowledged. The note contains the value of
+// --at that selects the state before the loss, and a command that adds the lost rows and values to the newest state. Of
+// several losses, the note describes the one that [kept.OpenLosses] shows first. If the state before that loss is damaged,
+// the note refers to the documentation instead, because the command refuses a damaged state.
 func noteLoss(ctx context.Context, std streams, command string, l *remote.Location, newest remote.State, all []remote.State) {
 	before := lossesBefore(ctx, l, newest, all)
 	if len(before) == 0 {
@@ -179,8 +180,9 @@ func noteLoss(ctx context.Context, std streams, command string, l *remote.Locati
 		command, foreign.Text(s.Loss.String()), rowsText(s.Rows), foreign.Line(hint))
 }
 
-// lossesBefore returns the states before the open losses that the newest state follows. It leaves out a state that equals the
-// newest state. In this case, the rows are back, or the machine was lost before it uploaded a state without the lost rows.
+// lossesBefore returns, for each open loss that happened before the newest state, the state before the loss. It leaves out a
+// state that equals the newest state: the lost rows are back, or the machine was lost before it uploaded a state without
+// them.
 func lossesBefore(ctx context.Context, l *remote.Location, newest remote.State, all []remote.State) (before []kept.State) {
 	open := slices.DeleteFunc(slices.Clone(all), func(s remote.State) bool {
 		return !s.Loss || s.Acknowledged || s.Time.After(newest.Time) || s.URL == newest.URL

@@ -135,7 +135,7 @@ func TestKilledWhileUploading(t *testing.T) {
 			startPlain := func() *daemon {
 				t.Helper()
 				cmd := prepare(context.Background(), t.TempDir(), env, "run", "--listen=127.0.0.1:0")
-				cmd.Path = plain // compressing with the race detector takes ten times as long
+				cmd.Path = plain // this binary has no race detector, which would make compression ten times slower
 				return startCommand(t, cmd)
 			}
 			p.Throttle(2<<20, 0) // the upload takes about five seconds
@@ -332,7 +332,7 @@ func TestSeveralClusters(t *testing.T) {
 	}
 }
 
-// TestCopyWithoutTemporaryFolder checks that a command that can't download a copy names the variable TMPDIR in its error.
+// TestCopyWithoutTemporaryFolder checks that a command that cannot download a copy names the variable TMPDIR in its error.
 func TestCopyWithoutTemporaryFolder(t *testing.T) {
 	t.Parallel()
 	root := t.TempDir()

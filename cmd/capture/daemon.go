@@ -120,8 +120,8 @@ func (s *service) listen(opts serviceOptions) (err error) {
 	return nil
 }
 
-// listen listens on address. For errors, the parameter flag names the flag and the variable that can set the address. If the
-// port is in use and anyPort is set, the function listens on a free port instead.
+// listen listens on address. If the port is in use and anyPort is set, it listens on a free port instead. Its
+// errors contain flag, which names the flag and the variable that can set the address.
 func listen(flag, address string, anyPort bool) (net.Listener, error) {
 	host, _, _ := net.SplitHostPort(address)
 	network := "tcp"

@@ -94,7 +94,7 @@ func (c demoCmd) outputPath(folder string) (string, error) {
 	return path, nil
 }
 
-// openService opens a service as capture run does. The service's logs are below the demo's folder.
+// openService opens a service in the same way as `capture run`. The service's logs are below the demo's folder.
 func (c demoCmd) openService(url, path, folder string) (*service, error) {
 	database, err := postgres.ParseConfig(url)
 	if err != nil {

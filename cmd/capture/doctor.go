@@ -124,10 +124,10 @@ func diagnosisText(d postgres.Diagnosis, works bool, p palette) string {
 	return b.String()
 }
 
-// folderFinding checks that this user can write to the folder of the file at path, and that other users cannot. If the folder
-// does not exist, folderFinding checks the nearest parent that exists. If this user cannot write there, the parameter otherwise
-// is the level of the finding, and the parameter why is its reason.
-func folderFinding(name, path string, otherwise postgres.Level, why string) postgres.Finding {
+// folderFinding checks that this user can write to the folder of the file at path, and that other users cannot. If the
+// folder does not exist, folderFinding checks the nearest parent that exists. If this user cannot write there, the finding
+// has the level failLevel and the reason failReason.
+func folderFinding(name, path string, failLevel postgres.Level, failReason string) postgres.Finding {
 	folder := existingFolder(path)
 	err := unix.Access(folder, unix.W_OK|unix.X_OK)
 	if err == nil && disk.OthersMayWrite(folder) {
@@ -140,7 +140,7 @@ func folderFinding(name, path string, otherwise postgres.Level, why string) post
 		return postgres.Finding{Name: name, Level: postgres.OK, Found: folder + " is writable"}
 	}
 	return postgres.Finding{
-		Name: name, Level: otherwise, Reason: why,
+		Name: name, Level: failLevel, Reason: failReason,
 		Found: fmt.Sprintf("%s is not writable for user %d: %v", folder, os.Getuid(), err),
 		Hint:  fmt.Sprintf("chown %d %s, or choose another folder", os.Getuid(), foreign.ShellPath(folder)),
 	}

@@ -47,13 +47,13 @@ type fileConfig struct {
 	Table        tableName `placeholder:"[SCHEMA.]NAME" env:"CAPTURE_TABLE" help:"Table. The default is the table in the manifest or, without a manifest, votes."`
 
 	fetchedFrom     string            // URL from which File was downloaded; "" if File was not downloaded
-	explainUnusable func(error) error // if File is a downloaded state before a loss, adds to an error what to run instead; otherwise nil
+	explainUnusable func(error) error // adds the command to run instead to an error; nil unless File is a downloaded state from before a loss
 }
 
 // chooseState sets File to the state that a URL, --at or the path of a kept state selects. If File changes, chooseState prints
-// which state was selected. Unless --at or a state's URL selects the state, chooseState also prints notes about losses: the
-// newest losses that nobody has acknowledged and that happened before the file or the newest copy was written. The returned
-// function remove deletes a downloaded file.
+// which state was selected. If neither --at nor a state's URL selects the state, chooseState also prints notes about losses:
+// the newest losses that nobody has acknowledged and that happened before the file or the newest copy was written. remove
+// deletes a downloaded file.
 func (c *fileConfig) chooseState(ctx context.Context, std streams, command string) (remove func(), err error) {
 	if remote.IsURL(c.File) {
 		return c.fetchState(ctx, std, command)
@@ -156,7 +156,7 @@ type watchConfig struct {
 	HeartbeatURL secretURL `name:"heartbeat-url" placeholder:"URL" env:"CAPTURE_HEARTBEAT_URL" help:"URL to request at most once a minute while all is well, for a service that notices when that stops."`
 }
 
-// watchedDirs returns the folders that capture writes to. The field Name is the volume's name in the status and the metrics.
+// watchedDirs returns the folders that capture writes to. WatchedDir.Name is the volume's name in the status and the metrics.
 func watchedDirs(output string, logs logFiles) []capture.WatchedDir {
 	dirs := []capture.WatchedDir{{Name: "fallback", Path: filepath.Dir(output)}}
 	for _, log := range []struct{ name, path string }{{"usage-logs", logs.UsageLog}, {"error-logs", logs.ErrorLog}} {

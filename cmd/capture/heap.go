@@ -20,8 +20,8 @@ const (
 )
 
 // tuneHeap sets the runtime's memory limit. Then, until ctx ends, it limits the garbage in the heap and returns free memory to
-// the system. If an operator has set GOGC, tuneHeap only sets the memory limit. The parameter memoryLimit is the value of
-// --memory in bytes, or 0 for auto.
+// the system. If an operator has set GOGC, tuneHeap only sets the memory limit. memoryLimit is the value of --memory in
+// bytes, or 0 for auto.
 func tuneHeap(ctx context.Context, memoryLimit int64) error {
 	limitHeap(memoryLimit)
 	if os.Getenv("GOGC") != "" {
@@ -53,9 +53,9 @@ func tuneHeap(ctx context.Context, memoryLimit int64) error {
 }
 
 // limitHeap lowers the runtime's memory limit to nine tenths of --memory or of the control group's limit, whichever is lower.
-// The runtime itself knows neither of them. It never raises an operator's GOMEMLIMIT, and leaves it unchanged if memoryLimit is
-// 0. Close to its limit, the runtime collects garbage more often. Without a limit, the heap could grow until the kernel kills
-// the process.
+// The runtime itself knows neither of them. limitHeap never raises an operator's GOMEMLIMIT, and leaves it unchanged if
+// memoryLimit is 0. Close to its limit, the runtime collects garbage more often. Without a limit, the heap could grow until
+// the kernel kills the process.
 func limitHeap(memoryLimit int64) {
 	limit := cgroup.MemoryLimit()
 	if memoryLimit > 0 {

@@ -292,8 +292,8 @@ func historyText(path string, states []kept.State, p palette, now time.Time) str
 }
 
 // stateNotes returns notes about a state's damage and about the loss after the state. The notes say what to do. acknowledge is
-// the command that acknowledges the losses. The map said has what the notes about other states have said, which stateNotes does
-// not repeat.
+// the command that acknowledges the losses. The notes leave out the advice that is already in said. stateNotes adds the advice
+// of its notes to said.
 func stateNotes(losses kept.OpenLosses, s kept.State, acknowledge string, said map[string]bool) []string {
 	var notes []string
 	if s.Damaged != "" {
@@ -311,10 +311,11 @@ func stateNotes(losses kept.OpenLosses, s kept.State, acknowledge string, said m
 	return notes
 }
 
-// lossAdvice returns notes about the open loss after s: how to restore what was lost, and how to end the alert. If the loss is
-// probably a repair, the note about the alert comes first. But while other losses are not repaired, lossAdvice only says to
-// repair them. Losses of values share one command, and one command acknowledges all losses. So lossAdvice leaves out a note
-// with a command that is in said, and adds the others to said.
+// lossAdvice returns notes about the open loss after s: how to restore what was lost, and how to end the alert. If the loss
+// is probably a repair, the note about the alert comes first. But as long as other losses are not repaired, the only note is
+// to repair them first. Several losses of values share one command, and one command acknowledges all losses. Therefore said
+// holds the commands of the earlier notes. lossAdvice leaves out notes with these commands, and adds the commands of its
+// notes to said.
 func lossAdvice(losses kept.OpenLosses, s kept.State, acknowledge string, said map[string]bool) (notes []string) {
 	add := func(note, command string) {
 		if !said[command] {
@@ -340,7 +341,7 @@ func lossAdvice(losses kept.OpenLosses, s kept.State, acknowledge string, said m
 	return notes
 }
 
-// listedText returns the number and size of the states and the age of the oldest. The slice states must not be empty.
+// listedText returns the number and size of the states and the age of the oldest. There must be at least one state.
 func listedText(states []kept.State, now time.Time) string {
 	var onDisk int64
 	for _, s := range states {

@@ -13,8 +13,8 @@ import (
 	"capture/store/manifest"
 )
 
-// keepState adds a kept state to dir: a compressed copy of dir's feedback.json, and its manifest. The parameter stamp is the
-// state's time. If the parameter loss is not nil, the manifest and the file names mark the state as the one before this loss.
+// keepState adds a kept state to dir: a compressed copy of dir's feedback.json, and its manifest. stamp is the time of the
+// state. If loss is not nil, the manifest and the file names mark the state as the one before this loss.
 func keepState(t *testing.T, dir, stamp string, loss *manifest.Loss) (path string) {
 	t.Helper()
 	path = filepath.Join(dir, "feedback.json")

@@ -53,10 +53,10 @@ func hostileServer(t *testing.T) string {
 }
 
 // wantHarmless fails the test if a text is not UTF-8, contains a character that a terminal would interpret, or has more
-// bytes than the parameter longest.
-func wantHarmless(t *testing.T, what, text string, longest int) {
+// than maxBytes bytes.
+func wantHarmless(t *testing.T, what, text string, maxBytes int) {
 	t.Helper()
-	if len(text) > longest {
+	if len(text) > maxBytes {
 		t.Errorf("%s: %d bytes: %.300q", what, len(text), text)
 	}
 	if !utf8.ValidString(text) {
@@ -96,8 +96,8 @@ func TestErrorsOfHostileServerAreHarmless(t *testing.T) {
 	}
 }
 
-// plantLock puts a lock file beside the file at path, and locks it. The parameters host and listen are the values that an
-// attacker would write into the lock file.
+// plantLock puts a lock file beside the file at path, and locks it. host and listen are the values that an attacker
+// would write into the lock file.
 func plantLock(t *testing.T, path, host, listen string) *os.File {
 	t.Helper()
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {

@@ -56,12 +56,12 @@ func (c *fileConfig) explainUnusableState(err error) error {
 	return withNextCommand(err, losses.HintWithout(at), "capture history --output "+foreign.ShellPath(path))
 }
 
-// withNextCommand adds to err what to run if the state before a loss cannot be restored. The command hint restores the states
-// before the other losses. It is "" if no other state has the values from before the loss. The command list lists all states.
-func withNextCommand(err error, hint, list string) error {
-	if hint != "" {
-		return fmt.Errorf("%w; this state cannot be restored, so leave it out, and run: %s", err, hint)
+// withNextCommand adds to err what to run if the state before a loss cannot be restored. restoreCommand restores the states
+// before the other losses; it is "" if no other state has the values from before the loss. listCommand lists all states.
+func withNextCommand(err error, restoreCommand, listCommand string) error {
+	if restoreCommand != "" {
+		return fmt.Errorf("%w; this state cannot be restored, so leave it out, and run: %s", err, restoreCommand)
 	}
 	return fmt.Errorf(`%w; this state cannot be restored, and no earlier state before a loss replaces it. To find another state: %s – and to `+
-		`restore the good rows of this state, see "When it refuses" in docs/recovery.md`, err, list)
+		`restore the good rows of this state, see "When it refuses" in docs/recovery.md`, err, listCommand)
 }

@@ -266,7 +266,7 @@ func TestPrintedCommandsInHostileFolder(t *testing.T) {
 }
 
 // TestRepairOfRuinedValues ruins all values, and repairs them with the command that capture prints. The repair is a loss, too.
-// The texts about it must not begin with the command that brings the ruined values back.
+// The texts about the repair must not begin with the command that brings the ruined values back.
 func TestRepairOfRuinedValues(t *testing.T) {
 	t.Parallel()
 	url, dir := exported(t, 60)

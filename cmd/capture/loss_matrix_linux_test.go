@@ -10,9 +10,9 @@ import (
 )
 
 // TestLossesKilledAtEachStep loses rows in several ways with each source. Each round kills capture with SIGKILL at one
-// system call, either of the Write that brings the loss to the file, or of the compression of the state before the loss. The
-// test checks that the file is whole after the kill. It then starts capture again, and checks that exactly the rows before
-// the loss are kept, and that the file equals the table.
+// system call. The call belongs either to the Write that brings the loss to the file, or to the compression of the state
+// before the loss. The test checks that the file is whole after the kill. It then starts capture again. It checks that
+// exactly the rows before the loss are kept, and that the file equals the table.
 //
 // By default, the test runs two random rounds for each source, and logs the seed. CAPTURE_TEST_SEED=N repeats the rounds of
 // the seed N. CAPTURE_TEST_LOSSES=100 runs 100 random rounds, and CAPTURE_TEST_LOSSES=all runs every possible round.

@@ -34,7 +34,7 @@ type lossRound struct {
 	t      *testing.T
 }
 
-// run runs the round, and returns the system call at which capture was killed, or "" if it was not killed.
+// run executes the round. It returns the system call at which capture was killed, or "" if capture was not killed.
 func (r *lossRound) run() (killed string) {
 	r.dir = r.t.TempDir()
 	r.path = filepath.Join(r.dir, "data/fallback/feedback.json")

@@ -55,18 +55,18 @@ func (s killStep) String() string {
 	return fmt.Sprintf("%s %d", s.call, s.n)
 }
 
-// options returns the options with which strace kills a process at the step. The parameter path is the path of feedback.json.
-// The parameter kept is the path of its kept state without the suffix.
-func (s killStep) options(log, path, kept string) []string {
+// options returns the options with which strace kills a process at the step. dataPath is the path of feedback.json.
+// keptPath is the path of its kept state without the suffix.
+func (s killStep) options(log, dataPath, keptPath string) []string {
 	options := []string{"-o", log, "-e", "trace=" + strings.Join(killCalls, ",")}
 	if s.call != "" {
 		options = append(options, "-e", fmt.Sprintf("inject=%s:signal=KILL:when=%d", s.call, s.n))
 	}
-	hidden := filepath.Join(filepath.Dir(kept), "."+filepath.Base(kept))
-	paths := []string{hidden + ".json.gz.tmp", kept + ".json.gz", kept + ".json"}
+	hidden := filepath.Join(filepath.Dir(keptPath), "."+filepath.Base(keptPath))
+	paths := []string{hidden + ".json.gz.tmp", keptPath + ".json.gz", keptPath + ".json"}
 	if !s.compressing {
-		m := manifest.Path(path)
-		paths = []string{path, path + ".tmp", m, m + ".tmp", filepath.Dir(path), kept + ".json", kept + ".manifest.json", hidden + ".manifest.json.tmp"}
+		m := manifest.Path(dataPath)
+		paths = []string{dataPath, dataPath + ".tmp", m, m + ".tmp", filepath.Dir(dataPath), keptPath + ".json", keptPath + ".manifest.json", hidden + ".manifest.json.tmp"}
 	}
 	for _, p := range paths {
 		options = append(options, "-P", p)

@@ -37,7 +37,7 @@ var (
 
 const waitTimeout = 60 * time.Second // busy.Limit makes it longer on a busy machine
 
-// noExitPause keeps a program with the race detector from sleeping for a second when it exits. With this pause, capture
+// noExitPause prevents a program with the race detector from sleeping for a second when it exits. With this pause, capture
 // could not stop within two seconds.
 const noExitPause = "GORACE=atexit_sleep_ms=0"
 

@@ -30,7 +30,7 @@ func TestMemoryOfLargeVotes(t *testing.T) {
 	}
 }
 
-// testMemoryOfLargeVotes tests one memory limit. The parameter huge is the length of the largest votes in characters.
+// testMemoryOfLargeVotes tests one memory limit. huge is the number of characters in the longest comment.
 func testMemoryOfLargeVotes(t *testing.T, limitMB int64, huge int) {
 	const mb = 1 << 20
 	largest := max((limitMB-40)*mb/20, mb) // maximum size of a vote's JSON in bytes; see docs/operations.md#memory

@@ -40,7 +40,7 @@ func TestCommandsOfAnotherUser(t *testing.T) {
 		switch {
 		case err == nil && info.IsDir():
 			err = os.Chmod(path, 0o755)
-		case err == nil && strings.HasPrefix(info.Name(), "feedback.") && strings.HasSuffix(info.Name(), ".json"): // not the lock file
+		case err == nil && strings.HasPrefix(info.Name(), "feedback.") && strings.HasSuffix(info.Name(), ".json"): // excludes the lock file
 			err = os.Chmod(path, 0o644)
 		}
 		return err

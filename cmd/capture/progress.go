@@ -41,9 +41,9 @@ func (p *progress) show(at statefile.Progress) {
 	fmt.Fprintf(p.w, "\r\x1b[K%s", text)
 }
 
-// progressText returns the progress of a step: ", 40 %, 20,000 rows, 5,000 rows/s, 6 s left". The parameter took is the time
-// since the step began. If the step counts no rows, the rate is in bytes.
-func progressText(at statefile.Progress, took time.Duration) (text string) {
+// progressText returns the progress of a step: ", 40 %, 20,000 rows, 5,000 rows/s, 6 s left". elapsed is the time since the
+// step began. If the step counts no rows, the rate is in bytes.
+func progressText(at statefile.Progress, elapsed time.Duration) (text string) {
 	done, total := at.Bytes, at.Total
 	if done == 0 {
 		done, total = int64(at.Rows), int64(at.TotalRows)
@@ -54,20 +54,20 @@ func progressText(at statefile.Progress, took time.Duration) (text string) {
 	if at.Rows > 0 {
 		text += ", " + rowsText(at.Rows)
 	}
-	if took < time.Second {
+	if elapsed < time.Second {
 		return text
 	}
 	if done == 0 || at.Bytes == 0 && total == 0 {
-		return text + ", " + spanText(took)
+		return text + ", " + spanText(elapsed)
 	}
-	perSecond := func(n int64) int64 { return int64(float64(n) / took.Seconds()) }
+	perSecond := func(n int64) int64 { return int64(float64(n) / elapsed.Seconds()) }
 	if at.Rows > 0 {
 		text += fmt.Sprintf(", %s rows/s", countText(int(perSecond(int64(at.Rows)))))
 	} else {
 		text += fmt.Sprintf(", %s/s", bytesText(perSecond(done)))
 	}
 	if total > done {
-		left := time.Duration(float64(took) / float64(done) * float64(total-done))
+		left := time.Duration(float64(elapsed) / float64(done) * float64(total-done))
 		text += ", " + spanText(max(left, time.Second)) + " left"
 	}
 	return text

@@ -98,7 +98,7 @@ func TestRecoveryPage(t *testing.T) {
 	}
 }
 
-// asRole returns a superuser's URL with another role.
+// asRole returns url with role in place of the superuser postgres.
 func asRole(url, role string) string { return strings.Replace(url, "postgres@", role+"@", 1) }
 
 // keepHourly puts an hourly kept state beside the file, as capture does with --keep.

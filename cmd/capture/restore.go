@@ -106,10 +106,10 @@ func (c restoreCmd) confirmTable(ctx context.Context, std streams, table string)
 		"Name it with --table, or use --yes")
 }
 
-// ask asks the user to confirm the question. If the file comes from standard input, the user cannot answer there. In this
-// case, ask returns an error that tells the user what to do instead.
+// ask asks the user to confirm the question. If the file comes from standard input, the user cannot answer the question,
+// and ask returns an error that tells the user what to do instead.
 func (c restoreCmd) ask(ctx context.Context, std streams, question, instead string) error {
-	if c.File == "-" { // the function confirm does not know that standard input is the file, so it could take rows for the answer
+	if c.File == "-" { // confirm would read the answer from standard input, and could take the file's rows for the answer
 		return fmt.Errorf("%s? %s", question, instead)
 	}
 	return confirm(ctx, std, "capture restore", question, instead)

@@ -91,7 +91,7 @@ func (c setupCmd) Run(ctx context.Context, std streams) error {
 	return nil
 }
 
-// runPlan runs the statements that the function plan returns, unless printOnly is set. In both cases, it returns the
+// runPlan runs the statements that plan returns, unless printOnly is set. In both cases, it returns the
 // statements.
 func (c databaseConfig) runPlan(ctx context.Context, std streams, printOnly bool, plan func(*pgx.Conn) ([]string, error)) ([]string, error) {
 	database, err := c.connConfig()

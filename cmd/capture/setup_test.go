@@ -153,7 +153,8 @@ func TestDoctor(t *testing.T) {
 			t.Errorf("%v: %+v", args, got)
 		}
 	}
-	// An administrator who runs the printed SQL can also set wal_level. So --print prints the SQL for logical replication.
+	// --print prints the SQL for logical replication although wal_level is minimal: the administrator who runs this SQL can
+	// also set wal_level.
 	got = run(t, dir, env, "setup", "--print", "--role=capture_unasked")
 	if got.code != exitDone || !strings.HasPrefix(got.stdout, "-- wal_level is minimal") || !strings.Contains(got.stdout, "\nCREATE ROLE") || !strings.Contains(got.stdout, "\nCREATE PUBLICATION") {
 		t.Errorf("printed at wal_level=minimal: %+v", got)

@@ -120,7 +120,7 @@ func (c snapshotCmd) printResult(w io.Writer, f capture.SnapshotResult) error {
 	return cmp.Or(err, omittedError(f.Omitted))
 }
 
-// omittedError returns an error if the file lacks rows because they do not fit into memory. The parameter o is nil if the file
+// omittedError returns an error if the file lacks rows because they do not fit into memory. o is nil if the file
 // has all rows.
 func omittedError(o *manifest.Omitted) error {
 	if o == nil {
@@ -259,8 +259,8 @@ func exportResult(m manifest.Manifest, path string, start time.Time) capture.Sna
 	}
 }
 
-// keptBeforeText returns a message about s, the state that was kept before the file was replaced. The parameter states lists
-// the kept states of the file. It usually contains s with another path, because s has been compressed in the meantime.
+// keptBeforeText returns a message about s, the state that was kept before the file was replaced. The kept states
+// of the file usually contain s under another path, because s has been compressed in the meantime.
 func (c snapshotCmd) keptBeforeText(s kept.State, states []kept.State) string {
 	for _, now := range states {
 		if now.CompressedPath() == s.CompressedPath() {

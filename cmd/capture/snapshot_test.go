@@ -156,7 +156,7 @@ func TestSnapshotWithoutDaemon(t *testing.T) {
 		t.Errorf("it left %v behind (%v)", entries, err)
 	}
 
-	// With --format=jsonl, capture writes JSON lines to another file. restore accepts this file, too.
+	// With --format=jsonl, capture writes JSON lines to another file. `capture restore` accepts this file, too.
 	got = run(t, dir, env, "snapshot", "--format=jsonl", "--output=out/votes.jsonl", "--json")
 	var written capture.SnapshotResult
 	if err := json.Unmarshal([]byte(got.stdout), &written); err != nil || got.code != exitDone || written.Rows != 1500 || written.Path != "out/votes.jsonl" {

@@ -47,7 +47,7 @@ func (statusCmd) Examples() string {
 func (c statusCmd) Run(ctx context.Context, std streams) error {
 	path, err := c.filePath()
 	if err != nil && disk.Exists(c.Output+".lock") {
-		path, err = c.Output, nil // capture has run with this path, so a folder has taken the place of the file
+		path, err = c.Output, nil // the lock file shows that capture has run with this path, so the folder has replaced the file since
 	}
 	if err != nil {
 		return err
@@ -55,15 +55,15 @@ func (c statusCmd) Run(ctx context.Context, std streams) error {
 	if c.Watch {
 		return c.watch(ctx, path, std)
 	}
-	text, err := c.text(ctx, path, std)
+	text, err := c.fetchText(ctx, path, std)
 	if _, werr := io.WriteString(std.out, text); werr != nil {
 		return werr
 	}
 	return err
 }
 
-// text returns the status as text or JSON. It also returns an error if the daemon is not ready.
-func (c statusCmd) text(ctx context.Context, path string, std streams) (string, error) {
+// fetchText returns the status as plain text or JSON. It also returns an error if the daemon is not ready.
+func (c statusCmd) fetchText(ctx context.Context, path string, std streams) (string, error) {
 	status, raw, address, err := c.fetchStatus(ctx, path)
 	if err != nil {
 		return "", err

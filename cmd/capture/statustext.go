@@ -19,7 +19,7 @@ type fact struct {
 }
 
 // statusText returns the status as text: whether capture is ready, then the failing checks, then the facts. If the text is
-// larger than the screen, statusText leaves out the least important facts. The parameter page is the address of the feedback
+// larger than the screen, statusText leaves out the least important facts. page is the address of the feedback
 // page, or "" if the text must not contain it.
 //
 // statusText does not wrap long lines, because a line may contain a command to paste. The terminal wraps them instead.
@@ -67,8 +67,7 @@ func failingChecks(checks []capture.Check) []capture.Check {
 		if i := slices.Index(urgent, c.Name); i >= 0 {
 			return i
 		}
-		// slices.Index returns -1 for a check that is not in the list advice. So such a check comes before the checks in this
-		// list.
+		// slices.Index returns -1 for a check that is not in advice. Such a check therefore comes before the checks in advice.
 		return len(urgent) + 1 + slices.Index(advice, c.Name)
 	}
 	slices.SortStableFunc(failing, func(a, b capture.Check) int { return cmp.Compare(rank(a), rank(b)) })

@@ -19,7 +19,7 @@ func (c statusCmd) watch(ctx context.Context, path string, std streams) error {
 		fmt.Fprint(std.out, "\x1b[2J")
 	}
 	for {
-		text, err := c.text(ctx, path, std)
+		text, err := c.fetchText(ctx, path, std)
 		if ctx.Err() != nil {
 			return nil
 		}

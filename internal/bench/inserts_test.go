@@ -131,7 +131,7 @@ VALUES ('How do I reset password :n?', ':n ` + answer.String() + `', '{"relevanc
 	return path
 }
 
-// startCapture starts capture with a source. The function stop checks that the file has all rows, and removes what the source
+// startCapture starts capture with a source. The returned function checks that the file has all rows, and removes what the source
 // created in the database.
 func startCapture(b *testing.B, url string, conn *pgx.Conn, source string) (stop func()) {
 	b.Helper()
@@ -146,7 +146,7 @@ func startCapture(b *testing.B, url string, conn *pgx.Conn, source string) (stop
 	}
 }
 
-// startRecvlogical starts pg_recvlogical, which discards what it reads. The function stop waits until the server has sent all
+// startRecvlogical starts pg_recvlogical, which discards what it reads. The returned function waits until the server has sent all
 // changes to pg_recvlogical.
 func startRecvlogical(b *testing.B, url string, conn *pgx.Conn) (stop func()) {
 	b.Helper()

@@ -177,7 +177,7 @@ type flush struct {
 type copyEvent struct {
 	at      time.Time // time at which the line arrived
 	message string
-	millis  float64 // duration of the step that has ended; 0 if a step has begun
+	millis  float64 // duration of a step if the line reports its end; 0 if the line reports its start
 }
 
 // startDaemon starts capture in its own folder.
@@ -232,7 +232,7 @@ func startDaemon(b *testing.B, url string, args ...string) *daemon {
 	return d
 }
 
-// waitFlush waits for the next write of the file with this reason.
+// waitFlush waits for the next write of the file that has the given reason.
 func (d *daemon) waitFlush(reason string) flush {
 	d.b.Helper()
 	timeout := time.After(waitTimeout)

@@ -26,7 +26,7 @@ func BenchmarkMemory(b *testing.B) {
 	for b.Loop() {
 		d := startDaemon(b, url)
 		f := d.waitFlush("start")
-		// In this time, the process returns the garbage of the copy to the system.
+		// The process needs this time to return the memory of the copy's garbage to the system.
 		time.Sleep(6 * time.Second)
 		report := func(name string, kB int64) { b.ReportMetric(float64(kB)*1024/float64(f.Bytes), name+"/file") }
 		report("copied", d.memoryKB("VmRSS"))

@@ -88,11 +88,10 @@ func waitHorizon(b *testing.B, d *daemon) {
 	d.runCommand("snapshot")
 }
 
-// resumePermanentSlot creates a permanent slot, and calls the function change, which updates rows of the table. It then lets
-// go-pq-cdc resume from the slot, and returns the seconds and megabytes until go-pq-cdc has received all changes. The
-// parameter changed is their number, and the parameter rows is the number of rows in the table. If the program cannot be
-// built or fails, resumePermanentSlot logs the error, and ok is false.
-func resumePermanentSlot(b *testing.B, conn *pgx.Conn, r *relay, rows, changed int, change func()) (seconds, megabytes float64, ok bool) {
+// resumePermanentSlot creates a permanent slot, and calls change, which updates changeCount of the rowCount rows of the
+// table. It then lets go-pq-cdc resume from the slot, and returns the seconds and megabytes until go-pq-cdc has received all
+// changes. If the program cannot be built or fails, resumePermanentSlot logs the error and returns false.
+func resumePermanentSlot(b *testing.B, conn *pgx.Conn, r *relay, rowCount, changeCount int, change func()) (seconds, megabytes float64, ok bool) {
 	b.Helper()
 	program := filepath.Join(b.TempDir(), "go-pq-cdc")
 	build := exec.Command("go", "build", "-o", program, ".")
@@ -120,10 +119,10 @@ func resumePermanentSlot(b *testing.B, conn *pgx.Conn, r *relay, rows, changed i
 	ctx, cancel := context.WithTimeout(b.Context(), waitTimeout)
 	defer cancel()
 	var stderr strings.Builder
-	cmd := exec.CommandContext(ctx, program, pgserver.URL(r.addr, fmt.Sprint("votes_", rows)), slot, "resumed", "0/0", strconv.Itoa(changed))
+	cmd := exec.CommandContext(ctx, program, pgserver.URL(r.addr, fmt.Sprint("votes_", rowCount)), slot, "resumed", "0/0", strconv.Itoa(changeCount))
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
-	if err != nil || !strings.HasPrefix(string(out), fmt.Sprint(changed, " ")) {
+	if err != nil || !strings.HasPrefix(string(out), fmt.Sprint(changeCount, " ")) {
 		b.Logf("go-pq-cdc is left out: %v: %s%s", err, out, stderr.String())
 		return 0, 0, false
 	}

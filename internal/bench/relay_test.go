@@ -22,7 +22,7 @@ type relay struct {
 	conns    []net.Conn
 }
 
-// newRelay returns a relay to the server at the address target. The relay accepts no connection before the call to open.
+// newRelay returns a relay to the server at target. The relay accepts no connection until open is called.
 func newRelay(b *testing.B, target string) *relay {
 	b.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")

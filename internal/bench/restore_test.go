@@ -13,9 +13,9 @@ import (
 )
 
 // BenchmarkRestore measures how long `capture restore` takes for the whole table. The baseline is psql's \copy of the same
-// rows. For the figure "merge", a tenth of the rows is missing and a tenth has changed. In this case, capture copies all rows
-// into a temporary table and compares them. CAPTURE_BENCH_BINARY is the path of another binary of capture, for example of an
-// earlier commit. If it is set, each iteration measures both binaries.
+// rows. For the figure "merge", a tenth of the rows is missing and a tenth has changed, so capture copies all rows into a
+// temporary table and compares them. CAPTURE_BENCH_BINARY is the path of another binary of capture, for example of an
+// earlier commit. If CAPTURE_BENCH_BINARY is set, each iteration measures both binaries.
 func BenchmarkRestore(b *testing.B) {
 	n := tableRows(b)
 	url := votesDatabase(b, n)

@@ -17,8 +17,8 @@ type comparison struct {
 	aim       aim
 }
 
-// baseline names the figure by which a comparison divides its own figure. The unit is "" if the comparison's figure is
-// already a ratio.
+// baseline is what a comparison compares capture with. A comparison divides its own figure by the benchmark's figure in this
+// unit. The unit is "" if the comparison's own figure is already a ratio.
 type baseline struct{ unit, name string }
 
 var (

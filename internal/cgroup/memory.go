@@ -26,8 +26,8 @@ func groupLimit(root fs.FS) int64 {
 	limit := int64(math.MaxInt64)
 	read := func(name string) {
 		if b, err := fs.ReadFile(root, name); err == nil {
-			// Without a limit, version 1 reports the highest multiple of the page size, and version 2 writes "max". So
-			// ignore both.
+			// If there is no limit, version 1 reports the highest multiple of the page size, and version 2 writes "max".
+			// Both are ignored.
 			if n, err := strconv.ParseInt(strings.TrimSpace(string(b)), 10, 64); err == nil && n < math.MaxInt64/2 {
 				limit = min(limit, n)
 			}

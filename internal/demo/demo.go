@@ -74,7 +74,7 @@ func (d *Demo) fillDatabase(ctx context.Context) error {
 }
 
 // Run makes perSecond changes per second on average until ctx ends, and then returns nil. When the file at path contains a
-// change, Run calls the function show for this change.
+// change, Run calls show for this change.
 func (d *Demo) Run(ctx context.Context, perSecond float64, path string, show func(Change, File)) error {
 	changes := make(chan Change, 64)
 	group, ctx := errgroup.WithContext(ctx)

@@ -10,7 +10,7 @@ import (
 
 const (
 	checkInterval = 5 * time.Millisecond // time between two checks of the file for a new version
-	drainTimeout  = 5 * time.Second      // longest time that the function watch waits for the last changes to reach the file
+	drainTimeout  = 5 * time.Second      // longest wait for the last changes to reach the file
 )
 
 // File describes a version of feedback.json.
@@ -29,14 +29,14 @@ type watcher struct {
 	read    os.FileInfo // file info of the last version that was read
 }
 
-// watch calls the function show for each change once the file at path contains the change. It returns after the channel is
+// watch calls show for each change once the file at path contains the change. It returns after the channel is
 // closed: when all changes were shown, or at the latest after drainTimeout. [Demo.Compare] then reports what is missing in the
 // file.
 func watch(path string, changes <-chan Change, show func(Change, File)) {
 	w := watcher{path: path, show: show}
 	tick := time.NewTicker(checkInterval)
 	defer tick.Stop()
-	var timeout <-chan time.Time // set when the channel changes is closed
+	var timeout <-chan time.Time // set once the channel of changes is closed
 	for changes != nil || len(w.pending) > 0 {
 		select {
 		case c, ok := <-changes:
@@ -69,9 +69,9 @@ func (w *watcher) readFile() {
 	rows := fileRows(content)
 	file := File{Rows: len(rows), Bytes: int64(len(content)), Read: time.Now()}
 
-	// A vote may have several pending changes. If the row of the vote in the file equals the row after one of these changes,
-	// the file contains this change and all earlier changes of the vote.
-	last := make(map[int]int) // index in pending, by vote_id
+	// A vote may have several pending changes. Each change has the row that it leaves. If the file has this row, the file
+	// contains the change and all earlier changes of the vote.
+	last := make(map[int]int) // by vote_id: index in w.pending of the last change that the file contains
 	for i, c := range w.pending {
 		if string(rows[c.ID]) == c.row {
 			last[c.ID] = i
@@ -105,7 +105,7 @@ func fileRows(content []byte) map[int][]byte {
 	return rows
 }
 
-// compactJSON removes white space outside strings. If line is not valid JSON, it returns line unchanged.
+// compactJSON removes the white space outside of strings from line. If line is not valid JSON, it returns line unchanged.
 func compactJSON(line []byte) []byte {
 	var b bytes.Buffer
 	if err := json.Compact(&b, line); err != nil {

@@ -27,7 +27,7 @@ type Proxy struct {
 	target   string
 	listener net.Listener // nil while the proxy refuses connections
 	links    map[*link]struct{}
-	open     chan struct{} // channel that is closed unless the proxy is stalled
+	open     chan struct{} // an open channel while the proxy is stalled, otherwise a closed one
 	rate     int           // bytes per second in each direction; 0 means no limit
 	latency  time.Duration // delay of the data in each direction
 }
@@ -310,8 +310,8 @@ func (l *link) closeConns() {
 	l.conns = nil
 }
 
-// waitOpen waits while the proxy is stalled: until the channel open is closed, or until the link ends. It reports whether
-// the link still works.
+// waitOpen waits while the proxy is stalled. It returns when the given channel is closed or the link ends, and reports
+// whether the link still works.
 func (l *link) waitOpen(open <-chan struct{}) bool {
 	select {
 	case <-open:

@@ -17,7 +17,7 @@ import (
 // Burst is the number of successive events that get their own lines. After that, only one more line per second is allowed.
 const Burst = 100
 
-// maxRemotes is the maximum number of callers in a shared line.
+// maxRemotes is the maximum number of callers that one line about several events names.
 const maxRemotes = 10
 
 // Logger logs events of one kind. It is safe for concurrent use.
@@ -29,7 +29,7 @@ type Logger struct {
 	lines    int       // number of lines that may be logged now
 	refilled time.Time // time up to which Add has increased the number of lines
 	shared   summary
-	timer    *time.Timer // timer that logs the field shared; nil if no events are waiting there
+	timer    *time.Timer // timer that logs the summary in shared; nil if shared contains no events
 }
 
 // summary is the total of the events that have not been logged yet.
@@ -45,9 +45,9 @@ func New(log hclog.Logger, message string) *Logger {
 	return &Logger{log: log, message: message, lines: Burst, refilled: time.Now()}
 }
 
-// Add logs an event, or adds it to the shared line of this second. The parameter remote is the caller's address, or "" if there
-// is none. The parameter bytes is the event's size. The parameter fields holds key–value pairs that are logged only if the
-// event gets its own line.
+// Add logs an event on its own line, or counts the event for the next shared line. remote is the caller's address, or "" if
+// the event has no caller. The event's size is given in bytes. The key–value pairs in fields are logged only if the event gets
+// its own line.
 func (l *Logger) Add(remote string, bytes int64, fields ...any) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

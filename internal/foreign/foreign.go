@@ -12,9 +12,9 @@ import (
 // MaxBytes is the maximum length in bytes of a text that Text returns.
 const MaxBytes = 1 << 10
 
-// Text returns s in a form that is safe to display. It replaces control characters, Unicode's line separators, invalid
-// UTF-8, invisible characters, and characters that change the direction of writing with Go escapes such as \n, \x1b and
-// \u202e. If the result would be longer than MaxBytes, Text cuts it off and appends an ellipsis.
+// Text returns s in a form that is safe to display. It writes Go escapes such as \n, \x1b and \u202e in place of control
+// characters, Unicode's line separators, invalid UTF-8, invisible characters, and characters that change the direction of
+// writing. If the result would be longer than MaxBytes, Text cuts it off and appends an ellipsis.
 func Text(s string) string {
 	return escape(s, MaxBytes, false)
 }
@@ -66,8 +66,8 @@ func escape(s string, longest int, keepLines bool) string {
 	return b.String()
 }
 
-// isHarmless reports whether a terminal displays r and does nothing else. Many languages and emoji need some of the invisible
-// characters, such as the zero-width joiner. They are not harmless all the same: an escape is readable, but nobody can see that an
+// isHarmless reports whether a terminal displays r and does nothing else. Invisible characters such as the zero-width joiner
+// are not harmless, although many languages and emoji need some of them: an escape is readable, but nobody can see that an
 // invisible character makes two names different.
 func isHarmless(r rune, keepLines bool) bool {
 	switch {
@@ -83,5 +83,6 @@ func isHarmless(r rune, keepLines bool) bool {
 	return !unicode.In(r, unicode.Cc, unicode.Cf, unicode.Zl, unicode.Zp, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector)
 }
 
-// After an emoji, these characters say whether it has colors. Phones write them, and they do not change the meaning of a name.
+// After an emoji, textForm asks for a form without colors and emojiForm for a form with colors. Phones write these
+// characters, and they do not change the meaning of a name.
 const textForm, emojiForm = '\ufe0e', '\ufe0f'

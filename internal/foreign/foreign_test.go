@@ -20,7 +20,7 @@ func TestTextEscapes(t *testing.T) {
 		"bad \xff\xfe bytes":     `bad \xff\xfe bytes`,
 		"\u202etxt.exe\u2066":    `\u202etxt.exe\u2066`,
 		"one\u2028two":           `one\u2028two`,
-		// characters that nobody sees: zero-width ones, fillers, tags, and all variation selectors except those of emoji
+		// invisible characters: zero-width characters, fillers, tags, and variation selectors that emoji do not use
 		"a\u200b\u200d\u2060\ufeff\u00ad\u061c": `a\u200b\u200d\u2060\ufeff\u00ad\u061c`,
 		"\u3164\u115f\u034f\ufe00":              `\u3164\u115f\u034f\ufe00`,
 		"\U000e0041\U000e0100\U000e0000":        `\U000e0041\U000e0100\U000e0000`,

@@ -7,9 +7,9 @@ import (
 	"unicode/utf8"
 )
 
-// JSON returns JSON in a form that is safe to display. It writes the characters that [Text] escapes as JSON escapes such as
-// \u202e, so a program reads the same values. The JSON must come from an encoder, which writes such characters only in strings,
-// and line breaks and tabs only between values.
+// JSON returns JSON in a form that is safe to display. It replaces each character that [Text] escapes by a JSON escape such
+// as \u202e, so a program still reads the same values. The JSON must come from an encoder, which writes characters that need
+// an escape only in strings, and line breaks and tabs only between values.
 func JSON(text []byte) []byte {
 	if bytes.IndexFunc(text, func(r rune) bool { return !isHarmless(r, true) }) < 0 {
 		return text

@@ -34,7 +34,7 @@ func Run(log hclog.Logger, task string, f func() error) (err error) {
 	return f()
 }
 
-// RunWatched runs the functions watch and f concurrently. If watch returns an error, RunWatched cancels f's context, and
+// RunWatched runs watch and f concurrently. If watch returns an error, RunWatched cancels f's context, and
 // returns watch's error in place of the error that f returns. When f returns, RunWatched cancels watch's context and waits
 // until watch has returned.
 func RunWatched(ctx context.Context, log hclog.Logger, task string, watch, f func(context.Context) error) error {

@@ -21,8 +21,8 @@ type Tracer struct {
 	once    sync.Once
 }
 
-// New returns a Tracer that calls the function act once, just before a connection sends the first statement that matches the
-// regular expression in the parameter pattern.
+// New returns a Tracer that calls act once, just before a connection sends the first statement that matches the regular
+// expression pattern.
 func New(pattern string, act func()) *Tracer {
 	return &Tracer{pattern: regexp.MustCompile(pattern), act: act, Locked: make(chan struct{}), Refused: make(chan error, 1)}
 }

@@ -149,8 +149,8 @@ func (w *asyncWriter) writeRetrying(line []byte) {
 	}
 }
 
-// setTrouble records the error of the last attempt to write the log, or nil. It tells the logger fallback when writes begin to
-// fail, when they succeed again, and when lines were dropped.
+// setTrouble records the error of the last attempt to write the log, or nil. If writes begin to fail, if they succeed again,
+// or if lines were dropped, setTrouble logs this to w.fallback.
 func (w *asyncWriter) setTrouble(err error) {
 	w.stuck.Store(err != nil)
 	w.mu.Lock()
@@ -168,8 +168,8 @@ func (w *asyncWriter) setTrouble(err error) {
 	}
 }
 
-// reportTooLong reports a dropped line of n bytes to the logger fallback. It does not call setTrouble: nothing was written, so
-// nobody knows whether the log can be written.
+// reportTooLong reports to w.fallback that a line of n bytes was dropped. It does not call setTrouble: capture has not tried
+// to write the line, so this is no sign that the log cannot be written.
 func (w *asyncWriter) reportTooLong(n int) {
 	if w.fallback != nil {
 		w.fallback.Warn("a log line is too long and was dropped", "log", w.name, "bytes", n)

@@ -132,8 +132,8 @@ func TestLogs(t *testing.T) {
 	}
 }
 
-// TestNamesOfOthers checks that no log contains a character that a terminal interprets or does not show, wherever the logger has
-// put the name, and that programs still read the name.
+// TestNamesOfOthers logs a name that somebody else has chosen, in every place where the logger can put a name. It checks
+// that no log contains a character that a terminal interprets or does not show, and that programs can still read the name.
 func TestNamesOfOthers(t *testing.T) {
 	const name = "votes\u202e\u009b31m\u200d\U000e0041"
 	for _, terminal := range []bool{false, true} {

@@ -23,7 +23,7 @@ func (b *builder) children(n ast.Node, depth int) []Node {
 	var nodes []Node
 	for child := n.FirstChild(); child != nil; child = child.NextSibling() {
 		for _, node := range b.build(child, depth) {
-			// goldmark splits a text at each special character. children joins the pieces.
+			// goldmark splits a text at each special character. Join the pieces.
 			if last := len(nodes) - 1; node.Tag == "" && last >= 0 && nodes[last].Tag == "" {
 				nodes[last].Text += node.Text
 			} else {

@@ -28,8 +28,8 @@ const (
 	tcpFinWait2    = 5
 )
 
-// Lookup returns the user who owns the caller's socket of the connection from caller to server. The error is ErrNoSocket if
-// there is no such socket. Any other error means that the lookup failed.
+// Lookup returns the ID of the user who owns the caller's socket. That socket is one end of the connection from caller to
+// server. The error is ErrNoSocket if there is no such socket. Any other error means that the lookup failed.
 //
 // The kernel finds the socket in its hash table of connections, so the time of a lookup does not depend on the number of
 // connections. Lookup needs no capability. For a user who is not in the process's user namespace, the kernel returns the

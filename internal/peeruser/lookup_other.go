@@ -12,5 +12,5 @@ func Lookup(caller, server netip.AddrPort) (uid uint32, err error) {
 	return 0, errors.New("this system does not tell the user of a TCP connection")
 }
 
-// IsOwnUser always returns false. No uid comes from Lookup, because Lookup always fails on this system.
+// IsOwnUser always returns false. On this system, Lookup always fails, so it never returns a uid for IsOwnUser.
 func IsOwnUser(uid uint32) bool { return false }

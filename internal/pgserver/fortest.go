@@ -37,9 +37,9 @@ var shared struct {
 // template returns the path of the archive from which the clusters of a package are extracted.
 var template = sync.OnceValues(func() (string, error) { return findTemplate(context.Background()) })
 
-// Main calls the function run, which runs the tests of a package. Afterwards, even if a test panics, Main closes the cluster
-// that the tests shared. It returns the result of run, for [os.Exit] in TestMain.
-func Main(run func() int) int {
+// Main runs the tests of a package by calling runTests. Afterwards, even if a test panics, Main closes the cluster that the
+// tests shared. It returns the result of runTests, for [os.Exit] in TestMain.
+func Main(runTests func() int) int {
 	defer func() {
 		shared.Lock()
 		defer shared.Unlock()
@@ -48,7 +48,7 @@ func Main(run func() int) int {
 			shared.server = nil
 		}
 	}()
-	return run()
+	return runTests()
 }
 
 // startForTest starts a server as Start does, but copies the template if the options allow it.
@@ -95,10 +95,10 @@ func (s *Server) cacheCatalog() error {
 	return conn.Close(ctx)
 }
 
-// Database creates a database in the cluster of the package and returns its URL. The parameter with contains options of
-// CREATE DATABASE, for example "TEMPLATE template0 ENCODING 'LATIN1' LOCALE 'C'". When the test ends, the database is
+// Database creates a database in the cluster of the package and returns its URL. options are added to CREATE
+// DATABASE, for example "TEMPLATE template0 ENCODING 'LATIN1' LOCALE 'C'". When the test ends, the database is
 // dropped with its sessions, slots and prepared transactions.
-func Database(tb TB, with ...string) string {
+func Database(tb TB, options ...string) string {
 	tb.Helper()
 	s := Shared(tb)
 	name := databaseName(tb.Name())
@@ -110,9 +110,9 @@ func Database(tb TB, with ...string) string {
 	}
 	defer putIdle(conn)
 	if s.version >= 150000 {
-		with = append(with, "STRATEGY file_copy") // takes half of the processor time of the default, which writes all pages to the WAL
+		options = append(options, "STRATEGY file_copy") // takes half of the processor time of the default, which writes all pages to the WAL
 	}
-	if _, err := conn.Exec(ctx, "CREATE DATABASE "+pgx.Identifier{name}.Sanitize()+" "+strings.Join(with, " ")); err != nil {
+	if _, err := conn.Exec(ctx, "CREATE DATABASE "+pgx.Identifier{name}.Sanitize()+" "+strings.Join(options, " ")); err != nil {
 		tb.Fatalf("create database %s: %v", name, err)
 	}
 	tb.Cleanup(func() {

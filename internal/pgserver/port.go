@@ -20,7 +20,7 @@ const (
 
 // takeShare takes a share of the ports that no other process has taken, and returns a listener on the share's first port.
 // The listener keeps the share until the process ends. Without shares, two processes could take the same port before one of
-// them listens, or a process could take the port of a server that another process has stopped for a moment.
+// them listens. A process could also take the port of a server that another process has stopped for a moment.
 var takeShare = sync.OnceValues(func() (net.Listener, error) {
 	var err error
 	for i := range portShares {

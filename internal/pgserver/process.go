@@ -146,10 +146,10 @@ func childrenOf(parent int) []int {
 	return pids
 }
 
-// reaperScript reads PIDs from its standard input until EOF, which comes when this process dies in any way. Then it stops
-// the process with the last PID that it has read (0 means none) and removes the server's folder. If this process dies after
-// it has started a server and before it has written the PID, reaperScript only removes the folder. The server notices within
-// a minute that its data folder is gone, and stops.
+// reaperScript reads PIDs from its standard input until EOF, which comes when the Go process dies in any way. The script
+// then stops the server whose PID it has read last (0 means none), and removes the server's folder. If the Go process dies
+// after it has started a server and before it has written the PID, the script only removes the folder. The server notices
+// within a minute that its data folder is gone, and stops.
 const reaperScript = `
 trap "" HUP INT TERM
 pid=0

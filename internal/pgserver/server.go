@@ -113,8 +113,8 @@ func (s *Server) StartAgain(ctx context.Context) error {
 func (s *Server) waitReady(ctx context.Context, p *process) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	// If another process holds the port and never answers, checkIdentity would wait for a long time. But in this case, the new
-	// server cannot use the port and exits. The goroutine then cancels the context running, which checkIdentity uses.
+	// If another process holds the port and never answers, checkIdentity would wait for a long time. But the new server
+	// then exits, because it cannot use the port. The goroutine notices the exit and cancels checkIdentity's context.
 	running, stop := context.WithCancel(ctx)
 	defer stop()
 	go func() {
@@ -299,9 +299,8 @@ func (s *Server) setProcess(p *process) {
 	s.reaper.setTarget(p)
 }
 
-// logTail returns the end of the log as a suffix for an error. It omits everything before a position in the log, the parameter
-// from.
-func (s *Server) logTail(from int64) string {
+// logTail returns the end of the log as a suffix for an error. It omits everything before the given offset in the log.
+func (s *Server) logTail(offset int64) string {
 	log, err := os.Open(s.LogPath())
 	if err != nil {
 		return ""
@@ -309,9 +308,9 @@ func (s *Server) logTail(from int64) string {
 	defer log.Close()
 	const most = 3000
 	if info, err := log.Stat(); err == nil {
-		from = max(from, info.Size()-most)
+		offset = max(offset, info.Size()-most)
 	}
-	tail, err := io.ReadAll(io.NewSectionReader(log, from, most))
+	tail, err := io.ReadAll(io.NewSectionReader(log, offset, most))
 	if err != nil || len(tail) == 0 {
 		return ""
 	}

@@ -106,7 +106,7 @@ func (s *Server) copyData(standby *Server) error {
 	})
 }
 
-// copyFile copies a file, unless it has vanished, and calls chown with the copy's path.
+// copyFile copies a file and calls chown with the path of the copy. If the file has vanished, copyFile does nothing.
 func copyFile(from, to string, chown func(path string) error) error {
 	in, err := os.Open(from)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -90,8 +90,9 @@ func createTemplate(ctx context.Context, bin, path string) error {
 	return os.Rename(unfinished.Name(), path)
 }
 
-// removeMaps removes the free space maps and visibility maps from the databases of a stopped cluster. They are a quarter of the
-// files that each server, CREATE DATABASE and DROP DATABASE would copy or remove. Postgres creates them again if it needs them.
+// removeMaps removes the free space maps and visibility maps from the databases of a stopped cluster. A quarter of all files
+// are such maps. Each new server and CREATE DATABASE would copy them, and DROP DATABASE would remove them. Postgres creates
+// them again if it needs them.
 func (s *Server) removeMaps() error {
 	for _, fork := range []string{"fsm", "vm"} {
 		paths, _ := filepath.Glob(filepath.Join(s.Dir(), "base", "*", "*_"+fork)) // Glob fails only for a bad pattern

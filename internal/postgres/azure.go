@@ -79,10 +79,10 @@ func azureProblem(err error) *Problem {
 		"cannot get a Microsoft Entra token")
 }
 
-// AzureIdentityFinding requests a token and reports which identity the token names. The parameter exists tells whether cfg's
-// role exists. If the role is missing, the finding's hint has the SQL that creates the role for the token's identity and grants
-// the role what capture needs for the table.
-func AzureIdentityFinding(ctx context.Context, cfg *pgx.ConnConfig, table Name, exists bool) Finding {
+// AzureIdentityFinding requests a token and reports which identity the token names. roleExists tells whether cfg's role exists.
+// If it does not exist, the finding's hint has the SQL that creates the role for the token's identity and grants the role what
+// capture needs for the table.
+func AzureIdentityFinding(ctx context.Context, cfg *pgx.ConnConfig, table Name, roleExists bool) Finding {
 	const name = "Azure identity"
 	identity, err := azidentity.NewDefaultAzureCredential(nil)
 	var token string
@@ -100,7 +100,7 @@ func AzureIdentityFinding(ctx context.Context, cfg *pgx.ConnConfig, table Name, 
 	}
 	claims := azureClaims(token)
 	f := Finding{Name: name, Level: OK, Found: "a token of " + claims.String()}
-	if !exists {
+	if !roleExists {
 		f.Reason = fmt.Sprintf("the role %s must exist in the database and belong to this identity", foreign.Text(cfg.User))
 		f.Hint = claims.createRoleSQL(cfg, table)
 	}

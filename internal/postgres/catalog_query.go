@@ -64,9 +64,9 @@ type catalogRow struct {
 	err          error  // error from reading the query's result
 }
 
-// read reads a table's catalog into c, in one round trip if the table is plain. The last two parameters are functions that add
-// statements at the start and at the end of the batch. Each of them may be nil. If the table is not plain, read sends the batch
-// a second time, with anyTable instead of plainTable. From then on, the session uses anyTable at once. The error is that of the
+// read reads a table's catalog into c, in one round trip if the table is plain. If before and after are not nil, they add
+// statements at the start and at the end of the batch. If the table is not plain, read sends the batch a second time, with
+// the query anyTable instead of plainTable. From then on, the session sends anyTable first. read returns the error of the
 // batch.
 //
 // If own is true, read also runs ownNamesSQL. In any case, read changes the search path until the end of the transaction. If q
@@ -99,7 +99,7 @@ func (c *catalogRow) read(ctx context.Context, q Querier, name Name, own bool, b
 	}
 }
 
-// queue adds to b the statements that read a table's catalog into c.
+// queue adds the statements to b that read the catalog's data about a table into c.
 func (c *catalogRow) queue(b *pgx.Batch, s *catalogSession, query catalogQuery, name Name, own bool) {
 	low := name.foldCase()
 	b.Queue(ownPathSQL)
@@ -147,9 +147,9 @@ func catalogSessionOf(q Querier) *catalogSession {
 // already. A Parse message of the protocol would take another round trip. The query must not have parameters: with parameters,
 // Postgres would plan it again for each of the first executions.
 //
-// The parameter name is a prefix of the prepared statement's name. Each attempt to prepare a query uses another name, because a
-// failed attempt may have left a prepared statement behind: if capture cannot read the batch's results, it does not learn whether
-// the statement exists. A rollback does not remove prepared statements.
+// The name of the prepared statement consists of name and a number. Each attempt to prepare a query uses another number,
+// because a failed attempt may have left a prepared statement behind: if capture cannot read the batch's results, it does
+// not learn whether the statement exists. A rollback does not remove prepared statements.
 func (s *catalogSession) queuePrepare(b *pgx.Batch, name, query string) (sql string) {
 	if s.prepared == nil {
 		return query

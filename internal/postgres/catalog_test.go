@@ -8,9 +8,9 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// TestCatalogAfterUnreadResult lets the batch that prepares the catalog query fail: the server prepares the statement, but
-// capture cannot read an earlier result, so it does not learn that the statement exists. The test checks that the session
-// can still read the catalog. The session prepares a second statement for that, and uses it from then on.
+// TestCatalogAfterUnreadResult makes a batch fail in which the server prepares the catalog query. capture cannot read an
+// earlier result of the batch, so it does not learn that the prepared statement exists. The test checks that the session can
+// still read the catalog. For this, the session prepares a second statement, which it uses from then on.
 func TestCatalogAfterUnreadResult(t *testing.T) {
 	t.Parallel()
 	conn, _ := database(t, votesSQL)

@@ -20,21 +20,20 @@ import (
 )
 
 // libpqOnly are the parameters that libpq itself evaluates and pgx does not know. pgx would send them to the server, which
-// refuses unknown parameters. The field named variable holds the environment variable that libpq reads if the parameter is not
-// given.
+// refuses unknown parameters. If the parameter is not given, libpq reads the environment variable envVar.
 //
-// If the field named refusal is empty, capture ignores the parameter. Otherwise, capture accepts only an empty value and the
-// values in the field named accepted, which request what capture does anyway. Any other value causes an error with the text in
-// refusal. If capture ignored such a value instead, it might not verify the server, for example.
+// If a parameter has no refusal text, capture ignores the parameter. Otherwise, capture accepts only an empty value and the
+// accepted values, because these request what capture does anyway. Any other value causes an error with the refusal text. If
+// capture ignored such a value instead, it might not verify the server, for example.
 var libpqOnly = map[string]struct {
-	variable string
+	envVar   string
 	accepted []string
 	refusal  string
 }{
 	// capture sets its own keepalive; see dialServer.
 	"keepalives": {}, "keepalives_idle": {}, "keepalives_interval": {}, "keepalives_count": {}, "tcp_user_timeout": {},
 	"sslcompression": {}, // libpq also ignores this parameter
-	"gsslib":         {variable: "PGGSSLIB"},
+	"gsslib":         {envVar: "PGGSSLIB"},
 	"gssdelegation":  {"PGGSSDELEGATION", []string{"0"}, "capture does not authenticate by GSSAPI"},
 	"gssencmode":     {"PGGSSENCMODE", []string{"disable", "prefer"}, "capture does not encrypt by GSSAPI; use sslmode"},
 
@@ -64,8 +63,8 @@ func applyLibpqOnly(cfg *pgx.ConnConfig) error {
 		p := libpqOnly[name]
 		value, given := cfg.RuntimeParams[name]
 		delete(cfg.RuntimeParams, name)
-		if !given && p.variable != "" {
-			value = os.Getenv(p.variable)
+		if !given && p.envVar != "" {
+			value = os.Getenv(p.envVar)
 			given = value != ""
 		}
 		if !given || value == "" || p.refusal == "" || slices.Contains(p.accepted, value) {
@@ -121,9 +120,9 @@ func applyTLSVersions(cfg *pgx.ConnConfig) error {
 	return nil
 }
 
-// checkedValues are the parameters with a fixed set of values. The field named variable holds the environment variable that
-// libpq reads if the parameter is not given. capture checks the values itself, because pgx's errors contain neither the value
-// nor the accepted values.
+// checkedValues lists the parameters with a fixed set of values, each with the environment variable that libpq reads if the
+// parameter is not given. capture checks the values itself, because pgx's errors contain neither the value nor the accepted
+// values.
 var checkedValues = []struct {
 	name, variable string
 	accepted       []string

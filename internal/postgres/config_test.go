@@ -86,7 +86,7 @@ func FuzzParseConfig(f *testing.F) {
 		if strings.Contains(a+b, "SECRET") {
 			return
 		}
-		for name := range knownParameters { // skip a password such as "a host=b", because it does set the host
+		for name := range knownParameters { // skip a password such as "a host=b", because it really sets the host
 			if parameter := regexp.MustCompile(`[\s&]` + name + `\s*=`); parameter.MatchString(a) || parameter.MatchString(b) {
 				return
 			}

@@ -30,8 +30,8 @@ func TestApplyStatementsDoesNotBlockTheApplication(t *testing.T) {
 	}
 }
 
-// TestApplyStatementsAfterDeadlock checks that a deadlock, such as one of GRANT and CREATE PUBLICATION with autovacuum, only
-// delays the statements.
+// TestApplyStatementsAfterDeadlock checks that a deadlock only delays the statements. For example, GRANT and CREATE
+// PUBLICATION can be in a deadlock with autovacuum.
 func TestApplyStatementsAfterDeadlock(t *testing.T) {
 	if testing.Short() {
 		t.Skip("waits for a deadlock")

@@ -82,7 +82,7 @@ func (d *doctor) checkPhysicalReplication(ctx context.Context) {
 		return // the server refuses physical replication, as it should
 	}
 	_ = pg.Close(context.WithoutCancel(ctx))
-	_, encrypted := d.conn.PgConn().Conn().(*tls.Conn) // the hint's lines for pg_hba.conf must admit this connection
+	_, encrypted := d.conn.PgConn().Conn().(*tls.Conn) // if the connection uses TLS, the hint suggests hostssl instead of host
 	d.addFinding("physical replication", Warn, fmt.Sprintf("user %s may also copy the whole cluster", d.srv.User),
 		"whoever has the password can run pg_basebackup, which includes all databases and the password hashes",
 		"put these lines first in pg_hba.conf and run SELECT pg_reload_conf();\n"+HBALines(d.srv.Database, d.srv.User, encrypted))
@@ -130,7 +130,7 @@ func (d *doctor) checkSlot(ctx context.Context) {
 	defer cancel()
 	slot := fmt.Sprintf("capture_doctor_%d", pg.PID())
 	err = pg.Exec(waiting, "CREATE_REPLICATION_SLOT "+slot+" TEMPORARY LOGICAL pgoutput NOEXPORT_SNAPSHOT").Close()
-	// Without this statement, the temporary slot would exist for a moment after the connection has ended.
+	// Drop the slot, because a temporary slot can exist for a moment after its connection has ended.
 	if err == nil {
 		err = pg.Exec(waiting, "DROP_REPLICATION_SLOT "+slot).Close()
 	}
@@ -157,7 +157,7 @@ func (d *doctor) addPluginHint(ctx context.Context, f *Finding) {
 	var allowed *string
 	err := Pinned(d.conn).QueryRow(ctx, "SELECT pg_catalog.current_setting('output_plugin_libraries', true)").Scan(&allowed)
 	if err != nil || allowed == nil {
-		return // the finding has the general hint
+		return // the finding keeps its general hint
 	}
 	list := []string{}
 	for _, library := range strings.Split(*allowed, ",") {

@@ -182,7 +182,7 @@ func TestDoctorNamesOutputPlugins(t *testing.T) {
 		for _, statement := range strings.SplitAfter(slot.Hint, ";")[:2] {
 			run(t, conn, statement)
 		}
-		for range 100 { // the server reloads its configuration after a moment
+		for range 100 { // try again, because the server needs a moment to reload its configuration
 			if d, f = diagnose(t, server.URL("postgres"), "", LocalResources{}); d.Source == "logical" {
 				break
 			}
@@ -220,11 +220,11 @@ func TestDoctorDoesWhatRunDoes(t *testing.T) {
 	if hint := f["physical replication"].Hint; !strings.Contains(hint, `host replication "reader" all reject`) || !strings.Contains(hint, `host "postgres" "reader"`) {
 		t.Errorf("physical replication is admitted: %+v", f["physical replication"])
 	}
-	_, hba, _ := strings.Cut(f["physical replication"].Hint, "\n") // the server has no TLS, so hostssl would admit nobody
+	_, hba, _ := strings.Cut(f["physical replication"].Hint, "\n") // the hint's lines for pg_hba.conf; they begin with host, because the server has no TLS and hostssl would admit nobody
 	hba = strings.ReplaceAll(hba, "<address>/32 scram-sha-256", "127.0.0.1/32 trust")
 	server.WriteFile("pg_hba.conf", []byte(hba+"\nhost all all all trust\nhost replication all all trust\nlocal all all trust\n"))
 	run(t, conn, "SELECT pg_reload_conf()")
-	for range 100 { // the server reloads its configuration after a moment
+	for range 100 { // try again, because the server needs a moment to reload its configuration
 		if d, f = diagnose(t, url, "reader", LocalResources{}); f["physical replication"].Name == "" {
 			break
 		}

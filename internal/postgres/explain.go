@@ -107,10 +107,10 @@ func isRefusedByHBA(e *pgconn.PgError) bool {
 	return e.Code == invalidAuthorization && strings.Contains(e.Message, "pg_hba.conf")
 }
 
-// withoutAttempts returns the text of err. If err comes from several attempts to connect, the text contains the error of only
-// one attempt, without the server's address, which the caller has already named. This attempt is the one that the server
-// answered with pg, or the last one if pg is nil. But if another attempt went to another server, or failed for a different
-// reason that has nothing to do with TLS, the text contains the errors of all attempts.
+// withoutAttempts returns the text of err. If err comes from several attempts to connect, the text usually contains the error
+// of only one attempt: the attempt that the server answered with pg, or the last attempt if pg is nil. The text lacks the
+// server's address, because the caller has already named the server. The text contains the errors of all attempts if they
+// went to different servers, or if another attempt failed for a different reason that has nothing to do with TLS.
 func withoutAttempts(err error, pg *pgconn.PgError) string {
 	var connect *pgconn.ConnectError
 	if !errors.As(err, &connect) {

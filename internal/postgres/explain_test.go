@@ -19,8 +19,9 @@ import (
 	"capture/internal/pgserver"
 )
 
-// TestWrongPasswordAtSecondAttempt checks the error if pg_hba.conf refuses the attempt without TLS, and the server refuses the
-// password in the attempt with TLS. The error shows only the wrong password, which the user can correct.
+// TestWrongPasswordAtSecondAttempt checks the error if pg_hba.conf refuses the attempt without TLS, and the server refuses
+// the password in the attempt with TLS. The error reports only the second failure, because the user can correct the
+// password.
 func TestWrongPasswordAtSecondAttempt(t *testing.T) {
 	t.Parallel()
 	server := pgserver.ForTest(t, pgserver.Options{})

@@ -66,20 +66,20 @@ func publicationFingerprintSQL(conn *pgx.Conn, publication string, table *Table)
 // oidLiteral returns the table's OID as an SQL constant.
 func oidLiteral(table *Table) string { return fmt.Sprintf("'%d'::pg_catalog.oid", table.OID) }
 
-// publicationFingerprintExpr returns an SQL expression for the fingerprint of publication p for a table. The parameter named
-// table is an SQL expression for the table's OID. The fingerprint changes whenever a statement changes what p publishes of the
-// table. It does not return to its old value if that change is reverted: an updated catalog row has a new xmin, and a row that
-// was deleted and inserted again has a new OID. A publication may list the table itself, a partitioned table that contains it,
-// or (since version 15) the schema of either.
+// publicationFingerprintExpr returns an SQL expression for the fingerprint of publication p for a table. tableOID is an SQL
+// expression for the table's OID. The fingerprint changes whenever a statement changes what p publishes of the table. The
+// fingerprint does not return to its old value if that change is reverted: an updated catalog row has a new xmin, and a row
+// that was deleted and inserted again has a new OID. A publication may list the table itself, a partitioned table that
+// contains it, or (since version 15) the schema of either.
 //
 // If p does not list the table itself, ALTER TABLE can take the table out of p and bring it back: with SET UNLOGGED, SET SCHEMA
 // or DETACH PARTITION. SET SCHEMA and DETACH PARTITION can also change a partitioned table that contains the table. These
 // statements update the row in pg_class, so the fingerprint includes the xmin of this row. TRUNCATE, GRANT and rewrites also
 // give the row a new xmin, but VACUUM and ANALYZE do not. A publication that lists the table and contains nothing else, such as
 // capture's own publication, cannot lose the table in this way. So its fingerprint does not depend on pg_class.
-func publicationFingerprintExpr(conn *pgx.Conn, table string) string {
+func publicationFingerprintExpr(conn *pgx.Conn, tableOID string) string {
 	hasSchemas := hasSchemaPublications(conn)
-	hasMore := `p.puballtables OR EXISTS (SELECT FROM pg_catalog.pg_publication_rel r WHERE r.prpubid = p.oid AND r.prrelid <> ` + table + `)`
+	hasMore := `p.puballtables OR EXISTS (SELECT FROM pg_catalog.pg_publication_rel r WHERE r.prpubid = p.oid AND r.prrelid <> ` + tableOID + `)`
 	if hasSchemas {
 		hasMore += ` OR EXISTS (SELECT FROM pg_catalog.pg_publication_namespace n WHERE n.pnpubid = p.oid)`
 	}
@@ -94,7 +94,7 @@ func publicationFingerprintExpr(conn *pgx.Conn, table string) string {
 		WHERE n.pnpubid = p.oid AND n.pnnspid IN (SELECT c.relnamespace FROM pg_catalog.pg_class c JOIN whole ON c.oid = whole.oid)`
 	}
 	return `p.oid::text || '.' || p.xmin::text || COALESCE((
-		WITH whole(oid) AS (SELECT ` + table + ` UNION SELECT relid FROM pg_catalog.pg_partition_ancestors(` + table + `::regclass) relid)
+		WITH whole(oid) AS (SELECT ` + tableOID + ` UNION SELECT relid FROM pg_catalog.pg_partition_ancestors(` + tableOID + `::regclass) relid)
 		SELECT ' ' || pg_catalog.string_agg(e.oid::text || '.' || e.xmin::text, ' ' ORDER BY e.oid) FROM (` + entries + `) e), '')`
 }
 

@@ -119,16 +119,16 @@ func changedCondition(xid uint64) string {
 }
 
 // ChangesQuery returns a COPY statement that sends each row's key and a composite value. If transaction xid or a later
-// transaction wrote the row, the value has the columns of [Table.SelectList]. For any other row, the value is NULL. The
-// parameter named where is empty or a condition with its keyword (" WHERE …").
-func (t *Table) ChangesQuery(xid uint64, where string) string {
+// transaction wrote the row, the value has the columns of [Table.SelectList]. For any other row, the value is NULL. whereClause
+// is "" or a condition with its keyword (" WHERE …").
+func (t *Table) ChangesQuery(xid uint64, whereClause string) string {
 	var list []string
 	for _, k := range t.Key {
 		list = append(list, t.selectExprs[k])
 	}
 	row := "ROW(" + t.SelectList() + ")"
 	return "COPY (SELECT " + strings.Join(list, ", ") + ", CASE WHEN " + changedCondition(xid) + " THEN " + row + " END FROM " +
-		t.FromClause() + where + ") TO STDOUT (FORMAT binary)"
+		t.FromClause() + whereClause + ") TO STDOUT (FORMAT binary)"
 }
 
 // SampleChanges reads about the given percentage of the table's pages. It returns the number of rows on these pages, and how

@@ -10,8 +10,8 @@ import (
 )
 
 const (
-	// lockWait limits the time that capture waits for the lock on a table, because statements of the application may queue up
-	// behind the request.
+	// lockWait limits how long capture waits for the lock on a table. While capture waits, statements of the application may
+	// queue up behind its request.
 	lockWait = 10 * time.Second
 	// lockRetryPause is the pause between two attempts to lock the partitions of a table.
 	lockRetryPause = 100 * time.Millisecond
@@ -94,8 +94,7 @@ var ErrRedefined = errors.New("its definition changes all the time")
 // that rewrites, truncates or exchanges the table. These changes are not MVCC-safe (PostgreSQL documentation, "Concurrency
 // Control", "Caveats"), so the table would look empty.
 //
-// The function passed as load is LoadTable or a similar function. The Table passed as known is the result of an earlier load,
-// or nil. If the table has not changed since then, BeginLocked returns this earlier result. Otherwise it returns the table as
+// load is LoadTable or a similar function. known is the result of an earlier load, or nil. If the table has not changed since then, BeginLocked returns this earlier result. Otherwise it returns the table as
 // the snapshot shows it.
 func BeginLocked(ctx context.Context, conn *pgx.Conn, name Name, known *Table, load func(context.Context, Querier, Name) (*Table, error)) (pgx.Tx, *Table, error) {
 	for range 5 {

@@ -35,8 +35,8 @@ func TestParseWALPosition(t *testing.T) {
 }
 
 // TestWALPositionIncludesLastBytes lets WAL records end at different places near the start of a WAL page. The position that
-// capture reads must be the end of the record. If the record ends with the previous page, this position is the start of the
-// page, before its header.
+// capture reads must be the end of the record. If the record ends at the end of the previous page, this position is the
+// start of the page, before its header.
 func TestWALPositionIncludesLastBytes(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts a server, because other sessions also write WAL")

@@ -22,8 +22,8 @@ type NotificationQueue struct {
 
 // LoadNotificationQueue returns the state of the server's queue of notifications.
 func LoadNotificationQueue(ctx context.Context, q Querier) (queue NotificationQueue, err error) {
-	// Check only the rights of PUBLIC, because capture cannot know which roles write. A trigger runs with the rights of the
-	// role that writes, and this role needs no rights on the table if it writes through a view.
+	// A trigger runs with the rights of the role that writes to the table. capture cannot find out which roles these are: a role
+	// that writes through a view needs no rights on the table. Therefore, check only the rights that PUBLIC gives to all roles.
 	err = Pinned(q).QueryRow(ctx, `
 		SELECT NOT (pg_catalog.has_function_privilege('public', 'pg_catalog.pg_notification_queue_usage()', 'EXECUTE')
 			AND pg_catalog.has_function_privilege('public', 'pg_catalog.float8le(float8, float8)', 'EXECUTE'))`).Scan(&queue.Hidden)

@@ -119,7 +119,7 @@ func TestSetupMakesRoleOwnPublication(t *testing.T) {
 			if by != "superuser" {
 				user = connectAs(t, url, owner)
 				run(t, conn, "CREATE ROLE "+role+" LOGIN REPLICATION")                   // an administrator does this
-				if majorVersion(conn.PgConn().ParameterStatus("server_version")) >= 16 { // the grant that a user with CREATEROLE gets for each new role
+				if majorVersion(conn.PgConn().ParameterStatus("server_version")) >= 16 { // the server grants each new role like this to the user with CREATEROLE who creates it
 					run(t, conn, "GRANT "+role+" TO "+owner+" WITH ADMIN TRUE, INHERIT FALSE, SET FALSE")
 				}
 			}

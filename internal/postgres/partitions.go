@@ -1,7 +1,6 @@
 package postgres
 
-// TreeSQL returns a subquery for the OIDs of a table and all its partitions. The parameter named table is an SQL expression for
-// the table's OID.
+// TreeSQL returns a subquery for the OIDs of a table and all its partitions. tableOID is an SQL expression for the table's OID.
 //
 // The function pg_partition_tree would be shorter, but it locks the partitions, and not the table, until the transaction ends
 // (find_all_inheritors in Postgres' pg_inherits.c). A statement of the application, such as ALTER TABLE, locks the table first
@@ -10,9 +9,9 @@ package postgres
 //
 // Like Postgres, the query omits a partition whose DETACH CONCURRENTLY is not finished. It uses to_jsonb because version 13 has
 // no column inhdetachpending.
-func TreeSQL(table string) string {
+func TreeSQL(tableOID string) string {
 	return `(WITH RECURSIVE tree(oid) AS (
-		SELECT ` + table + `::pg_catalog.oid
+		SELECT ` + tableOID + `::pg_catalog.oid
 		UNION ALL SELECT i.inhrelid
 		FROM tree
 		JOIN pg_catalog.pg_inherits i ON i.inhparent = tree.oid

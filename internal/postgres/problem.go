@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// Problem explains to the people who run capture or the database what prevents capture from following a table.
+// Problem explains what prevents capture from following a table. The explanation is for people who run capture or the database.
 type Problem struct {
 	Summary string // what is wrong, in one clause
 	Reason  string // why it matters, or how it came about; may be empty

@@ -13,7 +13,7 @@ import (
 	"capture/snapshot/rowjson"
 )
 
-// publication is a publication that contains the table, or that has the name of capture's own publication for it.
+// publication is a publication that contains the table, or that has the name of capture's own publication for the table.
 type publication struct {
 	name        string
 	owner       string
@@ -25,7 +25,7 @@ type publication struct {
 	alterable   bool     // whether the user may alter and drop the publication, and the owner is trusted
 	listed      bool     // whether the table is on the publication's list, under whatever name it is published
 	ancestors   bool     // whether the publication also has an ancestor of the table: a partitioned table that contains it
-	operations  bool     // whether inserts, updates, deletes and truncates are published
+	operations  bool     // whether all four operations are published: inserts, updates, deletes and truncates
 	viaRoot     bool     // whether partitions are published under the name of the partitioned table that is on the list
 	hasTable    bool     // whether the table is published under its own name
 	filtered    bool     // whether a row filter leaves rows out
@@ -156,13 +156,13 @@ func findPublications(ctx context.Context, conn *pgx.Conn, t *Table, own string)
 	return publications, nil
 }
 
-// containsSQL returns an SQL condition that is true if publication p lists a table or the table's schema. The parameter named
-// table is an SQL expression for the table's OID.
-func containsSQL(conn *pgx.Conn, table string) string {
-	condition := `EXISTS (SELECT FROM pg_catalog.pg_publication_rel r WHERE r.prpubid = p.oid AND r.prrelid = ` + table + `)`
+// containsSQL returns an SQL condition that is true if publication p lists a table or the table's schema. tableOID is an SQL
+// expression for the table's OID.
+func containsSQL(conn *pgx.Conn, tableOID string) string {
+	condition := `EXISTS (SELECT FROM pg_catalog.pg_publication_rel r WHERE r.prpubid = p.oid AND r.prrelid = ` + tableOID + `)`
 	if hasSchemaPublications(conn) {
 		condition += ` OR EXISTS (SELECT FROM pg_catalog.pg_publication_namespace n JOIN pg_catalog.pg_class c ON c.relnamespace = n.pnnspid
-			WHERE n.pnpubid = p.oid AND c.oid = ` + table + `)`
+			WHERE n.pnpubid = p.oid AND c.oid = ` + tableOID + `)`
 	}
 	return condition
 }
@@ -229,8 +229,9 @@ func (p *publication) mayRepair(t *Table) bool {
 // partitioned table that contains it), this option makes the stream use the ancestor's name. So the repair must remove the
 // ancestor from the list, even if the option is still off and the stream uses the table's own name.
 //
-// In one case, the list is right although the stream does not use the table's own name: the publication lists the table and has
-// none of its ancestors, the table itself is partitioned, and the option is off. The repair then only turns on the option.
+// In one case, the list is right although the stream does not use the table's own name: the table is partitioned, and the
+// publication lists the table but none of its ancestors. While the option is off, the stream uses the names of the partitions.
+// The repair then only turns on the option.
 func (p *publication) needsList(t *Table) bool {
 	if p.hasTable {
 		return p.ancestors || p.filtered || p.leftOutColumn(t) != ""
@@ -238,8 +239,8 @@ func (p *publication) needsList(t *Table) bool {
 	return p.ancestors || !p.listed || p.viaRoot
 }
 
-// lacksGenerated reports whether the publication leaves out a stored generated column although the server can publish it, which
-// is possible since version 18.
+// lacksGenerated reports whether the publication leaves out a stored generated column that the server could publish. Servers
+// before version 18 cannot publish such columns.
 func (p *publication) lacksGenerated(t *Table, version int) bool {
 	return version >= 180000 && slices.ContainsFunc(t.Columns, func(c rowjson.Column) bool {
 		return c.Generated == "s" && p.columns != nil && !slices.Contains(p.columns, c.Name)

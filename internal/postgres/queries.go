@@ -27,8 +27,8 @@ func (t *Table) CopyQuery(where string) string {
 }
 
 // RowsByKeyQuery returns a query for the rows with the given keys, with the columns of [Table.SelectList]. Callers must request
-// its results in binary format. The query has one parameter for each column of the key: an array with the text forms of that
-// column in all keys. A key that no longer exists yields no row. The query reads the whole table if [Table.KeyProblem] returns
+// its results in binary format. The query has one parameter for each column of the key: an array of the column's values in
+// all keys, as text. A key that no longer exists yields no row. The query reads the whole table if [Table.KeyProblem] returns
 // an error.
 func (t *Table) RowsByKeyQuery() string {
 	var arrays, names, conditions []string
@@ -43,7 +43,7 @@ func (t *Table) RowsByKeyQuery() string {
 		" WHERE " + strings.Join(conditions, " AND ") + ")"
 }
 
-// KeyCondition returns an SQL condition that is true for the row with a given key, for a query that gives the table no
+// KeyCondition returns an SQL condition that is true for the row with a given key. It is for queries that give the table no
 // alias. The parameters $1, … are the text forms of the key's columns. The query reads the whole table if [Table.KeyProblem]
 // returns an error.
 func (t *Table) KeyCondition() string {
@@ -54,8 +54,8 @@ func (t *Table) KeyCondition() string {
 	return strings.Join(conditions, " AND ")
 }
 
-// keyCondition returns an SQL condition that is true if column i of the key equals a value. The parameter named text is an SQL
-// expression for the value's text form.
+// keyCondition returns an SQL condition that is true if column i of the key equals a value. text is an SQL expression for
+// the text form of the value.
 func (t *Table) keyCondition(i int, text string) string {
 	column := t.Name().Quoted() + "." + QuoteIdentifier(t.Columns[t.Key[i]].Name)
 	if o := &t.keyOperators[i]; o.isText() {

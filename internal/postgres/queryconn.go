@@ -100,7 +100,7 @@ func (q *QueryConn) Close() {
 	}
 }
 
-// closeTimeout is the longest time that CloseNow waits, because the server may not answer.
+// closeTimeout limits how long CloseNow waits, because the server may never answer.
 const closeTimeout = 200 * time.Millisecond
 
 // CloseNow closes a connection. If a statement was interrupted, pgx sends the server a request to cancel it. CloseNow waits
@@ -115,8 +115,8 @@ func CloseNow(conn *pgconn.PgConn) {
 	}
 }
 
-// rollbackTimeout is the longest time that Rollback waits, because the server may not answer. It is long, so the connection
-// remains usable if a busy server answers late.
+// rollbackTimeout is the longest time that Rollback waits, because the server may not answer. It is long, so that the
+// connection remains usable if a busy server answers late.
 const rollbackTimeout = 30 * time.Second
 
 // Rollback ends a read-only transaction. It ignores errors: if it fails, the connection is broken, and the next use of the

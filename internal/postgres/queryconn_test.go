@@ -110,8 +110,8 @@ func TestQueryConnTake(t *testing.T) {
 	}
 }
 
-// TestIdleTimeout checks that an exchange may take longer than the timeout as long as bytes arrive, and that it ends with the
-// error of an idle connection once the bytes stop.
+// TestIdleTimeout checks that an exchange may take longer than the timeout while bytes arrive. Once no more bytes arrive,
+// the exchange must end with the error of an idle connection.
 func TestIdleTimeout(t *testing.T) {
 	if testing.Short() {
 		t.Skip("waits for timeouts")

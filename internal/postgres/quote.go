@@ -30,9 +30,9 @@ func QuoteReplicationString(s string) string {
 	return "'" + strings.NewReplacer("'", "''", "\x00", "").Replace(s) + "'"
 }
 
-// displayIdentifier returns a name for messages and for comments after SQL. It is in double quotes only if it would be misread
-// without them. Line breaks and other control characters are escaped: a line break would end a comment, and the rest of the
-// name would be SQL.
+// displayIdentifier returns a name in the form for messages and SQL comments. The name is in double quotes only if it would
+// be misread without them. Line breaks and other control characters are escaped: a line break would end a comment, and the
+// rest of the name would be SQL.
 func displayIdentifier(name string) string {
 	for _, r := range name {
 		if r == '.' || r == '"' || unicode.IsSpace(r) || !unicode.IsPrint(r) {

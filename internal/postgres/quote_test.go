@@ -77,7 +77,7 @@ func TestReplicationCommandsTakeHostileNames(t *testing.T) {
 	if err := pglogrepl.StartReplication(testContext(t), pg, slot, 0, pglogrepl.StartReplicationOptions{PluginArgs: args}); err != nil {
 		t.Fatal(err)
 	}
-	const header = 1 + 24 // XLogData: 'w', two positions, a time
+	const header = 1 + 24 // length in bytes of the header of an XLogData message: the byte 'w', two positions and a time
 	for inserts := 0; inserts < len(hostile); {
 		message, err := pg.ReceiveMessage(testContext(t))
 		if err != nil {

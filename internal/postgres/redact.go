@@ -67,10 +67,10 @@ func hideValues(pg *pgconn.PgError) string {
 	case slices.Contains(rowClasses, class):
 		return rowMessage(pg)
 	case pg.Position > 0 || pg.Code == insufficientPrivilege:
-		return "" // the server found the error in the text of capture's own statement, or in an object's privileges
+		return "" // the error is in capture's own statement or in an object's privileges, so the message contains no row's text
 	case class == "42" || class == "0A":
-		// A function such as to_tsquery or regclassin did not understand a value. The message may end with the value, or name a
-		// function or a column from it without quotation marks.
+		// A function such as to_tsquery or regclassin did not understand a value. The message may end with the value. It may
+		// also name, without quotation marks, a function or a column that the value mentions.
 		if pg.Code == undefinedFunction || pg.Code == undefinedColumn {
 			return "a value or an expression names something that does not exist (SQLSTATE " + pg.Code + ")"
 		}
@@ -124,16 +124,16 @@ var languageFiles = []string{"pl_exec.c", "plpy_", "plperl", "pltcl"}
 // relayRoutines are the C functions with which postgres_fdw and dblink pass on an error of another server.
 var relayRoutines = []string{"pgfdw_report_error", "dblink_res_error"}
 
-// raisedByFunction reports whether a function of the database raised the error, such as a trigger function, or whether the
-// error comes from another server by postgres_fdw or dblink. Whoever raised the error chose the SQLSTATE, the message, the
-// details, and the names of columns and constraints. All of these except the SQLSTATE may contain a row's text.
+// raisedByFunction reports whether the error was raised by a function of the database, such as a trigger function, or came
+// from another server through postgres_fdw or dblink. Whoever raised the error chose the SQLSTATE, the message, the details,
+// and the names of columns and constraints. All of these except the SQLSTATE may contain a row's text.
 func raisedByFunction(pg *pgconn.PgError) bool {
 	return strings.HasPrefix(pg.Code, "P0") || slices.Contains(relayRoutines, pg.Routine) ||
 		slices.ContainsFunc(languageFiles, func(file string) bool { return strings.HasPrefix(pg.File, file) })
 }
 
 // isServerState reports whether an SQLSTATE is about the server's own state: a conflict of transactions, a lock, a limit of the
-// server, or a canceled statement. The messages contain no text of a statement.
+// server, or a canceled statement. The messages of such errors contain no text of a statement.
 func isServerState(code string) bool {
 	return code == lockNotAvailable || slices.Contains([]string{"40", "53", "57"}, code[:min(2, len(code))])
 }

@@ -172,7 +172,7 @@ func (m *rowLimiter) rewrite(kind byte, n int, body func(*messageRewriter)) erro
 type messageRewriter struct {
 	*rowLimiter
 	left int    // number of bytes of the message's body that have not been read
-	kept int    // number of bytes of values in out
+	kept int    // total size in bytes of the values that have been kept in out
 	out  []byte // new message, as far as it has been built
 	err  error
 }

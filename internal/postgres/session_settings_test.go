@@ -31,7 +31,7 @@ func TestSessionSettingsOverrideTheDatabase(t *testing.T) {
 	defer repl.Close(context.Background())
 	plain := connectTo(t, url)
 	pooled := connectTo(t, url)
-	pooled.PgConn().CustomData()[pooledKey] = true // Begin pins the settings in the transaction, as behind a pooler
+	pooled.PgConn().CustomData()[pooledKey] = true // makes Begin pin the settings in the transaction, as it does for a connection through a pooler
 	run(t, pooled, "RESET ALL")
 	tx, err := Begin(testContext(t), pooled, "ISOLATION LEVEL REPEATABLE READ READ ONLY")
 	if err != nil {

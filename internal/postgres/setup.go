@@ -181,15 +181,15 @@ func asMemberSQL(role string, statements []string) []string {
 	return slices.Concat([]string{before}, statements, []string{after})
 }
 
-// changeOwnerSQL returns the given statements, which create or repair a publication, together with statements that make o.Role
-// the publication's owner. Unless the user is a superuser, Postgres requires that the user is a member of the role, and that
-// the role has CREATE on the database. The statements grant what is missing and revoke it at the end. The parameter named
-// alterable tells whether the user may alter the publication, or create it.
+// changeOwnerSQL returns the given statements, which create or repair a publication, together with statements that make
+// o.Role the publication's owner. Unless the user is a superuser, Postgres requires that the user is a member of the role,
+// and that the role has CREATE on the database. The statements grant what is missing and revoke it at the end. If alterable
+// is set, the user may alter the publication, or create it if it does not exist.
 //
 // If the user may not run all these statements, or if the role lacks the right to replicate and the user may not grant it, the
 // result depends on o.Complete. If o.Complete is false, the owner does not change, and capture doctor reports the consequences.
 // If o.Complete is true, the result contains the statements for an administrator. On a managed service, the administrator is no
-// superuser. The administrator is usually not a member of the role, even if the user is one. On a managed service, the
+// superuser. The administrator is usually not a member of the role, even if the user is. On a managed service, the
 // statements therefore always grant the membership.
 func changeOwnerSQL(ctx context.Context, conn *pgx.Conn, s *Server, user setupUser, publication string, statements []string, alterable bool, o SetupOptions) ([]string, error) {
 	role := o.Role
@@ -215,7 +215,7 @@ func changeOwnerSQL(ctx context.Context, conn *pgx.Conn, s *Server, user setupUs
 	}
 	mayChange := alterable && (follows || user.mayGrantReplication) && (member || mayJoin) && (creates || ownsDatabase)
 	switch {
-	case superuser, o.Complete && !mayChange && user.provider == "": // a superuser runs the statements, and needs no grants
+	case superuser, o.Complete && !mayChange && user.provider == "": // in both cases, a superuser runs the statements, so they need no grants
 		return append(statements, change), nil
 	case !mayChange && !o.Complete:
 		return statements, nil

@@ -279,7 +279,7 @@ func TestPartitionIsPublishedUnderAnotherName(t *testing.T) {
 			// capture can use the publication. This does not apply to p2, which is partitioned itself.
 			if strings.HasPrefix(options, noRoot) && !strings.Contains(options, "'insert'") && step.table != "p2" {
 				wantPublication(t, user, step.table, own)
-				wantPublication(t, user, step.table, own) // the first call has not broken the publication
+				wantPublication(t, user, step.table, own) // call it again, because the first call must not break the publication
 				run(t, conn, want...)
 				continue
 			}

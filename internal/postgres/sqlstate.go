@@ -11,7 +11,7 @@ import (
 type ErrorClass int
 
 const (
-	Unknown     ErrorClass = iota // the connection failed: the network, the server, or something between them
+	Unknown     ErrorClass = iota // the connection failed, and the cause may be the network, the server, or something between them
 	Unreachable                   // no source can work: the server, the database or the table is not there
 	Permanent                     // this source cannot work until somebody changes a setting, a privilege or the table
 	Transient                     // this source cannot work now; the cause disappears on its own

@@ -52,8 +52,8 @@ func LoadTeardown(ctx context.Context, conn *pgx.Conn, name Name, role string) (
 }
 
 // teardownQuery returns one row for each statement of [LoadTeardown], ordered by the number of the statement's step. A row
-// with step 0 does not contain a statement, but a sentence about an object that stays. The parameters are the schema $1, the
-// table $2, the objects' name $3 and the role $4. A partitioned table's trigger has a copy on each partition. The copies
+// with step 0 does not contain a statement, but a sentence about an object that stays. $1 is the schema, $2 the table, $3
+// the name of capture's objects, and $4 the role. A partitioned table's trigger has a copy on each partition. The copies
 // need no statement, because Postgres drops them with the trigger. Only the owner of a publication can drop it. If the user
 // lacks the owner's rights, the statements make the user a member of the owner's role until the publication is dropped.
 var teardownQuery = `

@@ -9,13 +9,13 @@ import (
 )
 
 // TestTriggersNeverFailTheWriter checks that the application's writes succeed even if an administrator has revoked the right
-// to execute functions from PUBLIC, whichever functions these are. The triggers still notify, unless the writer lacks the
-// right to check whether the notification queue has room.
+// to execute functions of Postgres from PUBLIC. The triggers still notify if the writer has the right to check whether the
+// notification queue has room. Otherwise, they send nothing.
 func TestTriggersNeverFailTheWriter(t *testing.T) {
 	t.Parallel()
 	hardenings := []struct {
 		functions string
-		silent    bool // whether the triggers send nothing without the right to these functions
+		silent    bool // whether the triggers send no notification if the writer may not execute these functions
 	}{
 		{"FUNCTION pg_notification_queue_usage()", true},
 		{"FUNCTION float8le(float8, float8)", true},

@@ -65,7 +65,7 @@ func (t *Table) triggerFunctionBody() string {
 }
 
 // triggerFunctionSettings returns the settings of the trigger function. If the text form of a key column may depend on the
-// session's settings, the function pins these settings, too.
+// session's settings, the result also fixes the values of these settings.
 func (t *Table) triggerFunctionSettings() []setting {
 	settings := []setting{{"search_path", "pg_catalog, pg_temp"}}
 	for _, k := range t.Key {
@@ -136,11 +136,11 @@ type triggerEntry struct {
 // fires reports whether e, the trigger in the database, fires whenever g should.
 func (g trigger) fires(e triggerEntry) bool { return e.bits == g.bits && e.always && e.enabled == "A" }
 
-// trustedOwnerSQL returns an SQL condition that decides whether capture trusts the owner of an object that looks like an object
-// of capture. The condition is true if the owner is the table's owner, a superuser or the current user. These roles gain
-// nothing by owning the object: they may already do whatever capture's objects for the table could do. The object's name and
-// comment prove nothing, because anybody who may create objects in the schema can choose them. The parameters role and table
-// are expressions for the OIDs of the owner and the table.
+// trustedOwnerSQL returns an SQL condition that decides whether capture trusts the owner of an object that looks like an
+// object of capture. The condition is true if the owner is the table's owner, a superuser or the current user. These roles
+// gain nothing by owning the object: they may already do whatever capture's objects for the table could do. The object's
+// name and comment prove nothing, because anybody who may create objects in the schema can choose them. role is an SQL
+// expression for the OID of the owner, and table is one for the OID of the table.
 func trustedOwnerSQL(role, table string) string {
 	return `(` + role + ` = (SELECT c.relowner FROM pg_catalog.pg_class c WHERE c.oid = ` + table + `)
 		OR EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.oid = ` + role + ` AND (r.rolsuper OR r.rolname = current_user)))`

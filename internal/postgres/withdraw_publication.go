@@ -55,9 +55,9 @@ type harmfulPublication struct {
 
 // findHarmful returns the publications of capture that make UPDATE and DELETE fail, because they publish a table without a
 // usable replica identity; see CheckCmdReplicaIdentity in Postgres' execReplication.c. A publication is capture's if its name
-// equals own, or if the user owns it and it has capture's comment. The name alone does not find all of them, because a table
-// may have been renamed, moved or replaced after its publication was created. The query needs no privilege on the table.
-func findHarmful(ctx context.Context, q Querier, own string) (harmful []harmfulPublication, err error) {
+// is ownName, or if the user owns it and it has capture's comment. ownName alone does not find all publications of capture,
+// because a table may have been renamed, moved or replaced after its publication was created. The query needs no privilege on the table.
+func findHarmful(ctx context.Context, q Querier, ownName string) (harmful []harmfulPublication, err error) {
 	sql := `
 		SELECT DISTINCT ON (p.pubname) p.pubname::text, pg_catalog.pg_get_userbyid(p.pubowner)::text,
 			pg_catalog.pg_has_role(p.pubowner, 'USAGE') AND ` + publicationOwnerSQL("h.oid") + `,
@@ -68,7 +68,7 @@ func findHarmful(ctx context.Context, q Querier, own string) (harmful []harmfulP
 		JOIN pg_catalog.pg_class h ON h.oid = x.oid AND h.relkind = 'r' AND h.relpersistence = 'p'
 		JOIN pg_catalog.pg_namespace n ON n.oid = h.relnamespace
 		WHERE NOT pg_catalog.pg_is_in_recovery() AND (p.pubupdate OR p.pubdelete)
-			AND (p.pubname = ` + QuoteLiteral(own) + ` OR p.pubowner = (SELECT u.oid FROM pg_catalog.pg_roles u WHERE u.rolname = current_user)
+			AND (p.pubname = ` + QuoteLiteral(ownName) + ` OR p.pubowner = (SELECT u.oid FROM pg_catalog.pg_roles u WHERE u.rolname = current_user)
 				AND pg_catalog.obj_description(p.oid, 'pg_publication') LIKE 'capture %')
 			AND CASE h.relreplident
 				WHEN 'f' THEN EXISTS (SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = h.oid AND a.attgenerated = 'v' AND NOT a.attisdropped)

@@ -34,7 +34,7 @@ func (b *batch) reset() {
 // rowCount returns the number of rows.
 func (b *batch) rowCount() int { return len(b.ends) }
 
-// addRow appends a row. The parameter number is the row's number in the file, from 1.
+// addRow appends the row with the given number in the file. The numbers start at 1.
 func (b *batch) addRow(row statefile.Row, number int) (err error) {
 	if b.data, err = b.columns.appendCopyRow(b.data, row, number, b.staged, b.numbered); err != nil {
 		return err

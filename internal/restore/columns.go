@@ -129,9 +129,9 @@ func (m *columnMap) appendText(dst []byte, i int, value []byte) (text []byte, ok
 	return dst, true, err
 }
 
-// checkEpoch returns an error if value is a time in another unit than earlier numbers of the column, for example in
-// milliseconds since 1970 after earlier numbers in seconds. ParseEpoch guesses the unit from the size of each number. If two
-// guesses differ, one of them may be wrong, so checkEpoch trusts neither.
+// checkEpoch returns an error if the time in value has another unit than earlier times of the column. For example, value is
+// in milliseconds since 1970, and earlier numbers are in seconds. ParseEpoch guesses the unit from the size of each number.
+// If two guesses differ, one of them may be wrong, so checkEpoch trusts neither.
 func (t *target) checkEpoch(value []byte) error {
 	if value[0] == '"' || string(value) == "0" {
 		return nil
@@ -169,7 +169,7 @@ func (m *columnMap) keyOf(row statefile.Row) [][]byte {
 	return key
 }
 
-// keyTexts returns the text forms of a key. The parameter key holds the JSON values of the key columns.
+// keyTexts returns the text forms of a key, given the JSON values of the key columns.
 func (m *columnMap) keyTexts(key [][]byte) []string {
 	texts := make([]string, len(key))
 	for i, value := range key {
@@ -182,8 +182,8 @@ func (m *columnMap) keyTexts(key [][]byte) []string {
 	return texts
 }
 
-// hides reports whether a value of column i may be a user's text that must not be shown; see [rowjson.Shape.UnprovenKey]. The
-// parameter value is JSON.
+// hides reports whether the given JSON value of column i may be a user's text that must not be shown. See
+// [rowjson.Shape.UnprovenKey].
 func (m *columnMap) hides(i int, value []byte) bool {
 	if !m.table.UnprovenKey {
 		return false
@@ -192,8 +192,7 @@ func (m *columnMap) hides(i int, value []byte) bool {
 	return t.Kind == rowjson.Number && value[0] == '"' || !rowjson.IsTextFree(t, text)
 }
 
-// describePlace returns the line and the key of a row for an error message. The parameter key holds the JSON values of the key
-// columns.
+// describePlace returns the line and the key of a row for an error message. key holds the JSON values of the key columns.
 func (m *columnMap) describePlace(line int64, key [][]byte) string {
 	if len(key) == 0 {
 		return fmt.Sprintf("line %d", line)
@@ -201,8 +200,8 @@ func (m *columnMap) describePlace(line int64, key [][]byte) string {
 	return fmt.Sprintf("line %d (%s)", line, m.describeKey(key))
 }
 
-// describeKey returns the names and values of a key for an error message, such as "vote_id 42". The parameter key holds the
-// JSON values of the key columns.
+// describeKey returns the names and values of the key columns for an error message, such as "vote_id 42". The values are
+// given as JSON.
 func (m *columnMap) describeKey(key [][]byte) string {
 	const maxShown = 80 // maximum number of bytes of a value that are shown
 	parts := make([]string, len(key))

@@ -107,7 +107,7 @@ func (c *creation) createColumns(ctx context.Context) error {
 	return nil
 }
 
-// createRefined creates the table. If the manifest says so, the table has partitions, and its key has WITHOUT OVERLAPS. If the
+// createRefined creates the table, with the partitions and with WITHOUT OVERLAPS in the key if the manifest has them. If the
 // server refuses the partitions or WITHOUT OVERLAPS, createRefined leaves them out and adds a note. If the server also refuses
 // the table without them, createRefined returns the server's error.
 func (c *creation) createRefined(ctx context.Context) error {
@@ -140,7 +140,7 @@ func (c *creation) partitionDefinition() string {
 	return fmt.Sprintf("%s, with %d partitions", foreign.Text(c.manifest.Partitioning.Definition), len(c.manifest.Partitioning.Partitions))
 }
 
-// setDefaults sets the columns' defaults. It leaves out a default that is not simple unless the user asked for all
+// setDefaults sets the columns' defaults. It sets a default that is not simple only if the user has asked for all
 // expressions.
 func (c *creation) setDefaults(ctx context.Context) error {
 	for i := range c.manifest.Columns {

@@ -41,7 +41,7 @@ func (c *creation) execCreateTable(ctx context.Context) error {
 	return c.createPartitions(ctx, postgres.Name{Schema: c.schema, Table: c.name.Table}.Quoted(), c.manifest.Partitioning, 1)
 }
 
-// findSchema sets the schema of the table that was created.
+// findSchema sets c.schema to the schema in which the table was created.
 func (c *creation) findSchema(ctx context.Context) error {
 	if c.schema = c.name.Schema; c.schema != "" {
 		return nil

@@ -127,8 +127,8 @@ func TestCreateMakesEverything(t *testing.T) {
 	d.wantEqual(path, "keyed")
 }
 
-// TestEditedFileAndLostTable checks the restore of an edited file whose table is lost. Each error must name an option that
-// helps, and no option with which the restore is refused again.
+// TestEditedFileAndLostTable checks the restore of an edited file whose table is lost. Each error must name an option with
+// which the restore succeeds, and must not name an option with which the restore is refused again.
 func TestEditedFileAndLostTable(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)

@@ -47,15 +47,15 @@ func (c *creation) serialType(i int) string {
 	return types[c.types[i].sql]
 }
 
-// leaveOut adds a note that column i is created without its expression, and why. The parameter ask is true if the user can
-// include the expression with --expressions.
-func (c *creation) leaveOut(i int, reason string, ask bool) {
+// leaveOut adds a note that column i is created without its expression, and why. canInclude is true if the user can include
+// the expression with --expressions.
+func (c *creation) leaveOut(i int, reason string, canInclude bool) {
 	column := &c.manifest.Columns[i]
 	what := "is created without its default, "
 	if column.Generated != "" {
 		what = "is created as an ordinary column with the file's values, not GENERATED ALWAYS AS "
 	}
-	c.leftOut = c.leftOut || ask
+	c.leftOut = c.leftOut || canInclude
 	c.notes = append(c.notes, fmt.Sprintf("column %s %s%s: %s", foreign.Text(postgres.QuoteIdentifier(column.Name)), what, foreign.Text(column.Default), reason))
 }
 

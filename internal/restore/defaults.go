@@ -12,10 +12,10 @@ import (
 // errNotSimple is the error for an expression that may do harm.
 var errNotSimple = errors.New("it is an expression")
 
-// simpleDefault returns SQL for a default of the manifest. The parameter text has the form that pg_get_expr prints, and column
-// is the type of the column. simpleDefault accepts only defaults that can do no harm, whoever wrote the manifest: constants,
-// and calls of a few functions of Postgres. It composes the SQL itself, with type names as the server prints them. For any
-// other default, the error is errNotSimple or a [*typeError].
+// simpleDefault returns SQL for a column's default. The default comes from the manifest, in the form that pg_get_expr prints.
+// column is the type of the column. simpleDefault accepts only defaults that can do no harm, whoever wrote the manifest:
+// constants, and calls of a few functions of Postgres. It composes the SQL itself, with type names as the server prints them.
+// For any other default, the error is errNotSimple or a [*typeError].
 func simpleDefault(ctx context.Context, types *typeNames, column serverType, text string) (string, error) {
 	p := defaultParser{ctx: ctx, types: types, rest: text}
 	sql, value, err := p.parse(0)
@@ -173,7 +173,7 @@ func (p *defaultParser) take(prefix string) (ok bool) {
 	return ok
 }
 
-// takePattern removes the text that the pattern matches at the start of the remaining text, and returns it.
+// takePattern removes the text that the pattern matches at the start of the remaining text, and returns the removed text.
 func (p *defaultParser) takePattern(pattern *regexp.Regexp) (text string, ok bool) {
 	text = pattern.FindString(p.rest)
 	p.rest = p.rest[len(text):]

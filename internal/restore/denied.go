@@ -15,8 +15,8 @@ import (
 	"capture/internal/postgres"
 )
 
-// explainDenied explains a [*deniedError]: it returns a [*postgres.Problem] that names the role and what it lacks, as far as
-// these can be found out. It returns any other error unchanged. The transaction of the restore must have ended.
+// explainDenied explains a [*deniedError]: it returns a [*postgres.Problem] that names the role and the missing privilege,
+// if explainDenied can find them out. It returns any other error unchanged. The transaction of the restore must have ended.
 func (r *restoration) explainDenied(ctx context.Context, err error) error {
 	var denied *deniedError
 	var refused *pgconn.PgError
@@ -36,7 +36,7 @@ func (r *restoration) explainDenied(ctx context.Context, err error) error {
 			reasons[i], statements[i] = foreign.Text(m.Reason), foreign.Text(m.Statement)
 		}
 		p.Reason, p.Hint = strings.Join(reasons, ", or "), strings.Join(statements, " or ")
-		if denied.schema != "" { // the statement was to create a table, and the role that creates a table owns it
+		if denied.schema != "" { // the statement was CREATE TABLE, and the role that creates a table becomes its owner
 			p.Hint = "connect as the role that shall own the table, such as the application's (docs/recovery.md), or " + p.Hint
 		}
 	}
@@ -106,8 +106,8 @@ func (r *restoration) findMissing(ctx context.Context, denied *deniedError, refu
 	return slices.DeleteFunc(missing, func(m missingPrivilege) bool { return m.Rank > missing[0].Rank }), nil
 }
 
-// cutDenied returns the words for an object's class and the object's name in the server's English message. It returns "" for
-// other messages.
+// cutDenied splits the server's English message about a denied object. It returns the message's words for the class of the
+// object, such as "foreign table", and the object's name. For any other message, both results are "".
 func cutDenied(message string) (word, name string) {
 	rest, ok := strings.CutPrefix(message, "permission denied for ")
 	for _, c := range privilegeClasses {
@@ -167,7 +167,7 @@ const innermostRoleSQL = `
 type privilegeClass struct {
 	name       string   // the class in GRANT
 	words      []string // words for the class in the server's English messages: see aclcheck_error in Postgres' aclchk.c
-	function   string   // see "Access Privilege Inquiry Functions" in Postgres' documentation
+	function   string   // SQL function that checks a privilege for an object of the class, such as has_table_privilege
 	privileges string   // privileges that a statement may need, the rare one included
 	rare       string   // privilege that few statements need, so it is named only if no other is missing
 	objects    string   // query for the OID of each object, its name in the server's messages, and its name in SQL

@@ -180,8 +180,8 @@ func (m *stagedMerge) checkForeignKeys(ctx context.Context) error {
 	return nil
 }
 
-// errDisplaced is returned by a way of merging that cannot work for these rows, if this is known before any step has run. See
-// [stagedMerge.write].
+// errDisplaced means that one of the ways of merging cannot work for these rows, and that it has not run any of its steps yet.
+// See [stagedMerge.write].
 var errDisplaced = errors.New("rows stand in each other's way")
 
 // explainDisplaced returns the error for a merge that failed in every way that [stagedMerge.write] knows, because rows block
@@ -251,7 +251,7 @@ func (m *stagedMerge) superuserHint() string {
 	return strings.TrimSuffix(hint+or+m.hooks.AllowReplica, or)
 }
 
-// describeFixed returns a text with the columns that UPDATE can't set. The text says that their values differ.
+// describeFixed returns a text that names the columns that UPDATE cannot set, and says that their values differ.
 func (m *stagedMerge) describeFixed() string {
 	if len(m.fixed) == 1 {
 		return "column " + columnList("", m.fixed) + " is GENERATED ALWAYS AS IDENTITY and differs"
@@ -271,8 +271,8 @@ func (m *stagedMerge) explainUnreadableChild() error {
 	return nil
 }
 
-// explainUnreadable returns the error for a foreign key if the user may not read all rows of the other table. The parameter
-// reason says why the merge needs those rows.
+// explainUnreadable returns the error for a foreign key if the user may not read all rows of the other table. The error
+// contains reason, which says why the merge needs those rows.
 func (m *stagedMerge) explainUnreadable(k *foreignKey, reason string) error {
 	other, relation := foreign.Text(k.Child), "which may refer to rows of table "+m.table.Name().String()
 	if k.From {
@@ -285,8 +285,8 @@ func (m *stagedMerge) explainUnreadable(k *foreignKey, reason string) error {
 	}
 }
 
-// checkFollowers returns a [*postgres.Problem] if the merge can only delete rows and insert them again, although rows of
-// another table would have to change with them: see followed.
+// checkFollowers is called if the merge can only delete rows and insert them again. It returns a [*postgres.Problem] if a
+// foreign key would have to change other rows together with these rows: see followed.
 func (m *stagedMerge) checkFollowers(ctx context.Context) error {
 	for i := range m.hooks.ForeignKeys {
 		k := &m.hooks.ForeignKeys[i]
@@ -346,8 +346,8 @@ func (m *stagedMerge) findTaken(ctx context.Context, constraint string) string {
 		stagingTable, m.table.FromClause(), strings.Join(conditions, " AND "), m.extra()))
 }
 
-// protectors lists the foreign keys that protect rows from being deleted: see protected. The parameter format is a format
-// string of fmt for two arguments: the table that has the foreign key, and the name of the foreign key.
+// protectors lists the foreign keys that protect rows from being deleted: see protected. It formats each foreign key by
+// fmt.Sprintf with the given format, the table that has the foreign key, and the name of the foreign key.
 func (m *stagedMerge) protectors(format string) string {
 	var list []string
 	for _, k := range m.hooks.ForeignKeys {

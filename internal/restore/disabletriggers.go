@@ -52,7 +52,7 @@ func disableTableTriggers(ctx context.Context, tx pgx.Tx, table *postgres.Table,
 			byOID[t.OID], clones[t.CloneOf] = t, append(clones[t.CloneOf], t)
 		}
 	}
-	var uniform func(t *trigger) bool // whether all clones of the trigger, and their clones, have the same value of Enabled as the trigger
+	var uniform func(t *trigger) bool // reports whether all clones of the trigger, and all clones of these clones, have the trigger's value of Enabled
 	uniform = func(t *trigger) bool {
 		return !slices.ContainsFunc(clones[t.OID], func(c *trigger) bool { return c.Enabled != t.Enabled || !uniform(c) })
 	}

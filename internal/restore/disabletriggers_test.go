@@ -113,7 +113,8 @@ func TestTriggersStayAsTheyWere(t *testing.T) {
 		check("a restore")
 		d.Exec("UPDATE t SET v = 2; TRUNCATE seen")
 	}
-	// Whether a clone acts depends on its own state, not on the state of its parent.
+	// A trigger of t has a clone on each partition. Whether a clone fires depends on the clone's own state, not on the state of
+	// the trigger of t.
 	d.Exec("TRUNCATE t; ALTER TABLE ONLY p2 DISABLE TRIGGER d; ALTER TABLE ONLY t ENABLE REPLICA TRIGGER b; ALTER TABLE t DISABLE TRIGGER c; ALTER TABLE t DISABLE TRIGGER a")
 	d.Exec(`CREATE OR REPLACE FUNCTION see() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$ BEGIN NEW.v := 9; RETURN NEW; END $$`)
 	owner.wantRefused(restore.Options{Path: good, Table: d.Name("t")}, `trigger "b" of table public.p2`, "changed 3 rows of 4")

@@ -10,12 +10,12 @@ import (
 )
 
 // appendCopyRow appends a row in COPY's text format ("File Formats" on the COPY page of Postgres' documentation). If staged
-// is true, the row is for the staging table and includes the values of generated columns. If numbered is true, the row
-// starts with two numbers: the parameter number, and the line of the file on which the row starts.
-func (m *columnMap) appendCopyRow(dst []byte, row statefile.Row, number int, staged, numbered bool) ([]byte, error) {
+// is true, the row is for the staging table and includes the values of generated columns. If numbered is true, appendCopyRow
+// first appends rowNumber, and the number of the line of the file on which the row starts.
+func (m *columnMap) appendCopyRow(dst []byte, row statefile.Row, rowNumber int, staged, numbered bool) ([]byte, error) {
 	separate := false
 	if numbered {
-		dst = strconv.AppendInt(dst, int64(number), 10)
+		dst = strconv.AppendInt(dst, int64(rowNumber), 10)
 		dst = append(dst, '\t')
 		dst = strconv.AppendInt(dst, row.Line, 10)
 		separate = true

@@ -64,7 +64,7 @@ func (e *ConflictError) Error() string {
 
 // rowError is the error for a row that the server refuses. It shows the row's key, but no other value.
 type rowError struct {
-	place  string   // line and key of the row, or what failed
+	place  string   // text that says where the row is, with its line and its key, or text about the step that failed
 	key    []string // text forms of the key columns; nil if unknown
 	column string   // column whose value the server refuses; "" if unknown
 	hint   string   // what may be wrong with the column's value, with a semicolon before it; may be empty

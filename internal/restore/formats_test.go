@@ -111,8 +111,8 @@ func TestTimesAsNumbers(t *testing.T) {
 	}
 }
 
-// TestRowsInAMember checks that a restore refuses a file whose rows are not at its top level. The error names the place of
-// the rows.
+// TestRowsInAMember checks that a restore refuses a file whose rows are not at its top level. The error says
+// where in the file the rows are.
 func TestRowsInAMember(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)

@@ -90,7 +90,8 @@ func (c *creation) checkExpression(ctx context.Context, i int) error {
 	return nil
 }
 
-// quotedPattern matches quoted names and string constants. Because of isOneExpression, neither has escapes.
+// quotedPattern matches quoted names and string constants. It ignores escapes, because isOneExpression refuses constants and
+// names with escapes.
 var quotedPattern = regexp.MustCompile(`"[^"]*"|'(?:[^']|'')*'`)
 
 var returningPattern = regexp.MustCompile(`(?i)\breturning\b`)
@@ -106,7 +107,8 @@ func withoutStrings(expression string) string {
 	})
 }
 
-// checkView returns errNotSimple if a view of the expression, cast to the type, uses a function or operator not built in.
+// checkView creates a temporary view that casts the expression to the type. It returns errNotSimple if the view uses a
+// function or an operator that is not built in.
 func (c *creation) checkView(ctx context.Context, expression string, to *serverType) error {
 	return withSavepoint(ctx, c.tx, func() error {
 		err := withOwnPath(ctx, c.tx, func() error {

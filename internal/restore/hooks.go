@@ -30,7 +30,7 @@ type hooks struct {
 // disabled on its own.
 type trigger struct {
 	OID      int64  `json:"oid"`
-	CloneOf  int64  `json:"clone_of"` // OID of the trigger of which it is a clone; 0 if it is not a clone
+	CloneOf  int64  `json:"clone_of"` // OID of the trigger that this trigger was cloned from; 0 if it is not a clone
 	Name     string `json:"name"`
 	Table    string `json:"table"`    // table that has the trigger, as SQL
 	Function string `json:"function"` // function that the trigger calls, as SQL
@@ -69,9 +69,9 @@ type foreignKey struct {
 	OnDelete   string   `json:"on_delete"` // pg_constraint.confdeltype: a (no action), r(estrict), c(ascade), n (set null), d (set default)
 	OnUpdate   string   `json:"on_update"` // pg_constraint.confupdtype, with the values of OnDelete
 	Deferrable bool     `json:"deferrable"`
-	Grants     string   `json:"grants"` // statements after which the user may read all rows of the other table; "" if no statement is necessary
+	Grants     string   `json:"grants"` // statements that let the user read all rows of the other table; "" if no statement is necessary
 	MatchFull  bool     `json:"match_full"`
-	Period     bool     `json:"period"` // whether the last column is a PERIOD, for which the condition of refersTo is incomplete
+	Period     bool     `json:"period"` // whether the last column is a PERIOD; the condition that refersTo returns is then incomplete
 }
 
 // hooksSQL returns the hooks as JSON. $1 is the table's OID, $2 the SQL name of the function that capture's own triggers
@@ -126,8 +126,8 @@ var hooksSQL = `
 				AND (x.from_tree AND p.conrelid IN (SELECT oid FROM tree) OR x.to_tree AND p.confrelid IN (SELECT oid FROM tree)))
 	))::text`
 
-// loadHooks reads the hooks of the table. The result document contains the hooks as JSON. If two calls return different
-// documents, the hooks have changed in between.
+// loadHooks reads the hooks of the table. It also returns them as a JSON document. If the documents of two calls differ, the
+// hooks have changed in between.
 func loadHooks(ctx context.Context, tx pgx.Tx, table *postgres.Table) (h *hooks, document string, err error) {
 	h = &hooks{}
 	err = tx.QueryRow(ctx, hooksSQL, int64(table.OID), table.TriggerFunction()).Scan(&document)
@@ -143,8 +143,8 @@ func loadHooks(ctx context.Context, tx pgx.Tx, table *postgres.Table) (h *hooks,
 	return h, document, postgres.ExplainRedacted("list the triggers and foreign keys of table "+table.Name().String(), err)
 }
 
-// dropDisabled removes the hooks that do not act in the restore's session. The parameter replica is true if
-// session_replication_role is replica. The parameter disabled is true if the table's triggers and rules have been disabled.
+// dropDisabled removes the hooks that do not act in the restore's session. Callers set replica if session_replication_role
+// is replica, and set disabled if the table's triggers and rules have been disabled.
 func (h *hooks) dropDisabled(replica, disabled bool) {
 	acts := func(enabled string) bool {
 		if replica {
@@ -156,12 +156,12 @@ func (h *hooks) dropDisabled(replica, disabled bool) {
 	h.Rules = slices.DeleteFunc(h.Rules, func(r rule) bool { return !acts(r.Enabled) })
 }
 
-// dropOtherEvents removes the triggers and rules that do not fire for any of the events. The parameter events is a
+// dropOtherEvents removes the triggers and rules that do not fire for any of the events. eventBits is a
 // combination of the bits triggerInsert, triggerUpdate and triggerDelete.
-func (h *hooks) dropOtherEvents(events int) {
+func (h *hooks) dropOtherEvents(eventBits int) {
 	ruleEvents := map[string]int{"2": triggerUpdate, "3": triggerInsert, "4": triggerDelete}
-	h.Triggers = slices.DeleteFunc(h.Triggers, func(t trigger) bool { return t.Type&events == 0 })
-	h.Rules = slices.DeleteFunc(h.Rules, func(r rule) bool { return ruleEvents[r.Event]&events == 0 })
+	h.Triggers = slices.DeleteFunc(h.Triggers, func(t trigger) bool { return t.Type&eventBits == 0 })
+	h.Rules = slices.DeleteFunc(h.Rules, func(r rule) bool { return ruleEvents[r.Event]&eventBits == 0 })
 }
 
 // selfReference reports whether the table has a foreign key to itself that is checked at the end of each statement.
@@ -181,11 +181,13 @@ func (h *hooks) actsOnOthers() bool {
 	return slices.ContainsFunc(h.ForeignKeys, func(k foreignKey) bool { return k.To && k.acts() })
 }
 
-// mayChange reports whether triggers may leave out or change rows that are written. If the parameter rules is true, it
-// reports the same about rules, too.
-func (h *hooks) mayChange(rules bool) bool { return len(h.Triggers) > 0 || rules && len(h.Rules) > 0 }
+// mayChange reports whether triggers may leave out or change rows that are written. If withRules is true, it also reports
+// true if rules may do this.
+func (h *hooks) mayChange(withRules bool) bool {
+	return len(h.Triggers) > 0 || withRules && len(h.Rules) > 0
+}
 
-// originals returns the triggers for a message. It leaves out a clone if h also has the trigger of which it is a clone.
+// originals returns the triggers that a message lists. It leaves out a clone if h also has the trigger of which it is a clone.
 func (h *hooks) originals() (list []*trigger) {
 	listed := map[int64]bool{}
 	for i := range h.Triggers {
@@ -199,7 +201,7 @@ func (h *hooks) originals() (list []*trigger) {
 	return list
 }
 
-// suspects returns the names of the triggers, rules and foreign keys that may have left out or changed rows, for a message.
+// suspects returns, for a message, the names of the triggers, rules and foreign keys that may have left out or changed rows.
 // Rules, foreign keys, and triggers that fire before a row is written are the usual cause. If there are any, suspects names
 // only these.
 func (h *hooks) suspects() string {

@@ -164,7 +164,7 @@ func TestDomainsThatRound(t *testing.T) {
 	d.Exec(types + usual + table + `; INSERT INTO t VALUES (1, 1, 1, '{1}', '2026-01-01', '{}', '(x,1)', 1),
 		(2, 1.239, 1.239, '{1,1.239}', '2026-01-01 00:00:00.25', '{2026-01-01 00:00:00.25}', '(x,1.239)', 9007199254740993)`)
 	path := d.Export("t")
-	// The types with these names in schema app round values.
+	// In the schema app, the types with the same names round their values.
 	for _, change := range []string{"v price", "list price[]", "at stamp", "stamps stamp[]", "p pair"} {
 		column, typ, _ := strings.Cut(change, " ")
 		d.Exec(types + usual + strings.Replace(table, ", "+change, ", "+column+" app."+typ, 1))

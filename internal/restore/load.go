@@ -34,9 +34,9 @@ func (r *restoration) newLoader(into string, staged bool) *loader {
 	return &loader{tx: r.tx, file: r.file, rows: r.rows, columns: r.columns, into: into, staged: staged, progress: r.progress}
 }
 
-// load copies all rows. It reads and encodes one batch while the server processes the previous batch. The parameter first is
-// the first row of the file, which has been read already.
-func (l *loader) load(ctx context.Context, first statefile.Row) error {
+// load copies all rows, beginning with firstRow, which the caller has already read from the file. It reads and encodes one
+// batch while the server processes the previous batch.
+func (l *loader) load(ctx context.Context, firstRow statefile.Row) error {
 	g, ctx := errgroup.WithContext(ctx)
 	full, free := make(chan *batch), make(chan *batch, 2)
 	for range cap(free) {
@@ -44,7 +44,7 @@ func (l *loader) load(ctx context.Context, first statefile.Row) error {
 	}
 	g.Go(func() error {
 		defer close(full)
-		return l.encodeBatches(ctx, first, full, free)
+		return l.encodeBatches(ctx, firstRow, full, free)
 	})
 	g.Go(func() error {
 		for b := range full {
@@ -61,8 +61,8 @@ func (l *loader) load(ctx context.Context, first statefile.Row) error {
 }
 
 // encodeBatches takes batches from the channel free, fills them with the remaining rows of the file, and sends them to the
-// channel full. The parameter row is the first row to add.
-func (l *loader) encodeBatches(ctx context.Context, row statefile.Row, full chan<- *batch, free <-chan *batch) (err error) {
+// channel full. nextRow is the first row to add.
+func (l *loader) encodeBatches(ctx context.Context, nextRow statefile.Row, full chan<- *batch, free <-chan *batch) (err error) {
 	number := 1
 	for err == nil {
 		var b *batch
@@ -73,11 +73,11 @@ func (l *loader) encodeBatches(ctx context.Context, row statefile.Row, full chan
 			return ctx.Err()
 		}
 		for err == nil && len(b.data) < batchBytes {
-			if err := l.encodeRow(b, row, number); err != nil {
+			if err := l.encodeRow(b, nextRow, number); err != nil {
 				return err
 			}
 			number++
-			row, err = l.rows.Next()
+			nextRow, err = l.rows.Next()
 		}
 		if err != nil && err != io.EOF {
 			return fmt.Errorf("%w; the last good row is at %s", err, b.rowPlace(b.rowCount()-1))
@@ -92,7 +92,7 @@ func (l *loader) encodeBatches(ctx context.Context, row statefile.Row, full chan
 	return nil
 }
 
-// encodeRow puts the members of a row in order and adds the row to a batch.
+// encodeRow puts the members of a row into the order of the columns, and adds the row to a batch.
 func (l *loader) encodeRow(b *batch, row statefile.Row, number int) error {
 	if err := l.columns.reorder(row.Members); err != nil {
 		return fmt.Errorf("line %d: %w", row.Line, err)

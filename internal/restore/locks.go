@@ -136,9 +136,9 @@ func retryLocked(ctx context.Context, f func() error) (err error) {
 	return err
 }
 
-// heldLocksSQL is the FROM and WHERE clauses of a query for the locks on the table and its partitions that conflict with a
-// SHARE ROW EXCLUSIVE lock ("Explicit Locking" in Postgres' documentation), and for the sessions that hold these locks. $1
-// is the table's OID.
+// heldLocksSQL contains the FROM and WHERE clauses of a query. The query finds the locks on the table and its partitions
+// that conflict with a SHARE ROW EXCLUSIVE lock ("Explicit Locking" in Postgres' documentation), and the sessions that hold
+// these locks. $1 is the table's OID.
 var heldLocksSQL = `
 	FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
 	WHERE l.locktype = 'relation' AND l.granted AND l.pid <> pg_catalog.pg_backend_pid()

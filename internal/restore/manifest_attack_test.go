@@ -165,9 +165,10 @@ func TestManifestIsData(t *testing.T) {
 	}
 }
 
-// TestManifestRunsNoFunctionsOfTypes checks that a default, a generated column or a bound of a partition runs no function that
-// belongs to a type, such as the CHECK constraint of a domain or a cast function of an enum. Such an expression must be left
-// out with a note. If Postgres runs such functions to read the values of a column's type, a note must name this type, too.
+// TestManifestRunsNoFunctionsOfTypes checks that no expression of a manifest runs a function that belongs to a type, such as
+// the CHECK constraint of a domain or a cast function of an enum. An expression that would do this must be left out with a
+// note, be it a default, a generated column or the bound of a partition. If Postgres runs such functions to read the values
+// of a column's type, a note must name this type, too.
 func TestManifestRunsNoFunctionsOfTypes(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)
@@ -203,7 +204,7 @@ func TestManifestRunsNoFunctionsOfTypes(t *testing.T) {
 	}
 	harmless := []rowjson.Column{
 		{TypeName: "mood", Default: "'sad'::public.mood"}, {TypeName: "mood[]", Default: "ARRAY['sad'::public.mood]"}, {TypeName: "mood[]", Default: "'{sad}'::public.mood[]"},
-		{TypeName: "text", Default: "'x'::text COLLATE \"C\""}, // left out, because a default rarely has a collation
+		{TypeName: "text", Default: "'x'::text COLLATE \"C\""}, // accepted by Postgres, but left out by restore, because a default rarely has a collation
 	}
 	m := honest
 	m.Columns = slices.Clone(honest.Columns)

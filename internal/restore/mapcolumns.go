@@ -85,8 +85,8 @@ func explainUnknownColumns(table *postgres.Table, names []string, manifest *mani
 	}
 }
 
-// noteMissing adds a note for each column that the file lacks: the note says which value new rows get in the column. It
-// returns an error if such a column is NOT NULL and has neither a default nor an identity.
+// noteMissing adds a note for each column that the file lacks. The note says which value the column gets in new rows.
+// noteMissing returns an error if the column is NOT NULL and has neither a default nor an identity.
 func (m *columnMap) noteMissing() error {
 	for i := range m.table.Columns {
 		c := &m.table.Columns[i]

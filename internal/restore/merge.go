@@ -10,10 +10,10 @@ import (
 	"capture/internal/postgres"
 )
 
-// merge merges the staged rows into the table. The parameter rows is the number of rows in the file, all of which must be
+// merge merges the staged rows into the table. fileRows is the number of rows in the file. All of them must be
 // staged.
-func (m *stagedMerge) merge(ctx context.Context, rows int) error {
-	m.rows = rows
+func (m *stagedMerge) merge(ctx context.Context, fileRows int) error {
+	m.rows = fileRows
 	steps := []struct {
 		doing string
 		step  func(context.Context) error
@@ -31,11 +31,11 @@ func (m *stagedMerge) analyze(ctx context.Context) error {
 	return explain("analyze the temporary table", err)
 }
 
-// isDisplaced reports whether a statement failed because rows block each other. In this case, a unique or exclusion
-// constraint that is checked row by row found a new value that another row still had.
+// isDisplaced reports whether a statement failed because rows block each other: a unique or exclusion constraint that
+// is checked row by row found a new value that another row still had.
 func isDisplaced(err error) bool {
 	state := postgres.SQLState(err)
-	ownRows := postgres.ErrorContext(err) == "" // an error with a context is from a function, such as a trigger's, and may be about another table
+	ownRows := postgres.ErrorContext(err) == "" // an error with a context comes from a function, such as a trigger function, and may be about another table
 	return errors.Is(err, errDisplaced) || ownRows && (state == uniqueViolation || state == exclusionViolation)
 }
 
@@ -151,7 +151,7 @@ const parkingColumnsSQL = `
 		AND EXISTS (SELECT FROM pg_catalog.generate_series(0, i.indnkeyatts - 1) k WHERE i.indkey[k] = a.attnum)
 	WHERE i.indrelid = $1::bigint::oid AND (i.indisunique OR i.indisexclusion) AND i.indimmediate`
 
-// parkingColumns returns the columns that the third way sets to NULL. All of them are in the file.
+// parkingColumns returns the columns that parkAndMerge sets to NULL. The file has values for all of these columns.
 func (m *stagedMerge) parkingColumns(ctx context.Context) ([]string, error) {
 	columns, err := queryTexts(ctx, m.tx, parkingColumnsSQL, int64(m.table.OID))
 	// A foreign key with ON UPDATE could pass the NULL on to other rows. The foreign key may even refer to another column,

@@ -41,7 +41,7 @@ func (m *stagedMerge) explainDuplicateKey(key string, first, second int64) error
 }
 
 // planRows creates the plan table. The plan table has one row for each row of the staging table that is to be inserted ("new")
-// or overwritten. A row is marked as "moved" if it must be overwritten but UPDATE can't change it. The merge deletes a moved
+// or overwritten. A row is marked as "moved" if it must be overwritten but UPDATE cannot change it. The merge deletes a moved
 // row and inserts it again.
 func (m *stagedMerge) planRows(ctx context.Context) error {
 	where := "t.tableoid IS NULL"

@@ -13,12 +13,12 @@ import (
 // written holds the row counts of a merge. The counts come from Postgres.
 type written struct {
 	deleted           int64 // number of deleted rows that the file lacks
-	removed, returned int64 // number of rows deleted in order to insert them again, and number of these rows that were inserted again
+	removed, returned int64 // number of rows deleted so that they can be inserted again, and number of these rows that were inserted again
 	updated, inserted int64
 	withoutTriggers   bool // whether triggers and foreign keys were off
 }
 
-// step is one of the statements that the merge consists of.
+// step is one SQL statement of the merge.
 type step struct {
 	name      string
 	sql       string // ends with a condition, so that more conditions can be appended with AND
@@ -49,8 +49,8 @@ func (m *stagedMerge) steps() []step {
 	}
 }
 
-// removedNumber returns the name of the column that holds the number of a removed row. A table or a list of results contains
-// this column together with the columns that the file lacks, so its name must differ from theirs.
+// removedNumber returns the name of the column that holds the number of a removed row. The table or WITH query that holds
+// the removed rows has this column next to the columns that the file lacks, so its name must differ from theirs.
 func (m *stagedMerge) removedNumber() string {
 	name := "capture_number"
 	for slices.Contains(m.lacking, name) {
@@ -60,13 +60,13 @@ func (m *stagedMerge) removedNumber() string {
 }
 
 // insertReturned returns a statement that inserts the removed rows again. In the columns that the file lacks, the rows keep
-// their values. The parameter removed names the table or WITH query that holds these values, and the parameter number names
-// its column with the rows' numbers in the file.
-func (m *stagedMerge) insertReturned(removed, number string) string {
+// their values. removedRows names the table or WITH query that holds these values. numberColumn names its column with the
+// rows' numbers in the file.
+func (m *stagedMerge) insertReturned(removedRows, numberColumn string) string {
 	names := m.columns.writableNames()
 	return fmt.Sprintf("INSERT INTO %s (%s%s) OVERRIDING SYSTEM VALUE SELECT %s%s FROM %s k JOIN %s s ON %s OPERATOR(pg_catalog.=) k.%s WHERE true",
 		m.table.Name().Quoted(), columnList("", names), commaColumns("", m.lacking), columnList("s", names), commaColumns("k", m.lacking),
-		removed, stagingTable, m.number, number)
+		removedRows, stagingTable, m.number, numberColumn)
 }
 
 // commaColumns returns columnList with a comma before it, or "" for no columns.
@@ -89,7 +89,7 @@ func (m *stagedMerge) runSteps(ctx context.Context, steps []step) (w written, er
 	}
 	err = withOwnSettings(ctx, m.tx, func() error {
 		if len(m.hooks.Rules) > 0 {
-			// Postgres does not allow some kinds of rules in WITH, or with RETURNING.
+			// If a table has rules of some kinds, Postgres refuses WITH and RETURNING. So run each statement on its own.
 			for _, s := range steps {
 				tag, err := m.tx.Exec(ctx, s.sql)
 				if err != nil {
@@ -110,8 +110,9 @@ func (m *stagedMerge) runSteps(ctx context.Context, steps []step) (w written, er
 	return w, err
 }
 
-// joinSteps returns the steps as the list of a WITH clause. Postgres chooses the order in which it runs such statements.
-// Therefore, each step reads the row count of the previous step, so that it starts only when the previous step has ended.
+// joinSteps returns the steps as the list of a WITH clause. Postgres chooses the order in which it runs the statements of
+// such a list. Therefore, each step reads the row count of the previous step. It then starts only when the previous step has
+// ended.
 func joinSteps(steps []step) string {
 	var with []string
 	for i, s := range steps {

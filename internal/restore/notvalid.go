@@ -18,10 +18,10 @@ const (
 	addConstraintSQL  = `pg_catalog.format('ALTER %s %s ADD CONSTRAINT %I %s;', x.kind, x.name, k.conname, pg_catalog.pg_get_constraintdef(k.oid))`
 )
 
-// notValidSQL looks for the constraint of a server's error. It selects the statements that drop the constraint and that add it
-// again, if the constraint is NOT VALID, which means that rows older than the constraint may violate it. The table or domain of
-// the error must belong to the restored table. $1 is the restored table's OID. $2 to $6 are the error's schema, table, domain,
-// constraint and column. The constraint of a partition can only be dropped in the table that it comes from.
+// notValidSQL looks for the constraint of a server's error. If the constraint is NOT VALID, notValidSQL selects the
+// statements that drop the constraint and add it again. Rows older than a NOT VALID constraint may violate it. The table or
+// domain of the error must belong to the restored table. $1 is the restored table's OID. $2 to $6 are the error's schema,
+// table, domain, constraint and column. The constraint of a partition can only be dropped in the table that it comes from.
 var notValidSQL = `
 	WITH RECURSIVE up(oid) AS (
 		SELECT c.oid FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
@@ -63,11 +63,11 @@ func (r *restoration) explainNotValid(ctx context.Context, refused *pgconn.PgErr
 	return notValidHint(drop, add, refused.Code == foreignKeyViolation && !r.options.DisableTriggers)
 }
 
-// notValidHint returns what to do about rows that violate a constraint which is NOT VALID. The parameters drop and add are the
-// statements that drop the constraint and that add it again.
-func notValidHint(drop, add string, foreignKey bool) string {
+// notValidHint returns what to do about rows that violate a constraint which is NOT VALID. dropSQL drops the constraint, and
+// addSQL adds it again.
+func notValidHint(dropSQL, addSQL string, foreignKey bool) string {
 	hint := fmt.Sprintf("the constraint is NOT VALID, so the row may be older than the constraint. To restore such rows, first run %s and after the restore %s",
-		foreign.Text(drop), foreign.Text(add))
+		foreign.Text(dropSQL), foreign.Text(addSQL))
 	if foreignKey {
 		hint += " Or use --disable-triggers, as a superuser"
 	}
@@ -115,12 +115,13 @@ func (m *stagedMerge) findDangling(ctx context.Context, i int) (found bool, err 
 	return found, err
 }
 
-// dangling returns the part of a query after FROM that selects the rows, with the given alias, that violate the foreign key.
+// dangling returns the text that follows FROM in a query for the rows that violate the foreign key. These rows get the given
+// alias.
 func (k *foreignKey) dangling(alias string) string {
 	return fmt.Sprintf("%s %s WHERE %s AND NOT EXISTS (SELECT FROM %s parent WHERE %s)", k.ChildRows, alias, k.refers(alias), k.ParentRows, k.refersTo(alias, "parent"))
 }
 
-// written returns those of the given columns that the merge writes.
+// written returns which of the given columns the merge writes.
 func (m *stagedMerge) written(columns []string) (list []string) {
 	for _, name := range columns {
 		if _, ok := m.columns.at[name]; ok {

@@ -11,7 +11,7 @@ const (
 	olderThanCheck = "CREATE TABLE t (id int PRIMARY KEY, v int, w int); INSERT INTO t VALUES (1, -1), (2, 2), (3, 3); ALTER TABLE t ADD CONSTRAINT pos CHECK (v > 0) NOT VALID;"
 	parents        = "CREATE TABLE p (id int PRIMARY KEY); INSERT INTO p VALUES (1);"
 	olderThanKey   = parents + "CREATE TABLE t (id int PRIMARY KEY, p int, w int); INSERT INTO t VALUES (1, 9), (2, 1), (3, 8); ALTER TABLE t ADD CONSTRAINT fk FOREIGN KEY (p) REFERENCES p NOT VALID;"
-	// The SQL in exchanging creates tables. Their rows can exchange their values of pos only while foreign keys are off.
+	// exchanging creates tables whose rows can exchange their values of pos only while foreign keys are off.
 	exchanging = parents + "CREATE TABLE t (id int PRIMARY KEY, pos int NOT NULL UNIQUE, p int); CREATE TABLE c (t int); INSERT INTO t VALUES (1, 1, 9), (2, 2, 1), (3, 3, 9); INSERT INTO c VALUES (1), (2), (9);" +
 		"ALTER TABLE t ADD CONSTRAINT fk FOREIGN KEY (p) REFERENCES p NOT VALID; ALTER TABLE c ADD CONSTRAINT cfk FOREIGN KEY (t) REFERENCES t ON DELETE CASCADE NOT VALID;"
 	exchangeEach = "UPDATE t SET pos = 4 WHERE id = 1; UPDATE t SET pos = 1 WHERE id = 2; UPDATE t SET pos = 2 WHERE id = 1;"

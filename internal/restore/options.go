@@ -29,13 +29,13 @@ type Options struct {
 	Edited          bool          // whether to accept a file that does not match its manifest, and use the manifest only to describe the table
 	MissingNull     bool          // whether a nullable column that a row of the file lacks counts as NULL
 	DryRun          bool          // whether to roll back at the end, after all rows have been written and counted
-	DisableTriggers bool          // whether to keep the table's triggers and foreign keys from acting on the rows
+	DisableTriggers bool          // whether to prevent the table's triggers and foreign keys from acting on the rows
 
 	// LockWait is the time after which a restore gives up waiting for other sessions' locks on the table; 0 means five minutes.
 	LockWait time.Duration
 
-	// Confirm asks the user before rows of the table may be overwritten or deleted. The parameter rows is the number of rows in
-	// the table. If Confirm returns an error, the restore ends. No transaction is open during the call. If Confirm is nil, the
+	// Confirm asks the user before rows of the table may be overwritten or deleted. The table has the given number of rows. If
+	// Confirm returns an error, the restore ends. No transaction is open during the call. If Confirm is nil, the
 	// restore does not ask.
 	Confirm func(table string, rows int64) error
 	// ConfirmTable asks the user before anything is written to a table that only the manifest names, because anybody may have

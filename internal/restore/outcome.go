@@ -95,9 +95,9 @@ func (m *stagedMerge) saveSkipped(ctx context.Context) error {
 // rowHash is an SQL expression for a hash of all values of the row t.
 const rowHash = `pg_catalog.hashtextextended(pg_catalog.row_to_json(t)::pg_catalog.text COLLATE pg_catalog."C", 0)`
 
-// countDifferences counts the rows of the file that the table lacks, the rows that have other values in the table, and the rows
-// of the table that should have been deleted. A skipped row counts as changed if it differs from what it was before the
-// restore, for example because of a trigger.
+// countDifferences compares the table with the file after the restore. It counts the rows that the table lacks, the rows
+// that have other values in the table, and the rows that should have been deleted. A skipped row counts as changed if it
+// differs from what it was before the restore, for example because of a trigger.
 func (m *stagedMerge) countDifferences(ctx context.Context) (err error) {
 	r := m.result
 	from := fmt.Sprintf("%s s LEFT JOIN %s t ON %s", stagingTable, m.table.FromClause(), m.same())

@@ -92,8 +92,8 @@ func TestTriggersThatLeaveOutOrChangeRows(t *testing.T) {
 	}
 }
 
-// TestPlainInsertsReportTriggers checks that the result counts rows that a trigger leaves out or changes, if the restore
-// inserts rows into a table that already has other rows.
+// TestPlainInsertsReportTriggers checks a restore that only inserts rows, into a table that already has other rows. A
+// trigger leaves out or changes some of the inserted rows, and the result must count them.
 func TestPlainInsertsReportTriggers(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)
@@ -214,7 +214,7 @@ func TestTablesThatNoSourceFollows(t *testing.T) {
 	}
 }
 
-// TestRulesAndDifferingIdentity checks restores into a table with rules. UPDATE can't set the identity column. If its value
+// TestRulesAndDifferingIdentity checks restores into a table with rules. UPDATE cannot set the identity column. If its value
 // in the table differs from the file, a restore would have to delete the row and insert it again, and a rule could rewrite
 // these statements. So the restore must refuse to overwrite such rows.
 func TestRulesAndDifferingIdentity(t *testing.T) {
@@ -253,9 +253,9 @@ func TestRulesAndDifferingIdentity(t *testing.T) {
 	d.wantEqual(path, "t")
 }
 
-// TestExchangedValuesThatAreFollowed checks restores of rows that exchange unique values, if rows of another table refer to
-// these values with ON UPDATE. The restore must not change the referring rows in another way than an UPDATE would. This leaves
-// no way to exchange the values, so the restore is refused.
+// TestExchangedValuesThatAreFollowed checks restores of rows that exchange unique values. Rows of another table refer to
+// these values by a foreign key with ON UPDATE. A restore must not change the referring rows in a way in which no UPDATE
+// would change them. So it cannot exchange the values, and must be refused.
 func TestExchangedValuesThatAreFollowed(t *testing.T) {
 	if testing.Short() {
 		t.Skip("restores many tables")
@@ -284,7 +284,7 @@ func TestExchangedValuesThatAreFollowed(t *testing.T) {
 			o.DisableTriggers = false
 			d.restore(o)
 			d.wantEqual(path, "t")
-			// A value that is not exchanged is updated, and the foreign key acts.
+			// The restore updates a value that is not exchanged, and the foreign key acts.
 			if action == "CASCADE" {
 				d.Exec("UPDATE t SET pos = 30 WHERE id = 3; INSERT INTO follower VALUES (4, 30)")
 				d.restore(o)

@@ -73,25 +73,25 @@ func (c *creation) createPartitions(ctx context.Context, parent string, p *rowjs
 // hashPattern matches the bound of a hash partition.
 var hashPattern = regexp.MustCompile(`^FOR VALUES WITH \(modulus ([0-9]{1,9}), remainder ([0-9]{1,9})\)$`)
 
-// partitionBound returns SQL for the bound of a partition. The bound comes as the parameter text, in the form that pg_get_expr
-// prints. The parameter named of is the partitioning of the partition's parent. The SQL consists only of fixed words, numbers
+// partitionBound returns SQL for the bound of a partition. bound is in the form that pg_get_expr prints.
+// partitioning is that of the partition's parent. The SQL consists only of fixed words, numbers
 // that hashPattern has matched, and values that defaultParser has accepted and that the partition key's columns take.
-func (c *creation) partitionBound(ctx context.Context, text string, of *rowjson.Partitioning) (string, error) {
-	if text == "DEFAULT" {
-		return text, nil
+func (c *creation) partitionBound(ctx context.Context, bound string, partitioning *rowjson.Partitioning) (string, error) {
+	if bound == "DEFAULT" {
+		return bound, nil
 	}
-	if hash := hashPattern.FindStringSubmatch(text); hash != nil {
+	if hash := hashPattern.FindStringSubmatch(bound); hash != nil {
 		return fmt.Sprintf("FOR VALUES WITH (MODULUS %s, REMAINDER %s)", hash[1], hash[2]), nil
 	}
 	var columns []serverType
-	for _, name := range of.Columns {
+	for _, name := range partitioning.Columns {
 		i := slices.IndexFunc(c.manifest.Columns, func(column rowjson.Column) bool { return column.Name == name })
 		if i < 0 {
 			return "", errNotSimple
 		}
 		columns = append(columns, c.types[i])
 	}
-	p := defaultParser{ctx: ctx, types: &c.names, rest: text}
+	p := defaultParser{ctx: ctx, types: &c.names, rest: bound}
 	var sql string
 	switch {
 	case p.take("FOR VALUES IN ("):

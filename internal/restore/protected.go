@@ -23,10 +23,10 @@ func (m *stagedMerge) areMovedProtected(ctx context.Context) (found bool, err er
 	return found, err
 }
 
-// protected returns an SQL condition for the row with the alias t and its row of the file, with the alias s. It is true if
-// another row refers to the row t by a foreign key with an action, such as ON DELETE CASCADE or ON DELETE RESTRICT. It is also
-// true if the user may not read a table with such a foreign key. A row for which it is true must not be deleted, not even to be
-// inserted again. protected returns "" if no foreign key to the table has an action.
+// protected returns an SQL condition for the row with the alias t and its row of the file, with the alias s. The condition
+// is true if another row refers to the row t by a foreign key with an action, such as ON DELETE CASCADE or ON DELETE
+// RESTRICT. It is also true if the user may not read a table with such a foreign key. If it is true for a row, this row must
+// not be deleted, not even to be inserted again. protected returns "" if no foreign key to the table has an action.
 func (m *stagedMerge) protected() string {
 	var conditions []string
 	for i := range m.hooks.ForeignKeys {

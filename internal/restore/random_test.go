@@ -55,8 +55,8 @@ type randomTable struct {
 
 	ddl          []string
 	key          string // type of the key
-	interferes   bool   // whether a trigger or rule leaves out or changes rows
-	acts         bool   // whether a foreign key to the table has an action
+	interferes   bool   // whether a trigger or a rule skips or changes rows
+	acts         bool   // whether a foreign key to the table has an action, such as ON DELETE CASCADE
 	fixed        bool   // whether a column that is not the key is GENERATED ALWAYS AS IDENTITY
 	unique       bool
 	partitioned  bool

@@ -137,8 +137,9 @@ func TestRefusesDamagedFile(t *testing.T) {
 	}
 }
 
-// functionsThatQuoteRows lists bodies of trigger functions whose errors contain the text of the new row's column v, in places
-// where the server does not quote it or where it is the name of an object. REMOTE is a connection string for the same database.
+// functionsThatQuoteRows lists bodies of trigger functions. Their errors contain the text in column v of the new row. In
+// these errors, the text is not quoted by the server, or it is used as the name of an object. REMOTE is a connection string
+// for the same database.
 var functionsThatQuoteRows = map[string]string{
 	"RAISE":                "RAISE 'no %', new.v",
 	"RAISE of a privilege": "RAISE insufficient_privilege USING MESSAGE = 'no ' || new.v",
@@ -185,8 +186,8 @@ func TestErrorsInFunctionsAreHidden(t *testing.T) {
 	}
 }
 
-// TestRefusedValuesAreHidden checks that no error shows a refused value, even if the server's error contains the value without
-// quotation marks, or in a place where it usually names a function.
+// TestRefusedValuesAreHidden checks that no error shows a refused value. In some cases, the server's error contains the
+// value without quotation marks. In others, the value is in a place where the error usually names a function.
 func TestRefusedValuesAreHidden(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)
@@ -223,8 +224,8 @@ func TestRefusedValuesAreHidden(t *testing.T) {
 	}
 }
 
-// TestReferenceToLostTable checks that the error for a row that refers to a lost row of another table names this table, however
-// the rows are written and whenever the foreign key is checked.
+// TestReferenceToLostTable restores rows that refer to a lost row of another table. It checks that the error names the other
+// table, with every way to write the rows, and with foreign keys that are checked at once or at the commit.
 func TestReferenceToLostTable(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)

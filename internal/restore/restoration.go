@@ -34,13 +34,13 @@ type restoration struct {
 	compare func(context.Context) error // compares the table with the file after all rows have been written; may be nil
 }
 
-// checkFile compares the file with its manifest after the rows have been read. The parameter found is the error that ended the
-// reading, or nil.
-func (r *restoration) checkFile(ctx context.Context, found error) error {
-	if found != nil && ctx.Err() != nil {
-		return found
+// checkFile compares the file with its manifest after the rows have been read. readErr is the error that ended the reading,
+// or nil.
+func (r *restoration) checkFile(ctx context.Context, readErr error) error {
+	if readErr != nil && ctx.Err() != nil {
+		return readErr
 	}
-	return r.file.CheckManifest(r.rows.Rows(), found)
+	return r.file.CheckManifest(r.rows.Rows(), readErr)
 }
 
 // needsConfirmation reports whether the user must agree before rows may be overwritten or deleted.

@@ -157,7 +157,7 @@ func (r *restoration) writeRows(ctx context.Context) error {
 //
 // DEFERRED affects only the table's constraints and the foreign keys to it, because triggers of the application may rely on
 // when other constraints are checked. For the same reason, IMMEDIATE first runs only the deferred checks and triggers of the
-// table. It then runs everything else that is deferred. These triggers belong to the application, so they run with the
+// table. It then runs all other deferred checks and triggers. The triggers belong to the application, so they run with the
 // session's own settings: see withOwnSettings.
 func (r *restoration) setConstraints(ctx context.Context, when string) error {
 	var statements []string

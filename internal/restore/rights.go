@@ -34,9 +34,9 @@ const rightsSQL = `
 		pg_catalog.has_table_privilege($1::bigint::oid, 'DELETE')`
 
 // checkRights returns a [*postgres.Problem] that names all privileges that the user lacks for the restore, with the statements
-// that grant them. The parameter columns is nil if the file has no rows. The parameter staged is true if the restore needs
-// temporary tables.
-func checkRights(ctx context.Context, tx pgx.Tx, table *postgres.Table, columns *columnMap, o *Options, staged bool) error {
+// that grant them. If the file has no rows, columns is nil. needsTemp reports whether the restore needs temporary
+// tables.
+func checkRights(ctx context.Context, tx pgx.Tx, table *postgres.Table, columns *columnMap, o *Options, needsTemp bool) error {
 	var names []string
 	if columns != nil {
 		names = columns.writableNames()
@@ -66,7 +66,7 @@ func checkRights(ctx context.Context, tx pgx.Tx, table *postgres.Table, columns 
 	if len(privileges) > 0 {
 		grants = append(grants, fmt.Sprintf("GRANT %s ON %s TO %s;", strings.Join(privileges, ", "), table.Name().Quoted(), user))
 	}
-	if staged && !have.temporary {
+	if needsTemp && !have.temporary {
 		lacks = append(lacks, "TEMPORARY (for a temporary table of the file's rows)")
 		grants = append(grants, fmt.Sprintf("GRANT TEMPORARY ON DATABASE %s TO %s;", postgres.QuoteIdentifier(have.database), user))
 	}
@@ -84,8 +84,8 @@ func checkRights(ctx context.Context, tx pgx.Tx, table *postgres.Table, columns 
 	}
 }
 
-// checkTemporary returns a [*postgres.Problem] if the user may not create temporary tables and views. The parameter reason says
-// why the restore needs them.
+// checkTemporary returns a [*postgres.Problem] if the user may not create temporary tables and views. reason says why the
+// restore needs them.
 func checkTemporary(ctx context.Context, tx pgx.Tx, reason string) error {
 	var user, database string
 	var may bool
@@ -100,8 +100,8 @@ func checkTemporary(ctx context.Context, tx pgx.Tx, reason string) error {
 	}
 }
 
-// checkDeleteRight returns a [*postgres.Problem] if the user may not delete rows of the table, although a merge must delete
-// rows and insert them again.
+// checkDeleteRight returns a [*postgres.Problem] if the user may not delete rows of the table. It is called when a merge must
+// delete rows and insert them again.
 func checkDeleteRight(ctx context.Context, tx pgx.Tx, table *postgres.Table) error {
 	var user string
 	var may bool

@@ -80,7 +80,7 @@ func TestMissingRightsAreNamed(t *testing.T) {
 }
 
 // TestProtectedRowsThatExchangeValues checks restores of rows that exchange unique values while other rows depend on them.
-// The restore is refused if the unique column can't be NULL and the user may not switch foreign keys off.
+// The restore is refused if the unique column cannot be NULL and the user may not switch foreign keys off.
 func TestProtectedRowsThatExchangeValues(t *testing.T) {
 	if testing.Short() {
 		t.Skip("restores many tables")
@@ -112,8 +112,9 @@ func TestProtectedRowsThatExchangeValues(t *testing.T) {
 	}
 }
 
-// TestProtectedRowsWithOtherIdentity checks restores of rows whose identity column differs while other rows depend on them.
-// Such a row can only be deleted and inserted again, so the restore is refused if the user may not switch foreign keys off.
+// TestProtectedRowsWithOtherIdentity restores rows on which other rows depend, and whose identity column has other values in
+// the file. Such a row can only be deleted and inserted again, so the restore is refused if the user may not switch foreign
+// keys off.
 func TestProtectedRowsWithOtherIdentity(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)

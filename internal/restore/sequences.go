@@ -45,9 +45,9 @@ const sequencesSQL = `
 
 // setSequences advances each sequence of the table to the highest value in its column (the lowest value if the sequence
 // descends). It never moves a sequence back. A rollback does not undo setval, so this is the last step before the commit. If
-// the commit fails, a sequence can be too far ahead, which does no harm. In a dry run, setSequences sets nothing and returns
-// what it would set. The result unset contains the sequences that cannot be set, either because a column's value is beyond
-// the sequence's limits, or because the column has values but its type is not a number.
+// the commit fails, a sequence can be too far ahead, which does no harm. setSequences returns the sequences that it has set.
+// In a dry run, it sets nothing, and returns the sequences that it would set. It also returns the sequences that cannot be
+// set: a value of the column is beyond the sequence's limits, or the column has values but its type is not a number.
 func setSequences(ctx context.Context, tx pgx.Tx, table *postgres.Table, dryRun bool) (set []Sequence, unset []UnsetSequence, err error) {
 	rows, err := tx.Query(ctx, sequencesSQL, int64(table.OID))
 	if err != nil {

@@ -15,13 +15,13 @@ func TestSettingsOfTheDatabase(t *testing.T) {
 	}
 	t.Parallel()
 	const settings = "concat_ws(' ', current_setting('TimeZone'), current_setting('DateStyle'), current_setting('IntervalStyle'), current_setting('bytea_output'), current_setting('extra_float_digits'), current_setting('xmloption'), current_setting('search_path'))"
-	const own = "Asia/Tokyo SQL, DMY iso_8601 escape 0 document app, public"
+	const wantSettings = "Asia/Tokyo SQL, DMY iso_8601 escape 0 document app, public"
 	const logs = "CREATE TABLE log (s text); CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO public.log VALUES (" + settings + "); RETURN COALESCE(new, old); END $$;"
 	for name, c := range map[string]struct {
 		tables string // creates t and fills it in a session with the database's settings
 		file   string // content of the file; "" if the file is an export of t
 		change string
-		query  string // query whose result must equal the constant own; "" for no query
+		query  string // query whose result must equal wantSettings; "" for no query
 	}{
 		"trigger that inserts": {`CREATE TABLE t (id int PRIMARY KEY, at timestamptz, day date, text text);
 			CREATE FUNCTION fill() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN new.day := new.at::date; new.text := new.at; RETURN new; END $$;
@@ -33,7 +33,7 @@ func TestSettingsOfTheDatabase(t *testing.T) {
 		"trigger of a table that becomes empty": {logs + "CREATE TABLE t (id int PRIMARY KEY)", "", "INSERT INTO t VALUES (1); CREATE TRIGGER notes BEFORE DELETE ON t FOR EACH ROW EXECUTE FUNCTION note()", "SELECT DISTINCT s FROM log"},
 		"default":                               {"CREATE TABLE t (id int PRIMARY KEY, d text DEFAULT " + settings + ")", `[{"id":1},{"id":2}]`, "", "SELECT DISTINCT d FROM t"},
 		"default of a function":                 {"CREATE FUNCTION f() RETURNS text LANGUAGE sql VOLATILE AS $$ SELECT " + settings + " $$; CREATE TABLE t (id int PRIMARY KEY, d text DEFAULT public.f())", `[{"id":1}]`, "", "SELECT d FROM t"},
-		"keyword as a default":                  {"CREATE TABLE t (id int PRIMARY KEY, d text DEFAULT CURRENT_DATE)", `[{"id":1}]`, "", "SELECT CASE WHEN d LIKE '%/%/%' THEN '" + own + "' ELSE d END FROM t"},
+		"keyword as a default":                  {"CREATE TABLE t (id int PRIMARY KEY, d text DEFAULT CURRENT_DATE)", `[{"id":1}]`, "", "SELECT CASE WHEN d LIKE '%/%/%' THEN '" + wantSettings + "' ELSE d END FROM t"},
 		"check":                                 {"CREATE TABLE t (id int PRIMARY KEY, at timestamptz, day date, CHECK (day = at::date)); INSERT INTO t VALUES (1, '2026-01-02 20:00Z', '03.01.2026')", "", "TRUNCATE t", ""},
 		"check of a partition":                  {"CREATE TABLE t (id int PRIMARY KEY, at timestamptz, text text) PARTITION BY RANGE (id); CREATE TABLE t0 PARTITION OF t (CHECK (text = at::text)) DEFAULT; INSERT INTO t VALUES (1, '2026-01-02 20:00Z', '03/01/2026 05:00:00 JST')", "", "TRUNCATE t", ""},
 		"values without a zone": {"CREATE TABLE t (id int PRIMARY KEY, at timestamptz, d text DEFAULT " + settings + ")", `[{"id":1,"at":"2026-01-02 20:00"}]`, "",
@@ -64,8 +64,8 @@ func TestSettingsOfTheDatabase(t *testing.T) {
 			o.DryRun = false
 			d.restore(o)
 			if c.query != "" {
-				if got := d.Query(c.query); got != own {
-					t.Errorf("the settings were %s, want %s", got, own)
+				if got := d.Query(c.query); got != wantSettings {
+					t.Errorf("the settings were %s, want %s", got, wantSettings)
 				}
 			}
 			if c.file == "" {

@@ -21,9 +21,9 @@ const partitioned = "CREATE TABLE t (id int PRIMARY KEY, pos int) PARTITION BY R
 var sideEffects = map[string]struct {
 	tables  string // creates t and other tables
 	change  string // what happens after the file was written
-	table   string // restored table if it is not t
+	table   string // name of the restored table; "" means t
 	refused string // part of the error; "" if the restore must succeed
-	query   string // query of other data
+	query   string // query for the data that is not in the file
 	want    string // result of the query after the restore
 }{
 	"foreign key to a partition": {
@@ -90,8 +90,8 @@ var sideEffects = map[string]struct {
 	},
 }
 
-// TestRestoreChangesNothingElse checks that rows of other tables, and columns that the file lacks, have the wanted values after
-// each of these restores. A restore that succeeds must also make the table equal to the file.
+// TestRestoreChangesNothingElse checks that rows of other tables, and columns that the file lacks, have the wanted values
+// after each restore in sideEffects. A restore that succeeds must also make the table equal to the file.
 func TestRestoreChangesNothingElse(t *testing.T) {
 	if testing.Short() {
 		t.Skip("restores many tables")

@@ -14,8 +14,8 @@ import (
 
 const (
 	// stagingTable is the temporary table that holds the file's rows while they are compared with the table's rows. It has
-	// the file's columns, with the types of the table and without constraints. If this leaves room for two more columns, the
-	// table starts with these: the number of the row in the file, and the line on which the row starts.
+	// the file's columns, with the types of the table and without constraints. If Postgres' limit allows two more columns, the
+	// temporary table starts with the number of the row in the file, and the line on which the row starts.
 	stagingTable = "pg_temp.capture_restore"
 	// planTable is the temporary table that records which rows of the staging table are to be inserted or overwritten: see
 	// planRows.
@@ -49,14 +49,14 @@ type stagedMerge struct {
 	skipped  string   // temporary table of the skipped rows, as SQL; "" if nothing can change them: see saveSkipped
 	moved    int64    // number of rows in the plan that are to be deleted and inserted again
 	lacking  []string // columns of the table that the file lacks, except generated columns
-	fixed    []string // columns that UPDATE can't set: GENERATED ALWAYS AS IDENTITY
+	fixed    []string // columns that UPDATE cannot set, because they are GENERATED ALWAYS AS IDENTITY
 	baseline map[string]tableCounts
 }
 
 // plannedRows holds the numbers of rows that the merge is going to insert, overwrite and delete.
 type plannedRows struct{ inserted, overwritten, deleted int64 }
 
-// prepare sets the fields that follow from the table and from the file's columns.
+// prepare sets the fields that depend only on the table and on the file's columns.
 func (m *stagedMerge) prepare() {
 	m.key, m.wide = m.columns.keyNames(), len(m.columns.names) > maxColumns-2
 	m.number = "s.ctid"
@@ -126,19 +126,19 @@ func (m *stagedMerge) extra() string {
 	return fmt.Sprintf("NOT EXISTS (SELECT FROM %s s WHERE %s)", stagingTable, m.same())
 }
 
-// staged returns the part of a statement after FROM or USING. It joins the staged rows (alias s) with the plan (alias p),
-// and ends with WHERE and the given condition, so callers may append AND and another condition.
+// staged returns the part of a statement that follows FROM or USING. This part joins the staged rows (alias s) with the plan
+// (alias p). It ends with WHERE and the given condition, so callers may append AND and another condition.
 func (m *stagedMerge) staged(condition string) string {
 	return fmt.Sprintf("%s s JOIN %s p ON p.number OPERATOR(pg_catalog.=) %s WHERE %s", stagingTable, planTable, m.number, condition)
 }
 
-// firstKeys returns the keys of the first staged rows that a query selects, in the order of the file. The parameter from is
-// the part of the query after FROM, with a WHERE clause.
-func (m *stagedMerge) firstKeys(ctx context.Context, from string) (keys []string, err error) {
+// firstKeys returns the keys of the first staged rows that a query selects, in the order of the file. fromClause is the part
+// of the query after FROM, with a WHERE clause.
+func (m *stagedMerge) firstKeys(ctx context.Context, fromClause string) (keys []string, err error) {
 	if len(m.key) == 0 || hidesKey(m.table) {
 		return nil, nil
 	}
-	rows, err := m.tx.Query(ctx, fmt.Sprintf("SELECT %s FROM %s ORDER BY %s LIMIT %d", keyExpression("s", m.key), from, m.number, shownKeys))
+	rows, err := m.tx.Query(ctx, fmt.Sprintf("SELECT %s FROM %s ORDER BY %s LIMIT %d", keyExpression("s", m.key), fromClause, m.number, shownKeys))
 	if err == nil {
 		keys, err = pgx.CollectRows(rows, pgx.RowTo[string])
 	}
@@ -166,9 +166,9 @@ func (m *stagedMerge) describePlace(place int64, key string) string {
 	return fmt.Sprintf("%s %d (%s %s)", what, place, strings.Join(m.key, ", "), foreign.Text(key))
 }
 
-// findPlace returns the place of the first staged row that a query selects. The parameter from is the part of the query
-// after FROM, with a WHERE clause. findPlace returns "" if there is no such row, or on an error.
-func (m *stagedMerge) findPlace(ctx context.Context, from string) string {
+// findPlace returns the place of the first staged row that a query selects. fromClause is the part of the query after FROM,
+// with a WHERE clause. findPlace returns "" if there is no such row, or on an error.
+func (m *stagedMerge) findPlace(ctx context.Context, fromClause string) string {
 	key := "''"
 	if len(m.key) > 0 {
 		key = shownKeyExpression(m.table, "s", m.key)
@@ -176,7 +176,7 @@ func (m *stagedMerge) findPlace(ctx context.Context, from string) string {
 	var place int64
 	var text string
 	err := withSavepoint(ctx, m.tx, func() error {
-		return m.tx.QueryRow(ctx, fmt.Sprintf("SELECT %s, %s FROM %s ORDER BY %s LIMIT 1", m.placeExpression(), key, from, m.number)).Scan(&place, &text)
+		return m.tx.QueryRow(ctx, fmt.Sprintf("SELECT %s, %s FROM %s ORDER BY %s LIMIT 1", m.placeExpression(), key, fromClause, m.number)).Scan(&place, &text)
 	})
 	if err != nil {
 		return ""

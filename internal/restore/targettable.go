@@ -61,7 +61,7 @@ func (r *restoration) prepareTable(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	r.table.UnprovenKey = r.table.UnprovenKey || r.result.Created // a created table has the manifest's key
+	r.table.UnprovenKey = r.table.UnprovenKey || r.result.Created // the key of a created table comes from the manifest
 	r.result.Table, r.result.DryRun = r.table.Name().String(), r.options.DryRun
 	if r.columns, err = r.mapColumns(r.table); err != nil {
 		return err
@@ -115,7 +115,7 @@ func (r *restoration) chooseWay(ctx context.Context) error {
 		if err := lockToRead(ctx, r.tx, r.table); err != nil {
 			return err
 		}
-		return r.isEmpty(ctx)
+		return r.checkEmpty(ctx)
 	})
 	if err != nil {
 		return err
@@ -160,9 +160,10 @@ func (r *restoration) chooseWay(ctx context.Context) error {
 	return r.stage(ctx, generated)
 }
 
-// dependsOnSettingsSQL is a query that is true if the session's own settings differ from capture's, and a default or a CHECK
-// constraint may depend on them: it calls a function that is not IMMUTABLE, converts a value to or from text, or contains a
-// keyword such as CURRENT_DATE. $1 is the table's OID, $2 the columns of the file.
+// dependsOnSettingsSQL is a query that returns true if the session's own settings differ from capture's, and if the
+// expression of a default or a CHECK constraint may depend on settings. Such an expression calls a function that is not
+// IMMUTABLE, converts a value to or from text, or contains a keyword such as CURRENT_DATE. $1 is the table's OID, $2 the
+// columns of the file.
 var dependsOnSettingsSQL = `
 	SELECT ` + postgres.OwnSettingsDifferSQL + ` AND EXISTS (
 		SELECT FROM (
@@ -198,8 +199,8 @@ func (r *restoration) stage(ctx context.Context, generatedDiffer bool) error {
 	return nil
 }
 
-// isEmpty sets r.empty to whether the table has no rows.
-func (r *restoration) isEmpty(ctx context.Context) error {
+// checkEmpty records in r.empty whether the table has no rows.
+func (r *restoration) checkEmpty(ctx context.Context) error {
 	err := r.tx.QueryRow(ctx, "SELECT NOT EXISTS (SELECT FROM "+r.table.FromClause()+")").Scan(&r.empty)
 	return explain("read table "+r.result.Table, err)
 }
@@ -253,7 +254,7 @@ func (r *restoration) checkUnchanged(ctx context.Context) error {
 		}
 	}
 	wasEmpty := r.empty
-	if err := r.isEmpty(ctx); err != nil || r.empty || !wasEmpty {
+	if err := r.checkEmpty(ctx); err != nil || r.empty || !wasEmpty {
 		return err
 	}
 	if r.options.OnConflict == Fail && !r.options.DeleteExtra && r.table.HasKey() {

@@ -51,21 +51,21 @@ func withOwnPath(ctx context.Context, tx pgx.Tx, f func() error) error {
 }
 
 // withOwnSettings runs f with the session's own search path, time zone and other settings on which the application's triggers,
-// defaults and constraints may depend. Statements that write to the target table run this way, except COPY, which would read the
-// file's values with these settings.
+// defaults and constraints may depend. Statements that write to the target table run this way. COPY does not, because it would
+// read the file's values with these settings.
 func withOwnSettings(ctx context.Context, tx pgx.Tx, f func() error) error {
 	return runBetween(ctx, tx, postgres.OwnSettings, postgres.PinnedSettings, f)
 }
 
-// runBetween runs the statements before, then f, then the statements after.
-func runBetween(ctx context.Context, tx pgx.Tx, before, after string, f func() error) error {
-	if _, err := tx.Exec(ctx, before); err != nil {
+// runBetween runs the SQL statements of beforeSQL, calls f, and runs the SQL statements of afterSQL.
+func runBetween(ctx context.Context, tx pgx.Tx, beforeSQL, afterSQL string, f func() error) error {
+	if _, err := tx.Exec(ctx, beforeSQL); err != nil {
 		return err
 	}
 	if err := f(); err != nil {
 		return err // the caller's rollback also restores the settings
 	}
-	_, err := tx.Exec(ctx, after)
+	_, err := tx.Exec(ctx, afterSQL)
 	return err
 }
 

@@ -21,7 +21,8 @@ type serverType struct {
 	trusted bool   // whether only Postgres or a superuser can have written the code that reads values of the type: see trustedTypeSQL
 	asJSON  bool   // whether the owner of an enum has written the cast to json, which capture runs to check restored values
 
-	// The base of a domain is the type under all domains. The base of any other type is the type itself.
+	// The base of a domain is the type under the domain and under all domains that it is built on. The base of any other type
+	// is the type itself.
 	base        int64 // OID of the base
 	baseElement int64 // OID of the base's elements; 0 if the base is not an array
 	baseBuiltIn bool  // whether the base is in the schema pg_catalog
@@ -52,9 +53,9 @@ const (
 )
 
 // trustedTypeSQL is an SQL condition on t, a row of pg_type. It holds for all types in pg_catalog, and for base types, enums
-// and arrays of these in any schema. Only a superuser can create a base type, but any user can create domains, composite types
-// and ranges. To read a value of those, Postgres may run functions that the user has written, such as one in the CHECK
-// constraint of a domain.
+// and arrays of these in any schema. Only a superuser can create a base type, but any user can create domains, composite
+// types and ranges. To read a value of a type that any user can create, Postgres may run functions that the user has
+// written, such as a function in the CHECK constraint of a domain.
 const trustedTypeSQL = `(t.typnamespace = 'pg_catalog'::regnamespace
 	OR t.typtype IN ('b', 'e') AND NOT EXISTS (SELECT FROM pg_catalog.pg_type elem WHERE elem.oid = t.typelem AND elem.typtype NOT IN ('b', 'e')))`
 
@@ -105,7 +106,7 @@ func (n *typeNames) load(ctx context.Context, name string) (t serverType, err er
 		return t, err
 	}
 	modifier := int32(-1)
-	if kind != "d" { // a domain has no modifier, and the description of a statement shows the domain's base type
+	if kind != "d" { // a domain has no modifier, and Prepare would describe the domain's base type
 		// The line break ends a comment that the name may contain.
 		described, err := n.tx.Conn().PgConn().Prepare(ctx, "", "SELECT CAST(NULL AS "+name+"\n)", nil)
 		if err != nil {

@@ -201,8 +201,8 @@ func (m *columnMap) findChanged(ctx context.Context, tx pgx.Tx, checked map[int]
 	return 0, 0, false, nil
 }
 
-// explainChanged returns the error for a value that the type of the table's column would change. The parameter place is the
-// line and the key of the value's row.
+// explainChanged returns the error for a value that the type of the table's column would change. place names the line
+// and the key of the row with the value.
 func (m *columnMap) explainChanged(place string, column int) error {
 	c := m.targets[column].column
 	return fmt.Errorf("%s: column %s (%s) does not keep the value: it would change%s", place, postgres.QuoteIdentifier(c.Name), c.TypeName, typeHint(&c.Type))

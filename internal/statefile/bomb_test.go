@@ -20,9 +20,9 @@ import (
 // memberBytes is the decompressed length of each gzip member between the first and the last member of writeGzip's file.
 const memberBytes = 256 << 10
 
-// writeGzip writes a gzip file and returns its path. The first member of the file has the text start, and the last member
-// has the text end. The parameter members is the number of members between them. Each of these contains memberBytes letters
-// x. To save time, writeGzip compresses only one of them, and repeats the result.
+// writeGzip writes a gzip file and returns its path. The file consists of several gzip members. The first member contains
+// the start text, and the last member contains the end text. The given number of members is between them, and each of these
+// contains memberBytes letters x. To save time, writeGzip compresses only one of these members, and repeats the result.
 func writeGzip(t *testing.T, start string, members int, end string) string {
 	t.Helper()
 	compress := func(text []byte) []byte {

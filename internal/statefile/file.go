@@ -22,7 +22,7 @@ type File struct {
 	path         string          // path of the file; "-" for standard input
 	file         *os.File        // opened file; nil for standard input
 	content      *bufio.Reader   // JSON, after decompression and conversion to UTF-8
-	raw          *countingReader // reads the file's bytes as they are on disk, from which content is made
+	raw          *countingReader // reads the file's bytes as they are on disk; content is made from these bytes
 	compression  compression
 	transcoded   bool             // whether the file is encoded in UTF-16
 	closeDecoder func()           // frees the decompressor; nil if there is nothing to free
@@ -287,32 +287,32 @@ func (f *File) CheckSize() error {
 	return &MismatchError{fmt.Sprintf("it has %d bytes, and the manifest says %d", size, f.manifest.Bytes)}
 }
 
-// CheckManifest reads the rest of the file and compares the whole file with its manifest. The parameter rows is the number of
-// rows that have been read. The parameter found is the error that ended the reading of rows, or nil if there was none.
+// CheckManifest reads the rest of the file and compares the whole file with its manifest. rowCount is the number of rows
+// that have been read. rowErr is the error that ended the reading of rows, or nil if there was none.
 //
-// If the file does not match its manifest, the error wraps both a [*MismatchError] and the parameter found, because damage to
-// the file explains a bad row. If the file matches or has no manifest, CheckManifest returns the parameter found.
-func (f *File) CheckManifest(rows int, found error) error {
+// If the file does not match its manifest, the error wraps both a [*MismatchError] and rowErr, because damage to the file
+// explains a bad row. If the file matches or has no manifest, CheckManifest returns rowErr.
+func (f *File) CheckManifest(rowCount int, rowErr error) error {
 	var known *MismatchError
-	if f.manifest == nil || errors.As(found, &known) {
-		return found
+	if f.manifest == nil || errors.As(rowErr, &known) {
+		return rowErr
 	}
 	if err := f.ReadToEnd(); err != nil {
-		return cmp.Or(found, error(&UnreadableError{err}))
+		return cmp.Or(rowErr, error(&UnreadableError{err}))
 	}
 	for i, m := range f.manifests {
 		// After a bad row, the number of rows is unknown, so only the hash is compared.
-		if (m.Rows == rows || found != nil) && f.hasher.Mismatch(m) == "" {
+		if (m.Rows == rowCount || rowErr != nil) && f.hasher.Mismatch(m) == "" {
 			f.manifest = &f.manifests[i]
-			return found
+			return rowErr
 		}
 	}
 	reason := f.hasher.Mismatch(*f.manifest)
 	if reason == "" {
-		reason = fmt.Sprintf("it has %d rows, and the manifest says %d", rows, f.manifest.Rows)
+		reason = fmt.Sprintf("it has %d rows, and the manifest says %d", rowCount, f.manifest.Rows)
 	}
-	if found != nil {
-		return fmt.Errorf("%w; found at: %w", &MismatchError{reason}, found)
+	if rowErr != nil {
+		return fmt.Errorf("%w; found at: %w", &MismatchError{reason}, rowErr)
 	}
 	return &MismatchError{reason}
 }
@@ -324,13 +324,13 @@ func (e *MismatchError) Error() string {
 	return "it is not the file that its manifest describes: " + e.reason + "; it was damaged, cut short or edited"
 }
 
-// UnreadableError is the error for a file that cannot be opened or read, for example because it is gone, cut short or not valid
-// JSON, or because its manifest cannot be read.
+// UnreadableError is the error for a file that cannot be opened or read. For example, the file is gone, cut short or not
+// valid JSON, or its manifest cannot be read.
 type UnreadableError struct{ error }
 
 func (e *UnreadableError) Unwrap() error { return e.error }
 
-// IsUnusable reports whether err means that a file is the cause of an error, and not the database or the user.
+// IsUnusable reports whether the cause of err is a file, and not the database or the user.
 func IsUnusable(err error) bool {
 	return errors.As(err, new(*MismatchError)) || errors.As(err, new(*UnreadableError))
 }

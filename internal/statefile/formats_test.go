@@ -277,7 +277,7 @@ func TestManifestOfCompressedFile(t *testing.T) {
 // row takes much memory.
 func TestZstdBombIsRefused(t *testing.T) {
 	// A block of type RLE (RFC 8878, section 3.1.1.2) represents 128 KiB of one character in four bytes.
-	frame := []byte("\x28\xB5\x2F\xFD\x00\x58") // a window of 2 MiB
+	frame := []byte("\x28\xB5\x2F\xFD\x00\x58") // magic number, and a frame header that sets a window of 2 MiB
 	addBlock := func(kind, size int, content string, last bool) {
 		header := uint32(size<<3 | kind<<1)
 		if last {

@@ -18,17 +18,17 @@ type nullColumn struct {
 }
 
 // AddNulls makes [Reader.Next] add the given columns, with the value null, to each row that lacks them. Spark and serde, for
-// example, leave out members that are null. The parameter row must be nil or the row that the latest call of [Reader.Next]
-// returned. AddNulls completes this row, too.
-func (r *Reader) AddNulls(columns []string, row *Row) {
+// example, leave out members that are null. lastRow must be nil or the row that the latest call of [Reader.Next] returned.
+// AddNulls completes this row, too.
+func (r *Reader) AddNulls(columns []string, lastRow *Row) {
 	r.nullColumns = nil
 	for _, name := range columns {
 		quoted, _ := json.Marshal(name) // never fails for a string
 		r.nullColumns = append(r.nullColumns, nullColumn{name, append(quoted, ":null"...)})
 	}
-	if row != nil {
+	if lastRow != nil {
 		r.addNulls()
-		row.Text, row.Members = r.text, r.members
+		lastRow.Text, lastRow.Members = r.text, r.members
 	}
 }
 
@@ -65,8 +65,8 @@ func (r *Reader) addNulls() {
 	}
 }
 
-// findIndex returns the index of the first member with the given name, or -1 if there is none. The parameter hint is the likely
-// index.
+// findIndex returns the index of a member with the given name, or -1 if there is none. It tries the index hint first, and
+// then all indexes in order.
 func findIndex(members []Member, name string, hint int) int {
 	if hint < len(members) && string(members[hint].Name) == name {
 		return hint
@@ -80,8 +80,8 @@ func findIndex(members []Member, name string, hint int) int {
 }
 
 // DescribeNesting returns advice for a file whose first object is not a row of the table, but seems to contain the rows. The
-// advice says where the rows are, and what to do. The parameter members contains the members of that object. DescribeNesting
-// returns "" if the members include the table's key, or if the object does not look as if it contained rows.
+// advice says where the rows are, and what to do. members are the members of that object. DescribeNesting returns
+// "" if the members include the table's key, or if the object does not look as if it contained rows.
 func DescribeNesting(shape *rowjson.Shape, members []Member) string {
 	if hasKey(shape, members) {
 		return ""

@@ -69,8 +69,8 @@ type Member struct {
 	Value []byte // JSON, exactly as in the file
 }
 
-// FindMember returns the value of the first member with the given name, or nil if there is none. The parameter hint is the
-// likely index of the member.
+// FindMember returns the value of the first member with the given name, or nil if there is none. hint is the likely index of
+// the member.
 func FindMember(members []Member, name string, hint int) []byte {
 	if i := findIndex(members, name, hint); i >= 0 {
 		return members[i].Value
@@ -170,7 +170,7 @@ func (r *Reader) readStart() error {
 		r.state = atFirstRow
 		return nil
 	case '{':
-		r.noArray, r.state, r.line = true, atFirstRow, line // the method Next counts the lines before the brace again
+		r.noArray, r.state, r.line = true, atFirstRow, line // r.line goes back, because Next counts the lines before the brace again
 		return nil
 	case jsontext.KindInvalid:
 		if _, err := r.decoder.ReadToken(); err == io.EOF {
@@ -184,8 +184,8 @@ func (r *Reader) readStart() error {
 	return cmp.Or(r.input.err, describeText(r.decoder.UnreadBuffer()))
 }
 
-// readEnd reads what follows the last row. It returns an error unless the array and then the file end there. The next token
-// has the given kind, which peekKind has returned.
+// readEnd reads what follows the last row. It returns an error unless the array, if there is one, and then the file end
+// there. kind is the kind of the next token, as peekKind has returned it.
 func (r *Reader) readEnd(kind jsontext.Kind) error {
 	comma := r.state == atNextRow && r.commaAhead()
 	trailing := comma && isTrailingComma(r.decoder.UnreadBuffer())
@@ -333,8 +333,8 @@ func (r *Reader) replaceDecoder() {
 	r.decoder.ReadToken()
 }
 
-// explainRow returns the reason why the decoder stopped within a row. The parameter start is the offset of that row in the
-// decoder's input.
+// explainRow returns the reason why the decoder stopped within a row. start is the offset in the decoder's input at which
+// the row begins.
 func (r *Reader) explainRow(err error, start int64) error {
 	reason := errSyntax
 	var syntactic *jsontext.SyntacticError

@@ -37,7 +37,7 @@ type rowInput struct {
 	compressed *countingReader // compressed file; nil if the file is plain
 	left       int             // number of bytes that may still be read for the current row
 	used       int             // number of bytes that have been read for the current row
-	free       int64           // freeRowBytes; tests lower it
+	free       int64           // freeRowBytes, or a lower limit that a test sets
 	err        error           // error of a failed read; nil at the end of the file
 }
 

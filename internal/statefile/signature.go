@@ -58,8 +58,8 @@ func refuseSignature(start []byte) error {
 
 var errNotJSON = errors.New("the file is not JSON: it starts with neither [ nor {")
 
-// describeText returns the error for a text file that does not start like JSON. The parameter start is the beginning of the
-// text, which the error does not quote.
+// describeText returns the error for a text file that does not start like JSON. start is the beginning of the text. The
+// error does not quote the text.
 func describeText(start []byte) error {
 	text := strings.TrimSpace(string(start[:min(len(start), 4<<10)]))
 	line, _, _ := strings.Cut(text, "\n")
@@ -82,8 +82,8 @@ func describeText(start []byte) error {
 	return errNotJSON
 }
 
-// describeSyntax returns advice if a syntax error in a row is typical of files by other programs, and "" otherwise. The
-// parameter text begins at the first byte that is not valid JSON. The parameter afterComma is set if an object or array ends at
+// describeSyntax returns advice if a syntax error in a row is typical of files by other programs, and "" otherwise. text
+// holds the file from the first byte that is not valid JSON. afterComma is set if an object or array ends at
 // this byte, right after a comma.
 func describeSyntax(text []byte, afterComma bool) string {
 	hasWord := func(word string) bool { return bytes.HasPrefix(text, []byte(word)) }

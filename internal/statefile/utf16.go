@@ -14,7 +14,7 @@ type utf16Reader struct {
 	from  *bufio.Reader
 	order binary.ByteOrder
 	text  []byte // converted text that Read has not returned yet
-	buf   []byte // buffer of the method convert; the field text is a slice of this buffer
+	buf   []byte // buffer for the converted text, of which text is a slice
 }
 
 var (

@@ -29,7 +29,7 @@ type Comparison struct {
 	// include more.
 	State func(ctx context.Context, table *postgres.Table) (iter.Seq2[snapshot.Row, error], error)
 	// ByValue is set if another program wrote the rows of the state. These rows may be in any order, so Compare sorts their
-	// keys, too. It compares the rows by their values, whatever the form in which a value is written: see valueHasher.
+	// keys, too. Compare then compares values by their meaning, whatever the form in which they are written: see valueHasher.
 	ByValue bool
 	// StateAgain returns the same rows as State once more, to find the columns that differ. It may be nil. It is called only
 	// if ByValue is set. Otherwise, Compare has kept the lines that differ.
@@ -109,7 +109,7 @@ func (c *Comparison) reportRows(rows int) {
 	}
 }
 
-// compareWatched runs one round. It ends the round if another session waits for the table.
+// compareWatched runs one round of the comparison. It ends the round if another session waits for the table.
 func (c *Comparison) compareWatched(ctx context.Context, seed maphash.Seed, previous map[string]bool) (found *findings, err error) {
 	w := &lockWatch{database: c.Database}
 	err = guard.RunWatched(ctx, hclog.NewNullLogger(), "watch a comparison", w.run, func(ctx context.Context) (err error) {
@@ -119,8 +119,8 @@ func (c *Comparison) compareWatched(ctx context.Context, seed maphash.Seed, prev
 	return found, err
 }
 
-// compareOnce runs one round. The given keys are those of the rows that the previous round found. Only rows with these keys
-// count. The first round gets a nil map, and every row counts.
+// compareOnce runs one round. previous has the keys of the rows that the previous round found to differ. Only rows with
+// these keys count. In the first round, previous is nil, and every row counts.
 func (c *Comparison) compareOnce(ctx context.Context, seed maphash.Seed, previous map[string]bool, w *lockWatch) (*findings, error) {
 	first, err := c.openSnapshot(ctx, seed, w)
 	if err != nil {

@@ -199,9 +199,9 @@ func (f *findings) candidateKeys() map[string]bool {
 	return keys
 }
 
-// confirmCandidates returns the findings with only the confirmed candidates. It drops the rows that changed between the first
-// and the second snapshot, and the rows that the previous round did not find. The parameter named later is the second snapshot.
-// See [Compare].
+// confirmCandidates returns the findings with only the confirmed candidates. It reads each candidate again in later, the second
+// snapshot of the round. It drops the rows that changed between the two snapshots, and the rows that the previous round did not
+// find. See [Compare].
 func (f *findings) confirmCandidates(ctx context.Context, later *tableSnapshot, previous map[string]bool) (*findings, error) {
 	confirmed := &findings{difference: Difference{TableRows: f.difference.TableRows}}
 	for _, c := range f.candidates {

@@ -16,8 +16,8 @@ import (
 )
 
 // TestComparisonGivesWay checks that an ALTER TABLE of the application does not wait for a comparison. In the first case, the
-// comparison is busy with the rows of the state. In the second case, the comparison waits for its own barrier, which waits
-// behind the ALTER TABLE. In the third case, the comparison's second snapshot waits behind the ALTER TABLE.
+// comparison is busy with the rows of the state. In the second case, the comparison waits for a barrier: a query of the
+// table, which waits behind the ALTER TABLE. In the third case, the comparison's second snapshot waits behind the ALTER TABLE.
 func TestComparisonGivesWay(t *testing.T) {
 	if testing.Short() {
 		t.Skip("waits for the regular check for waiting sessions")
@@ -26,7 +26,7 @@ func TestComparisonGivesWay(t *testing.T) {
 	for _, c := range []struct {
 		name string
 		live bool
-		row  int // the ALTER TABLE starts just before the comparison reads this row of the state; with 0, before its second snapshot
+		row  int // the ALTER TABLE starts just before the comparison reads this row of the state; if 0, it starts before the comparison's second snapshot
 		// during is called while the ALTER TABLE waits for the comparison.
 		during func(ctx context.Context, d *db, altered chan error)
 	}{
@@ -110,8 +110,8 @@ func alterTable(d *db) (start func(), altered chan error) {
 	}), altered
 }
 
-// waitBlocked waits until a session waits for a lock in the database. It also returns once the given channel has a value. In
-// this case, the session that was expected to wait has ended, or did not get its lock.
+// waitBlocked waits until a session waits for a lock in the database. It also returns once the given channel has a value,
+// because the session that should have waited has then ended or failed to get its lock.
 func waitBlocked(t *testing.T, d *db, ended chan error) {
 	t.Helper()
 	conn := d.Connect(d.Config)

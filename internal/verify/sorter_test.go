@@ -63,7 +63,7 @@ func TestSorterInMemoryAndInRuns(t *testing.T) {
 }
 
 // TestSorterWithoutTemporaryFile checks that the error names the folder for temporary files and the variable that selects
-// another folder, whether the first run or the last cannot be written.
+// another folder. At first, the first sorted run cannot be written. Then, only the last sorted run cannot be written.
 func TestSorterWithoutTemporaryFile(t *testing.T) {
 	missing := t.TempDir() + "/missing"
 	t.Setenv("TMPDIR", missing)

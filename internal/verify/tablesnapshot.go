@@ -86,7 +86,7 @@ func (t *tableSnapshot) hashLine(line []byte) uint64 {
 }
 
 // compacting lists options for AppendFormat. With these options, AppendFormat removes only white space, and accepts all JSON
-// that package statefile accepts; see the variable decoding there.
+// that package statefile accepts, see its variable named decoding.
 var compacting = []jsontext.Options{jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true), jsontext.PreserveRawStrings(true)}
 
 // appendCompact appends JSON without the white space between its tokens.

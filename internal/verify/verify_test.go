@@ -166,8 +166,8 @@ func TestVerifyKeysOfAnyType(t *testing.T) {
 	}
 }
 
-// While other sessions write to the table, a live comparison finds no difference in a correct state, but finds rows that really
-// differ.
+// TestCompareLive compares while other sessions write to the table. It checks that a live comparison finds no difference in a
+// correct state, and finds all rows that really differ.
 func TestCompareLive(t *testing.T) {
 	if testing.Short() {
 		t.Skip("compares beside writers for seconds")
@@ -222,9 +222,9 @@ func TestCompareLive(t *testing.T) {
 	}
 }
 
-// TestCompareLiveRepeats checks that a live comparison reports a row only if the row differs in every round. If a row
-// changes and changes back between the two snapshots of a round, a correct state can contain the row as it was in between.
-// Such a row differs in this round, but not in a later round.
+// TestCompareLiveRepeats checks that a live comparison reports a row only if the row differs in every round. Suppose that a
+// row changes, and changes back, between the two snapshots of a round. A correct state can then contain the changed row.
+// This row differs in this round, but not in a later round.
 func TestCompareLiveRepeats(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)
@@ -314,7 +314,8 @@ func spoiled(v *snapshot.View) *snapshot.View {
 	return t.View()
 }
 
-// Verify finds no fault while the file is replaced again and again, as by a running daemon.
+// TestVerifyBesideAWriter checks that Verify finds no fault while the test, like a running daemon, replaces the file again
+// and again.
 func TestVerifyBesideAWriter(t *testing.T) {
 	if testing.Short() {
 		t.Skip("compares beside writers for seconds")

@@ -62,8 +62,8 @@ func hint(err error) string {
 	return ""
 }
 
-// missingRight returns what the user must be allowed to do before the step that failed with err can succeed, for example "write
-// to that folder". If the error names a file or a folder that exists and has a wrong mode, missingRight names the mode.
+// missingRight describes the right that the user needs for the step that failed with err, for example "write to that folder".
+// If the error names a file or a folder that exists and has a wrong mode, missingRight names the mode.
 func missingRight(err error) string {
 	const usual = "write to that folder"
 	p := (*fs.PathError)(nil)

@@ -1,5 +1,5 @@
-// Package volume measures the file systems of the folders that capture writes to. It also adds hints to file system errors,
-// which tell an operator what to do.
+// Package volume measures the file systems of the folders that capture writes to. It also adds hints to the errors of file
+// systems. The hints tell an operator what to do.
 package volume
 
 import (

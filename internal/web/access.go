@@ -39,14 +39,14 @@ type refusal struct {
 	delay time.Duration // time before the answer is sent
 }
 
-// check returns nil if the request is allowed, and the reason for the refusal otherwise. The parameter page is true if the
-// request is for the page or one of its files.
-func (a access) check(r *http.Request, page bool) *refusal {
-	followsLink := page && r.Header.Get("Sec-Fetch-Mode") == "navigate" && r.Header.Get("Sec-Fetch-Dest") == "document"
+// check returns nil if the request is allowed, and the reason for the refusal otherwise. forPage must be true if the request
+// is for the page or one of its files.
+func (a access) check(r *http.Request, forPage bool) *refusal {
+	followsLink := forPage && r.Header.Get("Sec-Fetch-Mode") == "navigate" && r.Header.Get("Sec-Fetch-Dest") == "document"
 	// Many proxies change the Host of a request, which then differs from the Origin of capture's own page. If a token is required,
 	// a different Host is allowed for two kinds of requests: those that the browser calls same-origin, and those for the page's
 	// own files, which contain no votes.
-	trustsProxy := a.token != nil && (page || r.Header.Get("Sec-Fetch-Site") == "same-origin")
+	trustsProxy := a.token != nil && (forPage || r.Header.Get("Sec-Fetch-Site") == "same-origin")
 	if no := refuseForeign(r, !trustsProxy); no != nil && !followsLink {
 		return no
 	}

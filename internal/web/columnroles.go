@@ -165,8 +165,8 @@ func (c *columnRoles) findByHint(candidates []int, words []string) int {
 	return -1
 }
 
-// value returns the JSON of a column's value in a row's line, or nil if the line lacks the column. The parameter column is the
-// index of the column.
+// value returns the JSON of the value that a row's line has in the column with the given index. It returns nil if the line
+// lacks the column.
 func (c *columnRoles) value(line []byte, column int) []byte {
 	value, _ := c.enc.Field(line, column)
 	return value

@@ -108,7 +108,7 @@ func TestConnectionsAreBounded(t *testing.T) {
 	for range maxConnections + extra {
 		conns = append(conns, dial(t, addr))
 	}
-	for i, c := range conns[:extra] { // the first connections have waited longest
+	for i, c := range conns[:extra] { // the server must have closed the first connections, because they have waited longest
 		if n, err := c.Read(make([]byte, 1)); n > 0 || err == nil {
 			t.Fatalf("connection %d was kept", i)
 		}

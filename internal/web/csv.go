@@ -91,7 +91,7 @@ func appendDisarmed(dst, text []byte) []byte {
 			dst, atStart = append(dst, '\''), false
 		case c == ';' || c == '\t' || c == '\n' || c == '\r' || c == '\v' || c == '\f':
 			if first && c != ';' {
-				// At the start of a cell, a program may drop this character and then find a formula in the rest.
+				// A program may drop this character at the start of a cell, and then read the rest of the cell as a formula.
 				dst = append(dst, '\'')
 			}
 			atStart = true

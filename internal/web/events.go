@@ -22,7 +22,7 @@ type eventsHandler struct {
 	hub      *hub
 	tables   *tables
 	status   func() capture.Status
-	joined   chan *snapshot.View // when a stream has subscribed, serveStream sends the current state to the method run; the channel has room for one state
+	joined   chan *snapshot.View // serveStream sends the current state after a stream has subscribed, and (*eventsHandler).run receives it; has room for one state
 	stopping <-chan struct{}     // closed when the server stops
 }
 
@@ -31,8 +31,8 @@ func newEventsHandler(t *tables, status func() capture.Status, stopping <-chan s
 }
 
 // serveStream sends events until the client disconnects or the server stops. It first subscribes, then hands the current
-// state to the method run, and then sends the status. The method run creates an event for each change after this state. A
-// client that loads its votes after the first event therefore misses no change.
+// state to h.run, and then sends the status. h.run creates an event for each change after this state. A client that loads its
+// votes after the first event therefore misses no change.
 func (h *eventsHandler) serveStream(w http.ResponseWriter, r *http.Request) {
 	if r.Method == http.MethodHead {
 		return
@@ -51,7 +51,7 @@ func (h *eventsHandler) serveStream(w http.ResponseWriter, r *http.Request) {
 	event, ok := statusEvent(h.status()), true
 	select {
 	case h.joined <- h.tables.view():
-	default: // the method run needs only one state, and the channel still holds an older one
+	default: // the channel still holds an older state, and (*eventsHandler).run needs only one state
 	}
 	for ok {
 		if _, err := w.Write(event); err != nil || conn.Flush() != nil {
@@ -82,12 +82,12 @@ func (h *eventsHandler) run() {
 		}
 		for !h.hub.isEmpty() {
 			select {
-			case <-h.joined: // dropped, because the votesWatcher has begun with an earlier state
+			case <-h.joined: // drop this View, because the votesWatcher already has an earlier state and reports all later changes
 			default:
 			}
-			// The status is read first, and the state second. If the status reports votes, the state therefore contains them.
-			// The status is sent only after the state was read. If a client loads the votes because of this status, it
-			// therefore gets an event for each later change.
+			// Read the status before the state of the table, so that the state contains all votes that the status reports.
+			// Send the status only after both reads. A client that receives the status may then load the votes, and gets an
+			// event for each later change.
 			statusEvent := status.nextEvent(h.status(), time.Now())
 			votesEvent := votes.nextEvent(h.tables.view())
 			for _, event := range [][]byte{statusEvent, votesEvent} {
@@ -183,9 +183,9 @@ func (t *tables) newestPlace(view tableView) (*place, error) {
 	return nil, nil
 }
 
-// appendVotesAbove appends the votes that are newer than the place newest, or all votes if newest is nil. Commas separate
-// the votes, and the newest vote comes first. The result more reports whether some votes are missing because the event was
-// full or because rows could not be read back.
+// appendVotesAbove appends the votes that are newer than the given place, or all votes if the place is nil. Commas separate
+// the votes, and the newest vote comes first. appendVotesAbove also reports whether there are more votes, which are missing
+// because the event was full or because rows could not be read back.
 func (v *votesWatcher) appendVotesAbove(dst []byte, t tableView, newest *place) (_ []byte, more bool) {
 	rows, size := 0, 0
 	for row, err := range v.tables.order.newestFirst(t, nil) {

@@ -84,7 +84,8 @@ func TestChangeRightAfterConnectingGetsEvent(t *testing.T) {
 	}
 }
 
-// A client that loads the votes as soon as a status reports votes gets an event for each later change.
+// TestChangeRightAfterFirstCopyGetsEvent: a client that loads the votes as soon as a status reports votes gets an event for
+// each later change.
 func TestChangeRightAfterFirstCopyGetsEvent(t *testing.T) {
 	t.Parallel()
 	enc, err := rowjson.NewEncoder(votesShape(), false)
@@ -137,7 +138,7 @@ func (h *harness) stream(t *testing.T) *eventStream {
 	return &eventStream{t, bufio.NewScanner(resp.Body)}
 }
 
-// watch lets the server watch the table until the test ends.
+// watch runs the server's loop that sends events until the test ends.
 func (h *harness) watch(t *testing.T) {
 	done := make(chan struct{})
 	go func() {

@@ -27,8 +27,8 @@ func newExportHandler(t *tables, log hclog.Logger) *exportHandler {
 	return &exportHandler{tables: t, exports: semaphore.NewWeighted(maxExports), done: foldlog.New(log, "export"), log: log}
 }
 
-// exportFormat is the file format of a download. The function write writes the file to its parameter w. To get the rows, it
-// calls its parameter rows with a callback. This callback, put, then receives the line of each row.
+// exportFormat is the file format of a download. The function in the field write writes the file to w. It gets the rows by
+// calling rows with a callback, put, which receives the line of each row.
 type exportFormat struct {
 	name        string // name of the format, which is also the extension of the file name
 	contentType string

@@ -71,13 +71,13 @@ func parseFilter(query url.Values, c *columnRoles) (filter, error) {
 }
 
 // parseBound converts a day or a moment to the form of the times in rows. In that form, the byte order is the order of the
-// times. If the parameter end is set and the text is a day, parseBound returns the next day, so that the whole day is selected.
-func parseBound(text string, end bool) (string, error) {
+// times. If isEnd is set and the text is a day, parseBound returns the next day, so that the whole day is selected.
+func parseBound(text string, isEnd bool) (string, error) {
 	if text == "" {
 		return "", nil
 	}
 	if day, err := time.Parse(time.DateOnly, text); err == nil {
-		if end {
+		if isEnd {
 			day = day.AddDate(0, 0, 1)
 		}
 		return day.Format(time.DateOnly), nil
@@ -95,7 +95,7 @@ func (f *filter) isEmpty() bool {
 
 // matches reports whether the filter selects a row.
 func (f *filter) matches(c *columnRoles, line []byte) bool {
-	// Words are checked first: most rows fail there, at little cost.
+	// Words are checked first, because this check is cheap and rejects most rows.
 	for i := range f.words {
 		if !f.words[i].mayBeIn(line) {
 			return false

@@ -75,8 +75,8 @@ func (b *lockedBuffer) String() string {
 	return b.b.String()
 }
 
-// callers returns the two ends of a loopback connection within this process. The function request uses the addresses of these
-// ends for requests that go directly to the handler.
+// callers returns the two ends of a loopback connection within this process. For requests that go directly to the handler,
+// request uses the addresses of these ends.
 var callers = sync.OnceValues(func() (client, server net.Conn) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

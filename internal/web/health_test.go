@@ -11,8 +11,8 @@ import (
 	"capture/internal/pgserver"
 )
 
-// TestStatusIsHarmless checks that nothing in /readyz and in the events controls a terminal, and that programs read what the status
-// says.
+// TestStatusIsHarmless checks that /readyz and the events contain no characters that could control a terminal, and that a
+// program which decodes their JSON gets the original text.
 func TestStatusIsHarmless(t *testing.T) {
 	t.Parallel()
 	st := capture.Status{Table: "votes\u202e\u009b31m\u200d\U000e0041"}

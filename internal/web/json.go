@@ -40,7 +40,8 @@ func writeError(w http.ResponseWriter, code int, text string) {
 	}{text})
 }
 
-// writeUnavailable answers that the server cannot serve the request now, and after how many seconds the client may retry.
+// writeUnavailable answers that the server cannot serve the request now. The answer also tells the client after how many seconds
+// it may try again.
 func writeUnavailable(w http.ResponseWriter, retryAfterSeconds int, text string) {
 	w.Header().Set("Retry-After", strconv.Itoa(retryAfterSeconds))
 	writeError(w, http.StatusServiceUnavailable, text)

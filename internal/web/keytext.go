@@ -61,8 +61,8 @@ func splitKey(text string, columns int) ([]string, bool) {
 	}
 }
 
-// cutKeyValue returns the first value of a list, and the length of its text in the list. The result ok is false if the quotes
-// of the value are malformed.
+// cutKeyValue returns the first value of a list, and the length of its text in the list. It returns false if the quotes of
+// the value are malformed.
 func cutKeyValue(list string) (value string, length int, ok bool) {
 	if !strings.HasPrefix(list, `"`) {
 		value, _, _ = strings.Cut(list, ",")

@@ -46,7 +46,7 @@ const (
 const (
 	defaultPageRows = 50
 	maxPageRows     = 500
-	maxPageBytes    = 8 << 20 // the row that exceeds this limit is still sent
+	maxPageBytes    = 8 << 20 // size in bytes at which a page ends; the row that exceeds this size is still sent
 	maxEventRows    = 50
 	maxEventBytes   = 1 << 20
 )

@@ -23,8 +23,8 @@ type localCallers struct {
 	knowsUsers bool // whether the system reports the user of a caller's socket
 }
 
-// newLocalCallers returns an error if the system does not report the users of sockets. Its result can still be used: it applies
-// the other rules.
+// newLocalCallers returns an error if the system does not report the users of sockets. The localCallers can be used even then:
+// they apply the other rules.
 func newLocalCallers() (localCallers, error) {
 	err := peeruser.Check()
 	return localCallers{knowsUsers: err == nil}, err
@@ -82,8 +82,8 @@ var proxyPrefixes = []string{"X-Forwarded", "X-Original-F", "Cf-", "Cdn-Loop", "
 	"X-Amz-Cf-", "X-Amzn-", "X-Appengine-", "X-Envoy-", "X-Haproxy-", "X-Nginx-", "X-Traefik-"}
 
 // hasProxyHeader reports whether the request has a header field of a proxy. It does not look at the values, because the
-// first field of a name may be empty: if a client sends an empty field, a proxy adds the address in a second field of the
-// same name.
+// first of two fields with the same name may be empty: if a client sends an empty field, a proxy adds the address in a
+// second field of this name.
 func hasProxyHeader(h http.Header) bool {
 	for name := range h {
 		for _, proxy := range proxyHeaders {

@@ -39,8 +39,8 @@ func setFilter() error {
 	return nil
 }
 
-// TestSandboxWithoutNetlink checks that in a sandbox without netlink, every user of this machine is answered over loopback,
-// and that the log contains a warning.
+// TestSandboxWithoutNetlink runs the server in a sandbox without netlink. It checks that the server answers every user of
+// this machine over loopback, and that the log contains a warning.
 func TestSandboxWithoutNetlink(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

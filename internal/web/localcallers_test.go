@@ -168,7 +168,7 @@ func getFile(t *testing.T, address string, header ...string) int {
 // this machine.
 func TestOtherLocalUsersAreRefused(t *testing.T) {
 	t.Parallel()
-	path := filepath.Join("/tmp", fmt.Sprintf("capture-web-test-%d.json", os.Getpid())) // t.TempDir is closed to other users
+	path := filepath.Join("/tmp", fmt.Sprintf("capture-web-test-%d.json", os.Getpid())) // other users cannot open files in t.TempDir()
 	if err := os.WriteFile(path, []byte("[]\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -191,7 +191,8 @@ func TestOtherLocalUsersAreRefused(t *testing.T) {
 	}
 }
 
-// A proxy that runs as another user of this machine is refused, whatever header fields it adds.
+// TestProxyOfAnotherUserIsRefused: a proxy that runs as another user of this machine is refused, whatever header fields it
+// adds.
 func TestProxyOfAnotherUserIsRefused(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, nil)
@@ -238,7 +239,7 @@ func TestProxyHeadersAreRefused(t *testing.T) {
 }
 
 // TestCallerThatIsGoneIsRefused checks that a request is refused if the caller's process has ended before the request is
-// read. Many kernels report root as the owner of such a caller's socket, which capture must not believe.
+// read. Many kernels then report root as the owner of the caller's socket, but capture must not trust this answer.
 func TestCallerThatIsGoneIsRefused(t *testing.T) {
 	t.Parallel()
 	var flushes atomic.Int64

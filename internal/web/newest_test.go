@@ -8,7 +8,8 @@ import (
 	"capture/internal/pgserver"
 )
 
-// In a table with random keys, the page shows the newest votes by their time, and skips no vote after a burst of new votes.
+// TestPageSkipsNoVote checks that in a table with random keys, the page shows the newest votes by their time, and skips no
+// vote after a burst of new votes.
 func TestPageSkipsNoVote(t *testing.T) {
 	if testing.Short() {
 		t.Skip("drives Chromium for seconds")
@@ -54,7 +55,7 @@ func TestPageSkipsNoVote(t *testing.T) {
 	p.check(l.host)
 }
 
-// A click on "more" takes effect even while the page loads its first votes again.
+// TestMoreDuringRefresh checks that a click on "more" takes effect even while the page loads its first votes again.
 func TestMoreDuringRefresh(t *testing.T) {
 	if testing.Short() {
 		t.Skip("drives Chromium for seconds")

@@ -153,7 +153,7 @@ func TestPageFitsTheScreen(t *testing.T) {
 	}
 }
 
-// contrast lists the texts with a contrast below 4.5 to 1 (WCAG 2, AA).
+// contrast is a JavaScript expression that lists the page's texts with a contrast below 4.5 to 1 (WCAG 2, AA).
 const contrast = `(() => {
 	const parse = (c) => { const m = c.match(/[\d.]+/g).map(Number); return m.length < 4 ? [...m, 1] : m; };
 	const light = ([r, g, b]) => { const f = (v) => { v /= 255; return v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4; };
@@ -258,7 +258,7 @@ func TestPageWithToken(t *testing.T) {
 	}
 }
 
-// The page also shows a table that has none of the columns of a table of votes.
+// TestPageOfAnotherTable: the page also shows a table that has none of the columns of a table of votes.
 func TestPageOfAnotherTable(t *testing.T) {
 	if testing.Short() {
 		t.Skip("drives Chromium for seconds")
@@ -286,7 +286,8 @@ func TestPageOfAnotherTable(t *testing.T) {
 	p.check(l.host)
 }
 
-// An answer in Markdown appears as elements. HTML in it stays text, and only harmless addresses become links.
+// TestAnswersAppearAsMarkdown: an answer in Markdown appears as elements. HTML in the answer stays text, and only harmless
+// addresses become links.
 func TestAnswersAppearAsMarkdown(t *testing.T) {
 	if testing.Short() {
 		t.Skip("drives Chromium for seconds")
@@ -340,7 +341,7 @@ func TestOddVotesHideNoOthers(t *testing.T) {
 		p.press(kb.Escape)
 		p.waitFor(`!document.querySelector("#vote").open`)
 	}
-	// A vote that arrives while the others are shown appears, too.
+	// While the page shows the earlier votes, another vote arrives. The page must show this vote, too.
 	l.exec(`INSERT INTO odd VALUES (4, '{}', '{}', '{}', (repeat('[', 5000) || repeat(']', 5000))::jsonb, 1)`)
 	p.waitFor(`document.querySelectorAll("#votes li").length === 4`)
 	p.check(l.host)

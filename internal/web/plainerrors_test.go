@@ -11,7 +11,8 @@ import (
 	"testing"
 )
 
-// Every error is JSON, including the errors that package net/http writes before any handler is called.
+// TestEveryErrorIsJSON checks that every error is JSON, including the errors that package net/http writes before any handler
+// is called.
 func TestEveryErrorIsJSON(t *testing.T) {
 	h := newTableHarness(t, fiveVotes(t), nil)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -96,7 +97,7 @@ func TestTextLikeAnErrorIsNotConverted(t *testing.T) {
 			t.Fatalf("the text starts at byte %d: %v, %.600q", bytes.Index(raw, []byte(head)), err, raw[max(0, len(raw)-600):])
 		}
 		// Package net/http writes 4 kB at a time, so the second Write begins after 4 kB. The next round adds padding before
-		// the text, so that the text begins there.
+		// the text, so that the second Write begins with the text.
 		before := 4<<10 - bytes.Index(raw, []byte(head))
 		if before == 0 {
 			return
@@ -106,7 +107,8 @@ func TestTextLikeAnErrorIsNotConverted(t *testing.T) {
 	t.Fatalf("no write began at the text, with %d bytes before it", pad)
 }
 
-// An error that follows an answer on the same connection is JSON, even if both requests arrived together.
+// TestErrorAfterAnAnswerIsJSON checks that an error that follows an answer on the same connection is JSON, even if both
+// requests arrived together.
 func TestErrorAfterAnAnswerIsJSON(t *testing.T) {
 	c := dial(t, newTableHarness(t, fiveVotes(t), nil).serve(t))
 	if _, err := io.WriteString(c, strings.Repeat("GET /api/votes HTTP/1.1\r\nHost: localhost\r\n\r\n", 2)+"nonsense\r\n\r\n"); err != nil {

@@ -38,8 +38,8 @@ func parseQuestionID(text string) (id questionID, ok bool) {
 	return id, err == nil && id != (questionID{})
 }
 
-// questionOf returns the ID of a row's question and its text as JSON, which may be cut off after maxComparedBytes. It returns
-// false if the row has no question.
+// questionOf returns the ID of a row's question, and the question's text as JSON. The text may be cut off after
+// maxComparedBytes. questionOf returns false if the row has no question.
 func (c *columnRoles) questionOf(line []byte) (id questionID, text []byte, ok bool) {
 	if c.question < 0 {
 		return id, nil, false
@@ -85,7 +85,7 @@ func cutJSONString(text []byte, limit int) []byte {
 // appendComparedText appends the part of a question that is compared: in lower case, with single spaces, and without invisible
 // characters and trailing punctuation. If a question consists only of punctuation, the punctuation is kept.
 func appendComparedText(dst, text []byte) []byte {
-	start, end := len(dst), len(dst) // end is the end of the last character that is no punctuation
+	start, end := len(dst), len(dst) // end is the end of the last character that is not punctuation
 	space := false
 	for len(text) > 0 {
 		c, size := rune(text[0]), 1
@@ -123,7 +123,7 @@ func appendComparedText(dst, text []byte) []byte {
 // other bucket has fewer negative votes than each of the fullest buckets.
 type questionGroups struct {
 	buckets []uint32
-	shift   int    // number of bits of a question's hash that do not choose the bucket
+	shift   int    // the bits of a question's hash above the lowest shift bits are the index of its bucket
 	factor  uint64 // random factor of the hash, so that nobody can fill a bucket on purpose
 
 	threshold uint32 // minimum number of negative votes in a bucket whose questions the second pass counts
@@ -172,9 +172,8 @@ func (g *questionGroups) selectCandidates() bool {
 
 func (g *questionGroups) isCandidate(id questionID) bool { return *g.bucket(id) >= g.threshold }
 
-// add counts a vote in the second pass. The parameter text is the question as JSON, and the parameter day is the index of the
-// vote's day.
-func (g *questionGroups) add(id questionID, text []byte, positive bool, day int) {
+// add counts a vote in the second pass. question is JSON. dayIndex is the index of the vote's day.
+func (g *questionGroups) add(id questionID, question []byte, positive bool, dayIndex int) {
 	group := g.groups[id]
 	if group == nil {
 		limit := maxQuestionGroups
@@ -194,19 +193,19 @@ func (g *questionGroups) add(id questionID, text []byte, positive bool, day int)
 	}
 	if group.negative++; group.negative == 1 {
 		const ellipsis = " …"
-		if len(text) <= maxQuestionBytes {
-			group.text = string(unquoteJSON(text))
+		if len(question) <= maxQuestionBytes {
+			group.text = string(unquoteJSON(question))
 		} else {
-			group.text = string(unquoteJSON(cutJSONString(text, maxQuestionBytes-len(ellipsis)))) + ellipsis
+			group.text = string(unquoteJSON(cutJSONString(question, maxQuestionBytes-len(ellipsis)))) + ellipsis
 		}
 	}
-	group.lastDay = max(group.lastDay, day)
+	group.lastDay = max(group.lastDay, dayIndex)
 }
 
 // questionCount counts the votes for one question, in the form of /api/summary.
 type questionCount struct {
 	ID       string `json:"id"`
-	Text     string `json:"text"` // text of the question, at most maxQuestionBytes
+	Text     string `json:"text"` // text of the question, shortened to at most maxQuestionBytes bytes
 	Negative int    `json:"negative"`
 	Positive int    `json:"positive"`
 	Last     string `json:"last,omitempty"` // day of the last negative vote; empty if the table has no times

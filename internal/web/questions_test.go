@@ -65,7 +65,7 @@ func TestQuestionsWithNegativeVotes(t *testing.T) {
 	add("Where is it?", "{Looks Good}", 1)
 	add("Where is it?", `{Incorrect,"Looks good, mostly"}`, 1)
 	add("Where is it?", "{}", 1)                      // without a tag, a vote is neither positive nor negative
-	add("Where is it?", "{Incorrect}", summaryDays+1) // older than the period
+	add("Where is it?", "{Incorrect}", summaryDays+1) // the vote is older than the period that the summary covers
 	add("Where was it?", "{Incorrect}", 2)
 	add("Where was it?", "{Incorrect}", 3)
 	add("Good", "{Looks Good}", 1)

@@ -14,9 +14,9 @@ type route struct {
 	pattern string // path pattern of http.ServeMux
 	serve   http.HandlerFunc
 
-	public bool // whether everybody is answered, without the access rule and the limit on requests
-	page   bool // whether the route serves the page or one of its files, which contain no votes: no token needed, and no limit on requests
-	stream bool // whether the answer is endless: no minimum rate and no limit on requests
+	public bool // whether everybody is answered; the access rule and the limit on requests do not apply
+	page   bool // whether the route serves the page or one of its files; they contain no votes, so no token is needed, and the limit on requests does not apply
+	stream bool // whether the answer never ends; the minimum rate and the limit on requests do not apply
 }
 
 // otherRoute is the name of the route for requests that match no other route.
@@ -48,7 +48,7 @@ func (s *Server) routes(cfg *Config) []route {
 }
 
 // newMux returns a ServeMux for the routes. It answers an unknown path with 404 and a wrong method with 405, both as JSON.
-// The function guard returns the handler of a route.
+// newMux passes each route to guard, which returns the handler to register for it.
 func newMux(routes []route, guard func(route) http.Handler) *http.ServeMux {
 	mux := http.NewServeMux()
 	methods := map[string][]string{} // allowed methods by pattern
@@ -71,8 +71,8 @@ func newMux(routes []route, guard func(route) http.Handler) *http.ServeMux {
 	return mux
 }
 
-// isCleanPath reports whether the path of a request is in its shortest form. ServeMux would redirect most other paths to
-// that form, such as a path with two slashes in a row. The middleware answers 404 instead.
+// isCleanPath reports whether the path of a request is in its shortest form. ServeMux would redirect most other paths, such
+// as a path with two slashes in a row, to the shortest form. The middleware answers 404 instead.
 func isCleanPath(r *http.Request) bool {
 	p := r.URL.EscapedPath()
 	return p == path.Clean(p)

@@ -9,7 +9,7 @@ import (
 	"capture/internal/pgserver"
 )
 
-// After a forced flush, a download contains everything that was committed before the flush.
+// TestForcedFlush checks that a download after a forced flush contains everything that was committed before the flush.
 func TestForcedFlush(t *testing.T) {
 	t.Parallel()
 	l := runLive(t, pgserver.Database(t), createVotes, "votes", nil)

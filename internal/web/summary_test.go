@@ -89,7 +89,8 @@ func TestSummaryEndsWithTheNewestVote(t *testing.T) {
 	}
 }
 
-// Tags are counted per week of seven days. The last week ends with the last day of the period.
+// TestSummaryCountsTagsPerWeek checks that tags are counted per week of seven days. The last week ends with the last day of
+// the period.
 func TestSummaryCountsTagsPerWeek(t *testing.T) {
 	r := newRowsTable(t, votesShape())
 	today := time.Date(2026, 11, 26, 0, 0, 0, 0, time.UTC)

@@ -40,10 +40,10 @@ func isPositiveTag(tag string) bool {
 	return len(tag) >= len(positiveTag) && strings.EqualFold(tag[:len(positiveTag)], positiveTag)
 }
 
-// add counts a tag of a vote. The parameter day is the index of the vote's day in the period, or -1 if the day is outside the
-// period. Tags longer than maxTagBytes are not counted. Once maxTagKinds different tags have been counted, no other tags are
+// add counts a tag of a vote. dayIndex is the index of the vote's day in the period, or -1 if the day is outside the period.
+// Tags longer than maxTagBytes are not counted. Once maxTagKinds different tags have been counted, no other tags are
 // counted.
-func (c tagCounts) add(tag []byte, day int) {
+func (c tagCounts) add(tag []byte, dayIndex int) {
 	counter := c[string(tag)]
 	if counter == nil {
 		if len(c) >= maxTagKinds || len(tag) > maxTagBytes {
@@ -53,8 +53,8 @@ func (c tagCounts) add(tag []byte, day int) {
 		c[string(tag)] = counter
 	}
 	counter.total++
-	if day >= 0 {
-		counter.weeks[day/7]++
+	if dayIndex >= 0 {
+		counter.weeks[dayIndex/7]++
 	}
 }
 

@@ -121,8 +121,8 @@ func (s *tickets) issue(target, token string) (text string, ok bool) {
 }
 
 // redeem reports whether the GET request contains a ticket that is valid for the request's path and parameters. Afterwards
-// the ticket is invalid, even if the path or the parameters do not match. The parameter token is the token that is required
-// now.
+// the ticket is invalid, even if the path or the parameters do not match. The ticket must have been issued while
+// token was the required token.
 func (s *tickets) redeem(r *http.Request, token string) bool {
 	query, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil || r.Method != http.MethodGet {

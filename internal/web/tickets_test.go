@@ -34,7 +34,7 @@ func ticketAddress(target string) string {
 	return "/api/downloads?file=" + strings.TrimPrefix(strings.TrimPrefix(path, "/"), "api/") + "&" + query
 }
 
-// A ticket replaces the token in one request for one address, for a short time.
+// TestTicketIsForOneDownload checks that a ticket replaces the token in one request for one address, for a short time.
 func TestTicketIsForOneDownload(t *testing.T) {
 	synctest.Test(t, testTicketIsForOneDownload) // gives the test a fake clock, because a wrong ticket is answered only after a second
 }
@@ -187,7 +187,7 @@ func TestTicketsAreBounded(t *testing.T) {
 	})
 }
 
-// Without a token file, a link needs no ticket, and a ticket gives no access.
+// TestTicketWithoutTokenFile checks that without a token file, a link needs no ticket, and a ticket gives no access.
 func TestTicketWithoutTokenFile(t *testing.T) {
 	h := newTableHarness(t, fiveVotes(t), nil)
 	ticket := h.getTicket(t, "/api/votes.json")

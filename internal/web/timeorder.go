@@ -128,10 +128,10 @@ func readTimes(part snapshot.Part, c *columnRoles) (*partTimes, error) {
 	return p, nil
 }
 
-// newestFirst yields the rows that come after the given place, newest first, each with its place. If the parameter after is
-// nil, newestFirst begins with the newest row. If rows cannot be read back from the spill file, it yields the error as the last
+// newestFirst yields the rows that come after afterPlace, newest first, each with its place. If afterPlace is nil,
+// newestFirst begins with the newest row. If rows cannot be read back from the spill file, it yields the error as the last
 // pair.
-func (o *timeOrder) newestFirst(t tableView, after *place) iter.Seq2[placedRow, error] {
+func (o *timeOrder) newestFirst(t tableView, afterPlace *place) iter.Seq2[placedRow, error] {
 	return func(yield func(placedRow, error) bool) {
 		parts, err := o.partsOf(t)
 		if err != nil {
@@ -140,8 +140,8 @@ func (o *timeOrder) newestFirst(t tableView, after *place) iter.Seq2[placedRow, 
 		}
 		if parts == nil {
 			var key rowjson.Key
-			if after != nil {
-				key = after.key
+			if afterPlace != nil {
+				key = afterPlace.key
 			}
 			for row, err := range t.Before(key) {
 				if !yield(placedRow{row, place{key: row.Key}}, err) || err != nil {
@@ -150,7 +150,7 @@ func (o *timeOrder) newestFirst(t tableView, after *place) iter.Seq2[placedRow, 
 			}
 			return
 		}
-		m, err := newTimeMerge(parts, after)
+		m, err := newTimeMerge(parts, afterPlace)
 		if err != nil {
 			yield(placedRow{}, err)
 			return
@@ -196,7 +196,7 @@ func newTimeMerge(parts []timedPart, after *place) (*timeMerge, error) {
 	for i := range parts {
 		at := 0
 		if times := parts[i].times; after != nil {
-			// Of the rows whose time equals after.time, only the rows with a lower key than after.key come after the place.
+			// A row whose time equals after.time is next only if its key is lower than after.key.
 			at = sort.Search(len(times), func(j int) bool { return times[j] <= after.time })
 			switch {
 			case i > withKey:
@@ -235,8 +235,8 @@ func (m *timeMerge) next() (placedRow, error) {
 	return placed, err
 }
 
-// readRow returns a row of the Part with the given index. The parameter at is the row's index in partTimes.
-func (m *timeMerge) readRow(part, at int) (snapshot.Row, error) {
+// readRow returns a row of the Part with the index part. rowIndex is the row's index in the Part's partTimes.
+func (m *timeMerge) readRow(part, rowIndex int) (snapshot.Row, error) {
 	if part != m.openPart {
 		rows, err := m.parts[part].Read()
 		if err != nil {
@@ -244,7 +244,7 @@ func (m *timeMerge) readRow(part, at int) (snapshot.Row, error) {
 		}
 		m.open, m.openPart = rows, part
 	}
-	return m.open.Row(m.parts[part].row(at)), nil
+	return m.open.Row(m.parts[part].row(rowIndex)), nil
 }
 
 func (m *timeMerge) Len() int { return len(m.heads) }

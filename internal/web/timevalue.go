@@ -13,7 +13,7 @@ import (
 // noTime is the time of rows that have no time. Such rows come last.
 const noTime = math.MinInt64
 
-// timeValue returns the row's time in microseconds since 1970. The time infinity is later than all others.
+// timeValue returns the row's time in microseconds since 1970. The time "infinity" is later than all other times.
 func (c *columnRoles) timeValue(line []byte) int64 {
 	if c.time < 0 {
 		return noTime

@@ -10,7 +10,7 @@ const (
 	summaryDays  = 7 * summaryWeeks
 	microsPerDay = int64(24 * time.Hour / time.Microsecond)
 
-	countWait = 400 * time.Millisecond // maximum wait for a count in progress; then a request gets the previous counts
+	countWait = 400 * time.Millisecond // maximum wait for a count in progress; after this time, a request gets the previous counts
 	countRest = 9                      // pause after a count, as a multiple of its duration
 )
 
@@ -18,7 +18,7 @@ const (
 // on which the votes were counted, because the period usually ends with that day.
 type voteCounts struct {
 	version uint64
-	shape   string // fingerprint of the shape
+	shape   string // fingerprint of the table's shape in that state
 	today   string // day on which the votes were counted
 
 	days      []dayCount // the days of the period, oldest first

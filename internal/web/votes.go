@@ -78,7 +78,7 @@ type pageQuery struct {
 	limit  int
 }
 
-// parsePageQuery parses the parameters of a page. Its errors are meant for the client.
+// parsePageQuery parses the query parameters of a request for a page of votes. Its errors are meant for the client.
 func parsePageQuery(query url.Values, t tableView) (q pageQuery, err error) {
 	if q.filter, err = parseFilter(query, t.columnRoles); err != nil {
 		return q, err
@@ -114,7 +114,7 @@ func readPage(newestFirst iter.Seq2[placedRow, error], t tableView, q pageQuery)
 			return votesPage{}, err
 		}
 		if p.scanned == 0 {
-			deadline = time.Now().Add(searchTimeout) // the time limit starts at the first row, because the table may have to be sorted before, which may take long
+			deadline = time.Now().Add(searchTimeout) // the time limit starts at the first row, because it must not include the time to sort the table
 		}
 		isFull := len(p.rows) == q.limit || size > maxPageBytes
 		if isFull || p.scanned%64 == 63 && time.Now().After(deadline) {

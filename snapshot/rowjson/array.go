@@ -22,7 +22,7 @@ func (e *Encoder) appendArray(dst []byte, n *node, text []byte) ([]byte, error) 
 		text = text[i+1:]
 	}
 	depth, deepest := 0, 0
-	elements := false // whether an element has been read; if so, all elements must be at the depth deepest
+	elements := false // whether an element has been read; if so, deepest is the depth that all elements must have
 	after := false    // whether text[:i] ends with a value
 	for i := 0; i < len(text); {
 		switch c := text[i]; {

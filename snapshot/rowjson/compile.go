@@ -81,7 +81,7 @@ func memberOpening(i int, name string) []byte {
 	return append(appendString(opening, text), ':')
 }
 
-// hasOID reports whether t is the type oid or contains it.
+// hasOID reports whether t has the given OID, or contains a type with this OID.
 func (t *Type) hasOID(oid uint32) bool {
 	if t.OID == oid || t.Elem != nil && t.Elem.hasOID(oid) {
 		return true

@@ -30,7 +30,7 @@ type Encoder struct {
 
 	columns  []column
 	key      []keyColumn
-	scratch  []byte // stack of array elements and composite fields, without their escapes
+	scratch  []byte // buffer, used as a stack: array elements and composite fields whose escapes have been removed
 	end      int    // maximum length of dst while the current line is appended
 	replaced bool   // whether an invalid byte was replaced; see Replaced
 }

@@ -60,8 +60,8 @@ func keyFormOf(t *Type) keyForm {
 	return keyText
 }
 
-// AppendKey appends the key of a row to dst. values are the same as for [Encoder.AppendRow]. AppendKey reads only the key's
-// columns, which must not be NULL or [Unchanged].
+// AppendKey appends the key of a row to dst. values has the form that [Encoder.AppendRow] describes. AppendKey reads only the
+// key's columns, which must not be NULL or [Unchanged].
 func (e *Encoder) AppendKey(dst []byte, values [][]byte) (Key, error) {
 	start := len(dst)
 	if len(values) != len(e.columns) {
@@ -137,9 +137,10 @@ const (
 	numericNaN
 )
 
-// appendNumericPrefix appends the prefix of a numeric value, which begins with its class. For a positive number three parts
-// follow: the exponent (the position of the first digit that is not 0, relative to the decimal point) in 4 bytes, the digits
-// without zeros at either end, and a zero byte. For a negative number the same parts follow with all bits inverted.
+// appendNumericPrefix appends the prefix of a numeric value. The prefix begins with the value's class. For a positive
+// number, three parts follow: the exponent (the position of the first digit that is not 0, relative to the decimal point) in
+// 4 bytes, the digits without zeros at either end, and a zero byte. For a negative number, the same parts follow with all
+// bits inverted.
 func appendNumericPrefix(dst, text []byte) []byte {
 	digits, negative := bytes.CutPrefix(text, []byte{'-'})
 	switch {
@@ -200,9 +201,9 @@ func appendFloatPrefix(dst, text []byte) []byte {
 	return binary.BigEndian.AppendUint64(dst, b)
 }
 
-// parseYear returns the year of a date or timestamp. A year BC is negative. For -infinity and infinity, it returns the lowest
-// and the highest int32. A key is the year followed by the text form. No other prefix is necessary: the text forms of one year
-// sort by time, even those of a year BC.
+// parseYear returns the year of a date or timestamp. A year BC is negative. For -infinity and infinity, it returns the
+// lowest and the highest int32. The key of a date or timestamp is its year, followed by its text form. No other prefix is
+// necessary: the text forms of one year sort by time, even those of a year BC.
 func parseYear(text []byte) int32 {
 	switch {
 	case bytes.HasPrefix(text, []byte("-")):
@@ -233,10 +234,10 @@ var (
 	timePattern   = regexp.MustCompile(`^(?:[0-9]{4,7}-[0-9]{2}-[0-9]{2}(?:[ T][0-9:.]+)?(?:[-+][0-9:]+)?(?: BC)?|-?infinity)$`)
 )
 
-// IsTextFree reports whether a value is certainly no text that a user has written: a number, a time or a UUID. The parameter
-// text is the text form of the value. It may come from a file, so it need not be valid for the type.
-func IsTextFree(t *Type, text []byte) bool {
-	return t.Kind == Number && numberPattern.Match(text) || IsTime(t) && timePattern.Match(text) || uuidPattern.Match(text)
+// IsTextFree reports whether a value is certainly no text that a user has written: a number, a time or a UUID. valueText is
+// the text form of the value. It may come from a file, so it need not be valid for the type.
+func IsTextFree(t *Type, valueText []byte) bool {
+	return t.Kind == Number && numberPattern.Match(valueText) || IsTime(t) && timePattern.Match(valueText) || uuidPattern.Match(valueText)
 }
 
 // KeyString returns a key in a form for people: 42, or (1,"a b") if the key has several columns. It quotes values that contain

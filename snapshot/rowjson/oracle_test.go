@@ -23,12 +23,12 @@ type oracle struct {
 	version int // major version of the server
 }
 
-// newOracle connects to a new database and pins the settings that the Encoder relies on. The parameter with contains options
-// for CREATE DATABASE.
-func newOracle(tb testing.TB, with ...string) *oracle {
+// newOracle connects to a new database and pins the settings that the Encoder relies on. options are added to CREATE
+// DATABASE.
+func newOracle(tb testing.TB, options ...string) *oracle {
 	tb.Helper()
 	ctx := context.Background()
-	cfg, err := pgconn.ParseConfig(pgserver.Database(tb, with...))
+	cfg, err := pgconn.ParseConfig(pgserver.Database(tb, options...))
 	if err != nil {
 		tb.Fatal(err)
 	}

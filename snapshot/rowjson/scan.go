@@ -8,7 +8,7 @@ import (
 // lineScanner reads the members of a line in order, each at most once.
 type lineScanner struct {
 	line []byte
-	at   int // offset of the next column's opening
+	at   int // offset of the text that opens the next column, such as ,"name":
 	next int // index of the next column
 }
 

@@ -61,7 +61,7 @@ type Column struct {
 	// Sequence has the options of the column's own sequence; nil if the column has no sequence, or if all options are the
 	// defaults.
 	Sequence  *SequenceOptions `json:"sequence,omitempty"`
-	Published bool             `json:"-"` // whether pgoutput sends the column; it does not send generated columns
+	Published bool             `json:"-"` // whether the stream of pgoutput has the column; before PostgreSQL 18, it has no generated columns
 
 	TypeOID uint32 `json:"-"`
 	Typmod  int32  `json:"-"`

@@ -11,7 +11,8 @@ import (
 
 const hexDigits = "0123456789abcdef"
 
-// shortEscapes maps each byte that JSON escapes with a backslash and one character to that character.
+// shortEscapes maps a byte to the character that follows the backslash in JSON's short escape for the byte. Bytes without a
+// short escape map to 0.
 var shortEscapes = [256]byte{'\b': 'b', '\f': 'f', '\n': 'n', '\r': 'r', '\t': 't', '"': '"', '\\': '\\'}
 
 // appendString appends text as a JSON string, escaped exactly as Postgres' escape_json does: only where JSON requires it.

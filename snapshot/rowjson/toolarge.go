@@ -87,8 +87,8 @@ func (e *Encoder) tooLarge(values [][]byte, old []byte, column int) error {
 	return &TooLargeError{sizes}
 }
 
-// ColumnSizes estimates how many bytes each column takes in the line. The number is exact for text and for values that are
-// copied from the line old. For any other column, it is the length of the text form. values and old are the parameters of
+// ColumnSizes estimates how many bytes each column takes in the line. The number is exact for text, and for values that are
+// copied from old. For any other column, it is the length of the text form. values and old are the parameters of
 // [Encoder.AppendRow].
 func (e *Encoder) ColumnSizes(values [][]byte, old []byte) []int64 {
 	sizes := make([]int64, len(values))

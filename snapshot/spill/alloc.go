@@ -8,8 +8,8 @@ type allocator struct {
 	inUse int
 
 	nextFit int // block at which the next search begins
-	// skipUntilFreed is set after a search that has found nothing: this number of blocks must be freed before the next
-	// search. Otherwise every allocation would search a full or fragmented file.
+	// skipUntilFreed is the number of blocks that must be freed before the next search. It is above 0 after a search that has
+	// found nothing. Otherwise every allocation would search a full or fragmented file.
 	skipUntilFreed int
 }
 

@@ -16,8 +16,8 @@ func openNameless(folder string) (*os.File, error) {
 	return os.NewFile(uintptr(fd), folder), nil
 }
 
-// punchHole returns part of a file to the volume. It ignores errors, for example on a file system without holes, because the
-// allocator reuses the space later.
+// punchHole gives the space of a part of the file back to the volume. It ignores errors, for example on a file system
+// without holes, because the allocator reuses the space later.
 func punchHole(file *os.File, offset, size int64) {
 	_ = unix.Fallocate(int(file.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, offset, size)
 }

@@ -6,5 +6,5 @@ import "io/fs"
 const OwnerRead fs.FileMode = 0o400
 
 // AddMode sets the given bits in the mode of the regular file at path, if the mode lacks one of them. It changes nothing if
-// capture may not change the mode, because the file belongs to another user.
+// capture has no right to change the mode, because the file belongs to another user.
 func AddMode(path string, bits fs.FileMode) { addMode(path, bits) }

@@ -9,8 +9,8 @@ import (
 )
 
 // addMode opens the file with O_PATH, which needs no right to read the file. The name of the open file in /proc always leads to
-// this file. With chmod(2) on path, somebody who may write to the folder could replace the file by a link after its mode was
-// read, and the link's target would get the mode.
+// this file. chmod(2) on path would be unsafe. After the mode was read, somebody who may write to the folder could replace the
+// file by a link, and chmod would then change the mode of the link's target.
 func addMode(path string, bits fs.FileMode) {
 	fd, err := unix.Open(path, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {

@@ -20,7 +20,7 @@ func CreateLike(path string, like os.FileInfo) (*os.File, error) {
 	}
 	if like != nil {
 		if st, ok := like.Sys().(*syscall.Stat_t); ok {
-			file.Chown(int(st.Uid), int(st.Gid)) // Chown may need root; without it the file belongs to us, which is good enough
+			file.Chown(int(st.Uid), int(st.Gid)) // Chown may need root; if it fails, the file belongs to us, which is good enough
 		}
 		if err := file.Chmod(like.Mode().Perm() | OwnerRead); err != nil && !errors.Is(err, os.ErrPermission) {
 			file.Close()

@@ -55,8 +55,8 @@ func (k *States) Compress(ctx context.Context) (compressed []State, failed error
 	return compressed, failed
 }
 
-// unreadableError means that a state can't be compressed because its data or its manifest can't be read. Other states may still
-// be readable.
+// unreadableError means that a state cannot be compressed because its data or its manifest cannot be read. Other states may
+// still be readable.
 type unreadableError struct{ error }
 
 func (e *unreadableError) Unwrap() error { return e.error }

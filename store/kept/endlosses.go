@@ -11,7 +11,7 @@ import (
 )
 
 // EndLosses ends each loss whose rows are back in the newest View, and returns the states that were kept before these losses.
-// The function newest returns the latest View of the table, or nil if there is none yet.
+// newest returns the latest View of the table, or nil if there is none yet.
 func (k *States) EndLosses(newest func() *snapshot.View) (ended []State, err error) {
 	k.losses.Lock()
 	defer k.losses.Unlock()
@@ -37,11 +37,11 @@ func (k *States) EndLosses(newest func() *snapshot.View) (ended []State, err err
 	return ended, nil
 }
 
-// RepairedBy finds the earlier loss that the loss l repairs. It returns the time of the state that was kept before the earlier
-// loss, or zero if l is not a repair. m describes the current file, and v shows the table after l. Of several open losses of
-// values, l may repair any one that has not been repaired yet. RepairedBy tries the earliest first. It ignores states that
-// equal the current file. The file does not show the loss after such a state: either the Write of this loss has failed, or
-// everything that was lost is back.
+// RepairedBy finds the earlier loss that the loss l repairs. It returns the time of the state that was kept before the
+// earlier loss, or zero if l is not a repair. m describes the current file, and v shows the table after l. If several losses
+// of values are open, l may repair any of them that has not been repaired yet. RepairedBy tries the earliest first. It
+// ignores a state that equals the current file, because the file then does not show the loss after this state: either the
+// Write of this loss has failed, or everything that was lost is back.
 func (k *States) RepairedBy(m *manifest.Manifest, l *manifest.Loss, v *snapshot.View) time.Time {
 	info, _ := os.Lstat(k.dataPath)
 	open := OpenLossesOf(slices.DeleteFunc(k.List(), func(s State) bool {

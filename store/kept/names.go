@@ -62,8 +62,8 @@ func (n names) compressed(id stateID) string   { return n.stem(id) + ".json.gz" 
 func (n names) manifest(id stateID) string     { return n.stem(id) + ".manifest.json" }
 func (n names) acknowledged(id stateID) string { return n.stem(id) + ".acknowledged" }
 
-// plain returns the path of the data of a state that is not compressed yet. For an ordinary state the name begins with a dot,
-// because the file is only temporary.
+// plain returns the path of a state's data while the data are not compressed yet. For an ordinary state, the name begins
+// with a dot, because the uncompressed file is temporary.
 func (n names) plain(id stateID) string { return n.hideOrdinary(id, n.stem(id)+".json") }
 
 // plainManifest returns the path of the manifest of a state that is not compressed yet.
@@ -87,9 +87,9 @@ func (n names) tmp(path string) string {
 	return path + ".tmp"
 }
 
-// all returns the paths of all files that a state may have. The data come first, so that the method remove begins with them:
-// without data, the other files are not a state.
-func (n names) all(id stateID) []string {
+// filePaths returns the paths of all files that a state may have. The paths of the data come first, so that removeState removes
+// the data first: without data, the other files do not count as a state.
+func (n names) filePaths(id stateID) []string {
 	return []string{n.plain(id), n.compressed(id), n.manifest(id), n.plainManifest(id), n.acknowledged(id)}
 }
 
@@ -138,8 +138,9 @@ func FindMoved(path string) (compressed string, ok bool) {
 // current file without .json, such as feedback (see [names]).
 var plainName = regexp.MustCompile(`^\.?(.+)-\d{8}T\d{6}Z(?:-loss)?\.json$`)
 
-// FileOfLoss returns the path of the file whose state before a loss is at path, and the time of this state. It reports false if
-// no state before a loss can be at path. It works even if the state is gone.
+// FileOfLoss derives two results from the path of a state that was kept before a loss: the path of the file that the state
+// was kept for, and the time of the state. It reports false if path cannot be the path of such a state. The state itself may
+// be gone.
 func FileOfLoss(path string) (dataPath string, at time.Time, ok bool) {
 	name := strings.TrimSuffix(filepath.Base(path), ".gz")
 	match := plainName.FindStringSubmatch(name)
@@ -187,7 +188,7 @@ func (n names) free(t time.Time, loss bool) stateID {
 }
 
 func (n names) isTaken(id stateID) bool {
-	for _, path := range n.all(id) {
+	for _, path := range n.filePaths(id) {
 		if disk.Exists(path) {
 			return true
 		}
@@ -195,11 +196,11 @@ func (n names) isTaken(id stateID) bool {
 	return false
 }
 
-// remove removes all files of a state, the data first, so that a crash leaves no data without a manifest. The caller syncs the
-// folder.
-func (n names) remove(id stateID) error {
+// removeState removes all files of a state. It removes the data first, so that a crash leaves no data without a manifest.
+// The caller syncs the folder.
+func (n names) removeState(id stateID) error {
 	var failed error
-	for _, path := range n.all(id) {
+	for _, path := range n.filePaths(id) {
 		if err := os.Remove(path); err != nil && !disk.IsMissing(err) {
 			failed = errors.Join(failed, fmt.Errorf("remove a kept state: %w", err))
 		}

@@ -27,8 +27,8 @@ func OpenLossesOf(states []State) OpenLosses {
 	return OpenLosses{states: open}
 }
 
-// ListOpenLosses returns the open losses of the file at path. The method Shown of the result leaves out a state that equals the
-// file: either the Write that removes the rows has not replaced the file yet, or the rows are back.
+// ListOpenLosses returns the open losses of the file at path. [OpenLosses.Shown] leaves out a state that equals the file:
+// either the Write that removes the rows has not replaced the file yet, or the rows are back.
 func ListOpenLosses(path string) (OpenLosses, error) {
 	states, err := List(path)
 	open := OpenLossesOf(states)
@@ -138,15 +138,16 @@ func (o OpenLosses) MeantText() string {
 }
 
 // RestoreHint is like [State.RestoreHint]. But if values were lost, the command restores the states before all losses of
-// values, the earliest state last. So each row gets the value that it had before the first loss. Rows that were added later get
-// their values from a later state.
+// values, the earliest state last. So each row gets the value that it had before the first loss. Rows that were added later
+// get their values from a later state.
 //
-// The command leaves out a state if the loss after it had been repaired before the earliest of the other states was written: the
-// others have its values, and also the changes that users have made since the repair. If the loss after s itself is repaired, the
-// command only compares s with the table.
+// If the loss after a state was repaired before the earliest of the other states was written, the command leaves this state
+// out. The other states have its values, and also the changes that users have made since the repair. If the loss after s
+// itself is repaired, the command only compares s with the table.
 //
-// If nothing is known about the loss after s, the command inserts missing rows, but changes no value: users may have made changes
-// since, and perhaps nobody has ruined any value. The commands that compare the values and restore them follow.
+// If nothing is known about the loss after s, the command inserts missing rows, but changes no value: users may have made
+// changes since, and perhaps nobody has ruined any value. The hint then continues with commands that compare the values and
+// restore them.
 func (o OpenLosses) RestoreHint(s State) string {
 	switch {
 	case o.IsRepaired(s):

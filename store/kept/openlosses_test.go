@@ -9,8 +9,9 @@ import (
 	"capture/store/manifest"
 )
 
-// TestUnknownLoss: the manifest of the state before a loss is missing or does not describe the loss. The text says that values
-// may be lost, and the first command changes no value. The last command restores the values, the earliest state last.
+// TestUnknownLoss: the manifest of the state before a loss is missing or does not describe the loss. The text says that
+// values may be lost. Its first command adds rows but changes no value. Its last command restores the values, with the
+// earliest state last.
 func TestUnknownLoss(t *testing.T) {
 	t.Parallel()
 	at := time.Date(2026, 11, 23, 16, 0, 0, 0, time.UTC)

@@ -11,17 +11,17 @@ import (
 	"capture/store/retention"
 )
 
-// Prune drops the states that the policy does not cover, and those for which there is not enough space. It returns the dropped
-// states.
+// Prune drops the states that the policy does not cover. If space is short, it drops further states. It returns all states
+// that it has dropped.
 func (k *States) Prune() (dropped []State, err error) {
 	dropped, _, err = k.MakeRoom(0)
 	return dropped, err
 }
 
-// MakeRoom is like Prune, but drops more states until need bytes are freed. It never drops the state before the largest
+// MakeRoom is like Prune, but drops more states until it has freed neededBytes bytes. It never drops the state before the largest
 // unacknowledged loss. If such a state exists and MakeRoom frees too little, left points to this state. Otherwise left is nil.
-func (k *States) MakeRoom(need int64) (dropped []State, left *State, err error) {
-	dropped, left, err = k.prune(need)
+func (k *States) MakeRoom(neededBytes int64) (dropped []State, left *State, err error) {
+	dropped, left, err = k.prune(neededBytes)
 	if err != nil {
 		err = fmt.Errorf("drop kept states: %w", volume.WithHint(err))
 	}
@@ -72,7 +72,7 @@ func (k *States) prune(need int64) (dropped []State, left *State, err error) {
 		dropped = append(dropped, states[i])
 	}
 	for i := range states {
-		// If more bytes are needed, Plan has spared only the state before the largest loss, so at most one state is left.
+		// If the dropped states do not free enough bytes, Plan has left only the state before the largest loss, or no state.
 		if need > 0 && !slices.Contains(drop, i) {
 			left = &states[i]
 		}

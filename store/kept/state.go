@@ -29,7 +29,7 @@ type State struct {
 	RowsBack     bool           // whether the loss has ended because its rows are back; nobody had to acknowledge the loss
 	Damaged      string         // how the state differs from what was written; "" if it does not
 	Other        bool           // whether a state of another table, database, cluster or program has replaced this state
-	Remote       bool           // whether the state is off the machine, and Path is its URL
+	Remote       bool           // whether the state is off the machine; Path is then its URL
 
 	names names
 	id    stateID
@@ -127,7 +127,7 @@ func (s State) endLoss(mark string) error {
 	path := s.names.acknowledged(s.id)
 	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|syscall.O_NOFOLLOW, 0o640)
 	if err == nil {
-		_, _ = file.WriteString(mark) // on a full disk, an empty file ends the loss, too
+		_, _ = file.WriteString(mark) // fails on a full disk, but even an empty file ends the loss
 		err = disk.SyncAndClose(file)
 	}
 	if err == nil {
@@ -141,7 +141,7 @@ func (s State) endLoss(mark string) error {
 
 // Drop removes the state permanently.
 func (s State) Drop() error {
-	err := s.names.remove(s.id)
+	err := s.names.removeState(s.id)
 	if err == nil {
 		err = disk.SyncFolder(s.names.folder)
 	}
@@ -167,7 +167,7 @@ func (n names) states() ([]State, error) {
 	return states, nil
 }
 
-// state returns one kept state. It reads the state's manifest with the function read. It reports false if the state does not
+// state returns one kept state. It calls read to get the state's manifest. It reports false if the state does not
 // exist any more.
 func (n names) state(id stateID, read func(State) (manifest.Manifest, error)) (State, bool) {
 	s := State{Time: id.time(), names: n, id: id}
@@ -219,7 +219,7 @@ func (n names) tidy() {
 	}
 	for id, list := range files {
 		if !slices.ContainsFunc(list, stateFile.isData) {
-			n.remove(id)
+			n.removeState(id)
 		} else if disk.Exists(n.compressed(id)) && disk.Exists(n.manifest(id)) {
 			n.removePlain(id)
 		}

@@ -141,7 +141,7 @@ func TestManifestsAreReadOnce(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	keptFiles(t, dir, "feedback-20261123T160000Z.json.gz", 6, nil) // writes into the same file
+	keptFiles(t, dir, "feedback-20261123T160000Z.json.gz", 6, nil) // overwrites the manifest in place, so the inode stays the same
 	check("after another manifest", 6, false)
 	keptFiles(t, dir, "feedback-20261123T160000Z.json.gz", 7, nil)
 	if err := os.Chtimes(manifestPath, time.Time{}, before.ModTime()); err != nil {

@@ -101,7 +101,7 @@ func (k *States) forget(id stateID) {
 	delete(k.ids, id)
 }
 
-// cachedManifest is the manifest of a kept state as it was last read.
+// cachedManifest is the manifest of a kept state, as readManifest has last read it.
 type cachedManifest struct {
 	file     os.FileInfo // nil if the manifest has not been read yet
 	manifest manifest.Manifest
@@ -143,9 +143,9 @@ func (k *States) IsOff() bool {
 // manifest. m.Kept has the reason. Keep makes no second state if the state before a loss is already kept, for example by a
 // Write that failed later. But if the table has lost more since then, the second state is necessary, because its manifest
 // describes the larger loss. Keep also makes no second state if an ordinary state equals the newest kept state. If the state
-// before a loss is already kept as an ordinary state, Keep renames the files of the ordinary state. If an older state is equal
-// and compressed, the new state shares the data of the older state. The state's manifest gets the mode and owner of the file
-// that like describes.
+// before a loss is already kept as an ordinary state, Keep renames the files of the ordinary state. If an older state is
+// equal and compressed, the new state shares the data of the older state. The new state's manifest gets the mode and the
+// owner that the given FileInfo describes.
 func (k *States) Keep(m manifest.Manifest, like os.FileInfo) (State, error) {
 	k.losses.Lock()
 	defer k.losses.Unlock()
@@ -157,7 +157,7 @@ func (k *States) Keep(m manifest.Manifest, like os.FileInfo) (State, error) {
 }
 
 func (k *States) keep(m manifest.Manifest, like os.FileInfo) (State, error) {
-	m.Horizon, m.HigherCounts = nil, nil // a run that begins with a kept state copies the table
+	m.Horizon, m.HigherCounts = nil, nil // of no use in a kept state: a run that begins with one copies the table
 	info, err := os.Lstat(k.dataPath)
 	if err == nil && !info.Mode().IsRegular() { // a hard link to a symbolic link would not keep the rows
 		err = errors.New(k.dataPath + " is not a regular file")
@@ -192,8 +192,9 @@ func (k *States) keep(m manifest.Manifest, like os.FileInfo) (State, error) {
 }
 
 // coversLoss reports whether the manifest of s already describes the loss l, so that the state need not be kept once more.
-// isSame reports whether the current file is the file of s. Only then does an acknowledgement of the loss after s count for l:
-// the first Write of l has failed, and somebody has acknowledged the loss before capture repeated the Write.
+// isSame reports whether the current file is the file of s. If the loss after s is acknowledged, s covers l only if isSame
+// is true and l loses no further rows. In that case, the first Write of l has failed, and somebody has acknowledged the loss
+// before capture repeated the Write.
 func (s *State) coversLoss(l *manifest.Loss, isSame bool) bool {
 	more := max(l.RowsLost-s.Loss.RowsLost, newKeys(l, s.Loss))
 	if loss.MayLose(more, l.RowsBefore) || s.Acknowledged && (!isSame || more > 0) {
@@ -238,12 +239,12 @@ func timeOfNext(states []State, t time.Time) time.Time {
 	return t
 }
 
-// add makes a kept state with the manifest m and the data of an existing file. The parameter from is the path of that file.
-func (k *States) add(id stateID, m manifest.Manifest, like os.FileInfo, from, path, manifestPath string) (State, error) {
+// add makes a kept state with the manifest m and the data of an existing file. sourcePath is the path of that file.
+func (k *States) add(id stateID, m manifest.Manifest, like os.FileInfo, sourcePath, path, manifestPath string) (State, error) {
 	if err := k.writeManifest(manifestPath, m, like); err != nil {
 		return State{}, err
 	}
-	if err := k.linkOrCopy(from, path); err != nil {
+	if err := k.linkOrCopy(sourcePath, path); err != nil {
 		os.Remove(manifestPath)
 		return State{}, err
 	}
@@ -288,7 +289,7 @@ func (k *States) added(id stateID) (State, error) {
 
 // drop removes the state and syncs the folder.
 func (k *States) drop(id stateID) error {
-	err := k.names.remove(id)
+	err := k.names.removeState(id)
 	if err == nil {
 		k.forget(id)
 		err = disk.SyncFolder(k.names.folder)
@@ -296,15 +297,15 @@ func (k *States) drop(id stateID) error {
 	return err
 }
 
-// writeManifest writes a manifest to path, with the mode and owner of the file that like describes, and syncs it. The caller
-// syncs the folder.
-func (k *States) writeManifest(path string, m manifest.Manifest, like os.FileInfo) error {
+// writeManifest writes a manifest to path and syncs the new file, which gets the mode and owner of the file that model
+// describes. The caller syncs the folder.
+func (k *States) writeManifest(path string, m manifest.Manifest, model os.FileInfo) error {
 	data, err := m.Encode()
 	if err != nil {
 		return err
 	}
 	tmp := k.names.tmp(path)
-	err = disk.WriteSynced(tmp, like, func(w *os.File) error {
+	err = disk.WriteSynced(tmp, model, func(w *os.File) error {
 		_, err := w.Write(data)
 		return err
 	})
@@ -317,7 +318,8 @@ func (k *States) writeManifest(path string, m manifest.Manifest, like os.FileInf
 	return err
 }
 
-// linkOrCopy gives the file at path a second name. If the file system can't make the hard link, it copies the file.
+// linkOrCopy gives the file at path a second name. If the file system cannot make the hard link, it copies the file to that
+// name.
 func (k *States) linkOrCopy(path, second string) error {
 	err := os.Link(path, second)
 	if !disk.HasNoLinks(err) {

@@ -234,7 +234,7 @@ func (c *Comparison) parseKey() (err error) {
 		if c.text, err = rowjson.AppendText(c.text, &c.shape.Columns[i].Type, value); err != nil {
 			return errNotRow
 		}
-		c.values[i] = bytes.Clone(c.text[start:]) // c.text may be reallocated as it grows
+		c.values[i] = bytes.Clone(c.text[start:]) // a copy, because the next key overwrites c.text
 	}
 	c.key, err = c.file.AppendKey(c.key[:0], c.values)
 	c.keyed = err == nil
@@ -290,7 +290,8 @@ func (s *sample[T]) add(size int, describe func() T) {
 	}
 }
 
-// limited returns rows of the sample that have at most limit bytes in total. bytesOf returns the number of bytes of a row.
+// limited returns random rows of the sample that have at most limit bytes in total. bytesOf returns the number of bytes of a
+// row.
 func (s *sample[T]) limited(limit int, bytesOf func(T) int) []T {
 	rows := slices.Clone(s.rows)
 	rand.Shuffle(len(rows), func(i, j int) { rows[i], rows[j] = rows[j], rows[i] })

@@ -41,14 +41,14 @@ func areRowsBack(l *manifest.Loss, v *snapshot.View) (bool, error) {
 	return err == nil && enough(back, len(keys)), err
 }
 
-// IsRepair reports whether a second loss (later) repairs a first loss (l), which is a loss of values. v shows the table after
-// the second loss. A repair brings back the earlier values of all columns that the first loss changed, and changes no other
-// column in many rows. Columns with times are an exception, because a trigger may set them to the time of each update. But at
-// least one column must have its values back. If the first loss also removed many rows, these rows must be back, too: perhaps
-// only the state before the first loss has them.
+// IsRepair reports whether a second loss (later) repairs a first loss (l), which is a loss of values. v shows the table
+// after the second loss. A repair brings back the earlier values of all columns that the first loss changed, and changes no
+// other column in many rows. Columns with times need not meet these conditions, because a trigger may set them to the time
+// of each update. But at least one column must have its values back. If the first loss also removed many rows, these rows
+// must be back, too. Otherwise, perhaps only the state before the first loss has them.
 //
-// A repair ends neither of the two losses, because nobody can distinguish it from another mistake: perhaps the first change was
-// intended.
+// A repair ends neither of the two losses. Perhaps the first change was intended, and what looks like its repair is a
+// mistake.
 func IsRepair(l, later *manifest.Loss, v *snapshot.View) (bool, error) {
 	if !losesOnlyValues(later) || backShare*float64(later.RowsChanged) > float64(rowsChanged(l)) {
 		return false, nil // the second loss changed many rows that the first loss had not changed
@@ -75,10 +75,10 @@ func IsRepair(l, later *manifest.Loss, v *snapshot.View) (bool, error) {
 	return slices.Contains(isBack, true), nil
 }
 
-// ChangesSameValues reports whether a second loss (later) changed only values that a first loss (l) had just changed, so that a
-// repair of the first loss also repairs the second. This is certain enough only if the first loss changed all rows, and if no
-// rows were added since. Otherwise, the second loss may have changed rows that still had good values. Then perhaps only the
-// state before the second loss has these values.
+// ChangesSameValues reports whether a second loss (later) changed only values that a first loss (l) had just changed, so
+// that a repair of the first loss also repairs the second. It reports true only if the first loss changed all rows, and if
+// no rows were added since. Otherwise, the second loss may have changed rows that still had good values, and perhaps only
+// the state before the second loss has these values.
 func ChangesSameValues(later, l *manifest.Loss) bool {
 	isOther := func(name string) bool { return !slices.Contains(l.ChangedColumns, name) }
 	return losesOnlyValues(later) && len(later.ChangedColumns) > 0 && !slices.ContainsFunc(later.ChangedColumns, isOther) &&
@@ -105,9 +105,9 @@ func isTime(v *snapshot.View, name string) bool {
 	})
 }
 
-// areValuesBack reports, for each changed column of l, whether the values from before l are back in v. At least backShare of
-// the changed rows must have them. A row that v lacks does not count as back: if somebody inserts it again from a state after
-// l, it has the values that l gave it.
+// areValuesBack reports, for each column that the loss l has changed, whether the old values are back in v. At least
+// backShare of the changed rows must have their old values. A row that v lacks does not count as back, because somebody may
+// insert it again from a state after the loss. The row then has the new values.
 func areValuesBack(l *manifest.Loss, v *snapshot.View) ([]bool, error) {
 	isBack := make([]bool, len(l.ChangedColumns))
 	columns := make([]int, len(l.ChangedColumns))

@@ -18,9 +18,9 @@ func MayLose(n, rows int) bool {
 	return n > 0 && (n >= rows || n >= lossLeast && n > rows/lossShare)
 }
 
-// MayLoseValues reports whether it counts as a loss if n rows get another value in one column. The parameter rows is the number
-// of rows that exist both before and after the change: a row that was removed can't get another value. If removed rows
-// counted, a DELETE of half of the rows would hide that an UPDATE in the same write ruined all others.
+// MayLoseValues reports whether it counts as a loss if n rows get another value in one column. rows is the number of rows
+// that exist both before and after the change, because a removed row cannot get another value. If removed rows counted, a
+// DELETE of half of the rows would hide that an UPDATE in the same write ruined all others.
 func MayLoseValues(n, rows int) bool { return n >= lossLeast && n > rows/2 }
 
 // Loss returns the loss that would occur if v replaced the file that is compared, or nil if there is none. highest is the
@@ -58,9 +58,9 @@ func (c *Comparison) Loss(v *snapshot.View, highest, replaced int) *manifest.Los
 	return loss
 }
 
-// describeChanges sets the fields of the Loss that identify the values that are about to be lost. They include columns that
-// changed in fewer than half of the rows. Such a change alone is no loss, but it may be part of one: an UPDATE sets two columns
-// to NULL, and one of them already was NULL in most rows.
+// describeChanges sets the fields of the Loss that identify the values that are about to be lost. These fields also name
+// columns that changed in fewer than half of the rows. A change of so few values alone is no loss, but it may be part of a
+// loss. For example, an UPDATE sets two columns to NULL, and one of the columns already was NULL in most rows.
 func (c *Comparison) describeChanges(loss *manifest.Loss) {
 	var columns []int
 	for i, n := range c.columnChanges {

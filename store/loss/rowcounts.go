@@ -15,7 +15,7 @@ const Window = time.Hour
 const leastSpan = time.Minute
 
 // RowCounts holds row counts of the last hour, oldest first, to find the highest count of the hour (a sliding-window
-// maximum). An earlier count that is not higher than a later count can't become the highest again, so it is dropped. Each
+// maximum). An earlier count that is not higher than a later count cannot become the highest again, so it is dropped. Each
 // count is therefore lower than the count before it.
 type RowCounts []rowCount
 
@@ -37,8 +37,8 @@ func RowCountsOf(m *manifest.Manifest, now time.Time) (c RowCounts) {
 	return c
 }
 
-// Add adds the row count of a file. The parameter at is the time at which the file was written.
-func (c *RowCounts) Add(at time.Time, rows int) {
+// Add adds the row count of a file, which was written at the given time.
+func (c *RowCounts) Add(writtenAt time.Time, rows int) {
 	list := *c
 	for len(list) > 0 && list[len(list)-1].rows <= rows {
 		list = list[:len(list)-1]
@@ -46,8 +46,8 @@ func (c *RowCounts) Add(at time.Time, rows int) {
 	if n := len(list); n > 1 && list[n-1].at.Sub(list[n-2].at) < leastSpan {
 		list = list[:n-1]
 	}
-	list = append(list, rowCount{at, rows})
-	for len(list) > 1 && at.Sub(list[1].at) >= Window { // the second row count replaced the first at least Window ago
+	list = append(list, rowCount{writtenAt, rows})
+	for len(list) > 1 && writtenAt.Sub(list[1].at) >= Window { // the second row count replaced the first at least Window ago
 		list = list[1:]
 	}
 	*c = list

@@ -46,5 +46,5 @@ func trimRow(line []byte) []byte {
 		return nil
 	}
 	body = bytes.TrimRight(body, " ")
-	return append(body, '}') // in line, this overwrites the old brace or the first space of the padding
+	return append(body, '}') // overwrites a byte of line: the closing brace, or the first space of the padding
 }

@@ -34,8 +34,8 @@ type Loss struct {
 	// sample. With these keys, capture finds out whether the rows are back.
 	LostKeys [][]byte `json:"lost_keys,omitempty"`
 
-	// ChangedColumns are the names of the columns whose values were lost: the columns in Dropped, and, if values were lost, those
-	// that changed in many rows.
+	// ChangedColumns are the names of the columns whose values were lost: the columns in Dropped and, if a change of values was a
+	// loss, the columns that changed in many rows.
 	ChangedColumns []string `json:"changed_columns,omitempty"`
 
 	// ChangedRows are rows that lost values, with hashes of these values. If there are many, ChangedRows is a random sample. With
@@ -47,11 +47,11 @@ type Loss struct {
 	RepairOf time.Time `json:"repair_of,omitzero"`
 }
 
-// MaxChangedRows is the maximum number of rows in Loss.ChangedRows. The sample decides whether nine tenths of the values are
-// back; for this, some hundred rows are enough.
+// MaxChangedRows is the maximum number of rows in Loss.ChangedRows. The rows are a sample that shows whether nine tenths of
+// the values are back. For this purpose, a few hundred rows are enough.
 const MaxChangedRows = 200
 
-// HashBytes is the length of the hash of one value.
+// HashBytes is the length in bytes of the hash of one value.
 const HashBytes = 8
 
 // ChangedRow identifies a row and its values.
@@ -60,8 +60,8 @@ type ChangedRow struct {
 	Hashes []byte `json:"hashes"` // for each of Loss.ChangedColumns, HashBytes bytes of the SHA-256 of its value in JSON
 }
 
-// checkChanges clears ChangedColumns and ChangedRows if they cannot be valid, because somebody has edited the manifest. A
-// restore needs neither of them.
+// checkChanges clears ChangedColumns and ChangedRows if they cannot be valid, for example because somebody has edited the
+// manifest. A restore needs neither of them.
 func (l *Loss) checkChanges() {
 	isWrong := func(row ChangedRow) bool { return len(row.Hashes) != HashBytes*len(l.ChangedColumns) }
 	if len(l.ChangedRows) > MaxChangedRows || len(l.ChangedColumns) > maxColumns || slices.ContainsFunc(l.ChangedRows, isWrong) {

@@ -1,5 +1,5 @@
-// Package manifest describes feedback.json and its kept states: which state of which table a file has, and the digest that
-// distinguishes a complete file from a damaged one.
+// Package manifest describes feedback.json and its kept states: the table, the state of the table in the file, and the
+// digest that distinguishes a complete file from a damaged one.
 //
 // A [Manifest] is a JSON file next to the file that it describes. [Path] returns its path. [Read] reads a manifest,
 // [OpenRead] opens a file and reads its manifest, and a [Hasher] compares the two. Anybody may have written a manifest, so

@@ -46,10 +46,10 @@ func (l *Layout) AppendPiece(b []byte, i int, appendRows func([]byte) ([]byte, e
 // Span is a range of a file: the bytes from offset From up to, but not including, offset To.
 type Span struct{ From, To int64 }
 
-// ChangedSpans compares a file that has the layout l with an earlier file. The parameter old is the layout of the earlier file.
-// ChangedSpans returns the ranges in which the two files differ, widened to multiples of align. The ranges are in order and do
-// not touch each other. The last range may end beyond the end of the file.
-func (l *Layout) ChangedSpans(old *Layout, align int64) []Span {
+// ChangedSpans compares a file that has the layout l with an earlier file, which has the layout oldLayout. ChangedSpans
+// returns the ranges in which the two files differ, widened to multiples of align. The ranges are in order and do not touch
+// each other. The last range may end beyond the end of the file.
+func (l *Layout) ChangedSpans(oldLayout *Layout, align int64) []Span {
 	var spans []Span
 	add := func(from, to int64) {
 		from, to = from/align*align, (to+align-1)/align*align
@@ -61,14 +61,14 @@ func (l *Layout) ChangedSpans(old *Layout, align int64) []Span {
 	}
 	before := 0 // index in old.Regions
 	for i, region := range l.Regions {
-		for before < len(old.Regions) && old.Regions[before].Off < region.Off {
+		for before < len(oldLayout.Regions) && oldLayout.Regions[before].Off < region.Off {
 			before++
 		}
-		if before == len(old.Regions) || old.Regions[before] != region {
+		if before == len(oldLayout.Regions) || oldLayout.Regions[before] != region {
 			add(l.PieceOff(i), region.End())
 		}
 	}
-	if l.Bytes != old.Bytes {
+	if l.Bytes != oldLayout.Bytes {
 		add(l.Bytes-int64(len(closing)), l.Bytes)
 	}
 	return spans

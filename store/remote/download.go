@@ -145,7 +145,7 @@ func (l *Location) download(ctx context.Context, s State, m manifest.Manifest, p
 	return err
 }
 
-// byteCounter is a writer that counts the bytes written to it, and reports their number to the function progress.
+// byteCounter is a writer that counts the bytes written to it. It passes their number to its function progress.
 type byteCounter struct {
 	bytes    int64
 	progress func(int64)

@@ -67,7 +67,7 @@ func rawObject(t *testing.T, place *url.URL, env map[string]string, name string)
 	return o
 }
 
-// rawBytes is like rawObject, but place may also be the URL of a folder.
+// rawBytes is like rawObject, but it also accepts the URL of a folder.
 func rawBytes(t *testing.T, place *url.URL, env map[string]string, name string) io.Reader {
 	t.Helper()
 	if place.Scheme != "file" {
@@ -87,7 +87,7 @@ func s3Client(env map[string]string) (*minio.Client, error) {
 	})
 }
 
-// replaceObject writes an object without package remote.
+// replaceObject writes an object without using package remote.
 func replaceObject(t *testing.T, place *url.URL, env map[string]string, name string, data []byte) {
 	t.Helper()
 	if err := objectPutter(t, place, env)(t.Context(), name, data); err != nil {

@@ -117,8 +117,8 @@ func (s folderService) put(ctx context.Context, name string, data []byte, c cond
 	return hex.EncodeToString(sum[:]), u.(*folderUpload).publish(c.absent)
 }
 
-// lockPatience is how long the method lock waits for another process. A process needs the lock only to replace one small file.
-// lockPause is the time between two attempts.
+// lockPatience is how long folderService.lock waits for another process. A process needs the lock only to replace one small
+// file. lockPause is the time between two attempts.
 const (
 	lockPatience = time.Second
 	lockPause    = 10 * time.Millisecond

@@ -165,7 +165,7 @@ func secretsOf(getenv func(string) string) []string {
 			secrets = append(secrets, text)
 		}
 		if plain, err := url.QueryUnescape(text); err == nil && plain != text && len(plain) >= 4 {
-			// The escapes in text may have digits in lower case, such as %2f. QueryEscape writes %2F.
+			// A message may show the secret with upper-case escapes (%2F), even if text has lower-case escapes (%2f).
 			secrets = append(secrets, plain, url.QueryEscape(plain))
 		}
 		if escaped := url.QueryEscape(text); escaped != text && len(text) >= 4 {
@@ -241,7 +241,8 @@ func (l *Location) retry(ctx context.Context, f func() error) error {
 }
 
 // put is service.put with retries. If an attempt succeeds but its response is lost, the condition is no longer met, and the
-// next attempt fails with errChanged. In this case, put reads the object, and succeeds if the object has this data.
+// next attempt fails with errChanged. Therefore, if a retry fails with errChanged, put reads the object, and succeeds if the
+// object contains data.
 func (l *Location) put(ctx context.Context, name string, data []byte, c condition) (version string, err error) {
 	failed := false
 	err = l.retry(ctx, func() (err error) {

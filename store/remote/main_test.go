@@ -29,7 +29,7 @@ func TestMain(m *testing.M) {
 	os.Exit(objectserver.Main(m.Run))
 }
 
-// places runs the function f as a subtest for each kind of service: a container or bucket of a real server, and a folder.
+// places runs f as a subtest for each kind of service: a container or bucket of a real server, and a folder.
 func places(t *testing.T, f func(t *testing.T, url string, env map[string]string)) {
 	for _, kind := range objectserver.Kinds {
 		t.Run(kind, func(t *testing.T) {
@@ -69,7 +69,7 @@ func probed(t *testing.T, l *remote.Location) *remote.Folder {
 	return f
 }
 
-// rows is the JSON of a state. Its value is the number of rows in the JSON. Each row has about 60 bytes.
+// rows writes the JSON of a state with this number of rows. Each row has about 60 bytes.
 type rows int
 
 func (r rows) WriteTo(w io.Writer) (int64, error) {
@@ -208,8 +208,9 @@ func TestUploadAndDownload(t *testing.T) {
 }
 
 // TestServiceWithoutConditions checks that states can be uploaded to a service that implements no conditional writes: a
-// small state, and a state in several parts. It does the same with a service that lacks conditional writes only at the end
-// of an upload in parts. There, an upload must still not overwrite another state of the same name.
+// small state, and a state in several parts. It checks the same for a service that implements other conditional writes, but
+// not a condition at the end of an upload in parts. With that service, an upload must not overwrite another state of the
+// same name.
 func TestServiceWithoutConditions(t *testing.T) {
 	t.Parallel()
 	for _, kind := range objectserver.Kinds {

@@ -14,7 +14,8 @@ import (
 	"capture/store/remote"
 )
 
-// behindProxy runs the function f as a subtest for each kind of service. Each f gets a bucket that is reached through a proxy.
+// behindProxy runs f as a subtest for each kind of service. Each call of f gets a bucket of its own, which
+// it reaches through a proxy.
 func behindProxy(t *testing.T, f func(t *testing.T, l *remote.Location, p *faultproxy.Proxy)) {
 	for _, kind := range objectserver.Kinds {
 		t.Run(kind, func(t *testing.T) {

@@ -10,7 +10,7 @@ import (
 // Limits describes what the service can do, and what the credentials permit.
 type Limits struct {
 	Conditional bool // whether the service refuses a write whose condition is not met, so that several captures may share the folder
-	Deletes     bool // whether Probe could remove its object; credentials may not permit that
+	Deletes     bool // whether Probe could remove its object; some credentials do not permit that
 	Checksums   bool // whether the service refuses data that do not match their checksum; false if no checksum is sent
 }
 

@@ -11,8 +11,8 @@ import (
 )
 
 const (
-	// States younger than pruneGrace, by the service's clock, are not removed. Another capture may be about to name such a
-	// state in latest.json, and somebody may be reading it.
+	// Prune does not remove states younger than pruneGrace, by the service's clock. Another capture may be about to name such a
+	// state in latest.json, or somebody may be reading it.
 	pruneGrace = 15 * time.Minute
 	// Parts of an upload, and data without a manifest, count as left by a crash once they are older than abandonedAfter.
 	abandonedAfter = 24 * time.Hour
@@ -20,7 +20,7 @@ const (
 
 // Prune removes the states that the policy does not cover, by the same rules as for the states beside feedback.json. It also
 // removes what crashes have left. It never removes the state that latest.json names, or a state that may be the newest. The
-// parameter now is the time of a [retention.Clock]. Prune returns the removed states.
+// current time (now) must come from a [retention.Clock]. Prune returns the removed states.
 func (f *Folder) Prune(ctx context.Context, policy retention.Policy, now time.Time) (removed []State, err error) {
 	objects, _, err := f.list(ctx, f.name)
 	if err != nil {
@@ -40,7 +40,7 @@ func (f *Folder) Prune(ctx context.Context, policy retention.Policy, now time.Ti
 		uploaded[o.name] = o.modified
 	}
 	serviceNow := f.transport.serviceNow()
-	now = now.Add(f.transport.clockError()) // if this machine's clock is wrong, the states of other captures must not expire
+	now = now.Add(f.transport.clockError()) // if this machine's clock is wrong, use the service's clock, so that the states of other captures do not expire
 	list := make([]retention.State, len(states))
 	for i, s := range states {
 		list[i] = retention.State{Time: s.Time, Rows: s.Rows, Bytes: s.Bytes, Loss: s.Loss, Acknowledged: s.Acknowledged, Values: f.ruinsValues(ctx, s)}

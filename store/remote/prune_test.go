@@ -111,8 +111,8 @@ func TestPruneWithWrongClock(t *testing.T) {
 	})
 }
 
-// TestPruneKeepsGoodValues checks that the states before the first and the last loss of values stay, although a later state of the
-// same day, which may have the ruined values, has more rows. The state before a repair need not stay.
+// TestPruneKeepsGoodValues checks that the states before the first and the last loss of values stay. A later state of the
+// same day has more rows, but may have the ruined values. The state before a repair need not stay.
 func TestPruneKeepsGoodValues(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

@@ -6,7 +6,8 @@ import (
 	"testing"
 )
 
-// TestSecretsInAllSpellings checks that a signature is hidden as it is given, and as a client may write it into a URL.
+// TestSecretsInAllSpellings checks that a signature is hidden both in the spelling that the environment variable has, and in
+// the spelling that a client may write into a URL.
 func TestSecretsInAllSpellings(t *testing.T) {
 	for _, given := range []string{"topsecret%2babcd%2fEFGH%3d", "topsecret%2Babcd%2FEFGH%3D", "topsecret+abcd/EFGH="} {
 		env := map[string]string{"AZURE_STORAGE_SAS_TOKEN": "sv=2024-01-01&sig=" + given}

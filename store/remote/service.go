@@ -59,7 +59,7 @@ type object struct {
 type condition struct {
 	absent  bool   // the name must be free
 	version string // the object must have this version; "" if it may have any
-	spoiled bool   // whether to send the checksum of other data, to find out whether the service compares it
+	spoiled bool   // whether to send a wrong checksum, to find out whether the service refuses it
 }
 
 // These errors are the outcomes that callers distinguish. All other errors are failures of the network or of the service.

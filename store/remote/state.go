@@ -157,7 +157,7 @@ type Folder struct {
 	*Location
 	cluster string
 	name    string // name of the folder, which ends with "/"
-	limits  Limits // what Probe has found; the zero value before Probe
+	limits  Limits // limits that Probe has found; zero before Probe has run
 }
 
 // States returns the states in the folder, newest first.
@@ -171,10 +171,10 @@ func (f *Folder) States(ctx context.Context) ([]State, error) {
 
 // Newest returns the newest of the states of one cluster, and its manifest. The latest time alone does not decide, because
 // clocks may differ, and a capture that was paused for hours may upload an old state once more. So of two states of the same
-// timeline, the state with the higher position in the WAL is newer. But a state of a later timeline is newer than a state of an
-// earlier timeline. Its position may be lower, for example after a restore from a backup. If a capture of the old server still
-// uploads, both the latest time and the highest position may belong to the old timeline. So Newest also reads latest.json, in
-// which MoveLatest never replaces a later timeline by an earlier one.
+// timeline, the state with the higher position in the WAL is newer. But a state of a later timeline is newer than every
+// state of an earlier timeline, even at a lower position, for example after a restore from a backup. If a capture of the old
+// server still uploads, both the latest time and the highest position may belong to the old timeline. So Newest also reads
+// latest.json, in which MoveLatest never replaces a later timeline by an earlier one.
 //
 // If there is no state, IsMissing reports true for the error. If a manifest is damaged, the error wraps a [*DamagedError], and
 // Newest returns the state to which this manifest belongs.
@@ -218,9 +218,9 @@ func isLaterTimeline(a, b manifest.Manifest) bool {
 	return a.Timeline > b.Timeline && b.Timeline > 0
 }
 
-// candidates returns the two states that may be the newest. The result newest is the state with the latest time, and the result
-// highest is the state with the highest position. Both results are the same state if no state has a higher position than
-// newest. states must be newest first, and not be empty.
+// candidates returns the two states that may be the newest. newest is the state with the latest time. highest is the state
+// with the highest position. It is equal to newest if no other state has a higher position. states must not be empty, and
+// must be sorted from the newest to the oldest state.
 func candidates(states []State) (newest, highest State) {
 	newest = states[0]
 	highest = slices.MaxFunc(states, func(a, b State) int { return cmp.Compare(a.LSN, b.LSN) })

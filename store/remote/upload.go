@@ -84,9 +84,9 @@ func newState(m manifest.Manifest, t time.Time) State {
 	return s
 }
 
-// FindUpload returns the state that [Folder.Upload] has made from a source with this manifest and time, or nil if states does
-// not contain it. Upload may have given it a later time because names were taken. FindUpload compares only names. If several of
-// the states have a name that fits, it returns the earliest of them.
+// FindUpload returns the state that [Folder.Upload] has made from a source with this manifest and time, or nil if none of the
+// given states is that one. Upload may have given the state a later time because names were taken. FindUpload compares only
+// names. If several of the given states have a name that fits, FindUpload returns the earliest of them.
 func FindUpload(states []State, m manifest.Manifest, t time.Time) *State {
 	want := newState(m, t)
 	var found *State
@@ -117,7 +117,7 @@ func (f *Folder) uploadManifest(ctx context.Context, s *State, m manifest.Manife
 // ifAbsent returns the condition that a name is free, or no condition if the service does not support conditions.
 func (f *Folder) ifAbsent() condition { return condition{absent: f.limits.Conditional} }
 
-// uploadData writes the data of a state. It returns their compressed length, and the digest of the JSON.
+// uploadData writes the data of a state. It returns the compressed length of the data, and the digest of the JSON.
 func (f *Folder) uploadData(ctx context.Context, s *State, src Source) (n int64, sum *manifest.Hasher, err error) {
 	w := &partWriter{ctx: ctx, folder: f, name: s.data()}
 	defer func() { w.close(err) }()
@@ -146,7 +146,8 @@ type DamagedError struct{ reason string }
 
 func (e *DamagedError) Error() string { return "the state is damaged: " + e.reason }
 
-// partWriter uploads what is written to it. It keeps up to partBytes in memory, and uploads only a longer object in parts.
+// partWriter uploads what is written to it. It keeps up to partBytes in memory. It uploads an object in parts only if the
+// object is longer than partBytes.
 type partWriter struct {
 	ctx    context.Context
 	folder *Folder
@@ -236,7 +237,7 @@ func (w *partWriter) commit(c condition) error {
 	})
 }
 
-// isThere reports whether the object is there with the length that was sent.
+// isThere reports whether the object exists and has the length that was sent.
 func (w *partWriter) isThere() bool {
 	body, o, err := w.folder.service.get(w.ctx, w.name, "", 0)
 	if err != nil {

@@ -14,7 +14,7 @@ import (
 	"capture/internal/objectserver"
 )
 
-// TestTransfersAreNoWaiting uploads to a service that receives data slowly, and then refuses them. Only the pauses between
+// TestTransfersAreNoWaiting uploads to a service that receives each object slowly, and then refuses it. Only the pauses between
 // the transfers, and the time in which no bytes move, must count as waiting.
 func TestTransfersAreNoWaiting(t *testing.T) {
 	if testing.Short() {
@@ -46,7 +46,7 @@ func TestTransfersAreNoWaiting(t *testing.T) {
 			}))
 			defer server.Close()
 			l := open(t, b.URL, b.Through(strings.TrimPrefix(server.URL, "http://")))
-			l.Patience = 2 * time.Second // for about three attempts
+			l.Patience = 2 * time.Second // long enough for about three attempts
 			f := probed(t, l)
 			before, began := l.Waited(), time.Now()
 			if _, _, err := f.Upload(t.Context(), source(10_000, "0/100", 1, noon)); err == nil {

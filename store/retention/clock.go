@@ -14,19 +14,19 @@ const jumpLimit = time.Hour
 // wall clock has run steadily for settleTime. It follows a jump back at once, because an earlier time drops fewer states.
 type Clock struct {
 	base    time.Time     // time that was accepted last, or just before the last jump
-	offset  time.Duration // lead of the wall clock when it jumped; 0 if jumped is not set
+	offset  time.Duration // how far the wall clock was ahead after its jump; 0 if jumped is false
 	elapsed time.Duration // monotonic time that corresponds to base
 	jumped  bool          // whether the wall clock has jumped forward and has not settled yet
 }
 
 // NewClock returns a Clock for a process that starts. wall is the time of the wall clock, and elapsed the time of a
-// monotonic clock. The parameter last is the accepted time that an earlier run has stored, or zero if there is none. If wall
-// is much later than last, NewClock treats the difference as a jump: capture may have been stopped for long, or the clock
-// may be wrong.
-func NewClock(wall, last time.Time, elapsed time.Duration) *Clock {
+// monotonic clock. lastAccepted is the accepted time that an earlier run has stored, or zero if there is none. If wall is much
+// later than lastAccepted, NewClock treats the difference as a jump: capture may have been stopped for long, or the clock may
+// be wrong.
+func NewClock(wall, lastAccepted time.Time, elapsed time.Duration) *Clock {
 	c := &Clock{base: wall, elapsed: elapsed}
-	if !last.IsZero() && wall.Sub(last) > jumpLimit {
-		c.base, c.jumped, c.offset = last, true, wall.Sub(last)
+	if !lastAccepted.IsZero() && wall.Sub(lastAccepted) > jumpLimit {
+		c.base, c.jumped, c.offset = lastAccepted, true, wall.Sub(lastAccepted)
 	}
 	return c
 }
@@ -39,7 +39,7 @@ func (c *Clock) Now(wall time.Time, elapsed time.Duration) time.Time {
 	case ahead <= jumpLimit: // the clock runs steadily, or was set back
 		c.base, c.elapsed, c.jumped, c.offset = wall, elapsed, false, 0
 		return wall
-	case !c.jumped || (ahead-c.offset).Abs() > jumpLimit: // the first jump, or another jump
+	case !c.jumped || (ahead-c.offset).Abs() > jumpLimit: // the clock has jumped ahead for the first time, or once more
 		c.base, c.elapsed, c.jumped, c.offset = believed, elapsed, true, ahead
 		return believed
 	case elapsed-c.elapsed >= settleTime:
@@ -49,8 +49,9 @@ func (c *Clock) Now(wall time.Time, elapsed time.Duration) time.Time {
 	return believed
 }
 
-// Behind returns the accepted time if it is behind the wall clock's time, and otherwise zero. A run stores the result in the
-// manifests that it writes. The next run then continues with the accepted time, even if the wall clock is wrong.
+// Behind returns the accepted time if it is earlier than the wall clock's time. Otherwise it returns zero. A run stores the
+// result in the manifests that it writes. The next run then continues with the accepted time, even if the wall clock is
+// wrong.
 func (c *Clock) Behind(wall time.Time, elapsed time.Duration) time.Time {
 	if now := c.Now(wall, elapsed); now.Before(wall) {
 		return now

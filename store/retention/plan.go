@@ -26,12 +26,13 @@ const (
 	weekly
 	acknowledgedLoss
 	unacknowledgedLoss
-	largestLoss // the earliest state with the most rows among those before unacknowledged losses
+	largestLoss // the state before the largest unacknowledged loss: the one with the most rows, or the earliest of several with as many rows
 )
 
-// Plan returns the indexes of the states to drop. It drops all states that neither the policy nor a loss covers. If that frees
-// fewer than excess bytes, it drops further states. It never drops the state before the largest unacknowledged loss. If the
-// dropped states free fewer than excess bytes, the result short is the number of missing bytes. Otherwise it is 0.
+// Plan returns the indexes of the states to drop. It drops all states that are covered neither by the policy nor by a loss.
+// If this frees fewer than excess bytes, Plan drops further states. It never drops the state before the largest
+// unacknowledged loss. Plan also returns the number of bytes that are then still missing (short), or 0 if excess bytes are
+// freed.
 func Plan(states []State, policy Policy, now time.Time, excess int64) (drop []int, short int64) {
 	classes := classify(states, policy, now)
 	order := make([]int, len(states))
@@ -103,7 +104,7 @@ func classify(states []State, policy Policy, now time.Time) []class {
 // losses before it were intended.
 const lossDays = 30
 
-// classifyLosses calls the function keep for each state that stays because it precedes a loss.
+// classifyLosses calls keep for each state that stays because it precedes a loss.
 func classifyLosses(states []State, now time.Time, keep func(int, class)) {
 	largest, largestOfDay, earliestOfDay, latestOfDay := -1, map[int64]int{}, map[int64]int{}, map[int64]int{}
 	// outranks reports whether state i is kept rather than state j. A state with more rows outranks one with fewer rows. Of two

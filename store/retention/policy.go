@@ -24,8 +24,8 @@ import (
 	"strings"
 )
 
-// Policy is the number of hours, days and weeks for which the newest state is kept. The zero Policy keeps only states before
-// losses.
+// Policy keeps the newest state of each of the last Hours hours, Days days and Weeks weeks. The zero Policy keeps only states
+// before losses.
 type Policy struct{ Hours, Days, Weeks int }
 
 // Default is the policy of `capture run`.

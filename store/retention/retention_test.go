@@ -38,7 +38,8 @@ func TestParse(t *testing.T) {
 	}
 }
 
-// drop drops the states that Plan returns. It returns the states that are left, and the number of bytes that can't be freed.
+// drop removes the states that Plan returns from the list. It returns the remaining states, and the number of bytes that
+// cannot be freed.
 func drop(states []retention.State, p retention.Policy, now time.Time, excess int64) ([]retention.State, int64) {
 	dropped, short := retention.Plan(states, p, now, excess)
 	var left []retention.State
@@ -92,7 +93,7 @@ func TestYear(t *testing.T) {
 // stay without the jump must stay.
 func TestClockJumps(t *testing.T) {
 	for _, jump := range []time.Duration{-400 * 24 * time.Hour, -3 * time.Hour, 3 * time.Hour, 400 * 24 * time.Hour} {
-		var states, steady []retention.State
+		var states, wantStates []retention.State
 		elapsed, wrong := time.Duration(0), time.Duration(0)
 		start := at("2026-03-01T00:00:30Z")
 		clock := retention.NewClock(start, time.Time{}, 0)
@@ -108,14 +109,14 @@ func TestClockJumps(t *testing.T) {
 			wall := real.Add(wrong)
 			states, _ = drop(append(states, retention.State{Time: wall, Rows: hour}), retention.Default, clock.Now(wall, elapsed), 0)
 			if wrong == 0 && (hour < 24*40 || hour >= 24*40+12) {
-				steady = append(steady, retention.State{Time: wall, Rows: hour})
+				wantStates = append(wantStates, retention.State{Time: wall, Rows: hour})
 			}
-			steady, _ = drop(steady, retention.Default, real, 0)
+			wantStates, _ = drop(wantStates, retention.Default, real, 0)
 			if len(states) > 100 {
 				t.Fatalf("jump of %s: %d states", jump, len(states))
 			}
-			for _, want := range steady {
-				// Each state in the list steady that is older than the jump must be left. Later states are checked only after a
+			for _, want := range wantStates {
+				// Each of the wantStates that is older than the jump must be left. Later states are checked only after a
 				// long jump, once the clock is right again: after a jump of three hours, two states can belong to the same
 				// hour, and Plan keeps only one of them.
 				isJudged := want.Rows < 24*40 || wrong == 0 && jump.Abs() > 24*time.Hour
@@ -198,9 +199,10 @@ func TestLosses(t *testing.T) {
 	check(retention.Policy{}, day.Add(30*24*time.Hour), 5)
 }
 
-// TestSpace checks the order in which Plan drops states if space is short: first those kept only as the newest of an hour, then
-// the newest of a day, then the newest of a week, then states before acknowledged losses, then states before unacknowledged
-// ones. Within each group, it drops the oldest first. Plan never drops the state before the largest unacknowledged loss.
+// TestSpace checks the order in which Plan drops states if space is short. First come the states that are kept only as the
+// newest of an hour, then the newest of a day, and then the newest of a week. Then come the states before acknowledged
+// losses, and last the states before unacknowledged losses. Within each group, Plan drops the oldest state first. Plan never
+// drops the state before the largest unacknowledged loss.
 func TestSpace(t *testing.T) {
 	now := at("2026-03-11T12:30:00Z") // a Wednesday
 	const mb = 1 << 20
@@ -253,8 +255,8 @@ func TestManyLosses(t *testing.T) {
 		count = 3000 // about two months of states
 	}
 	for _, c := range []struct{ rowBytes, free int64 }{
-		{1_000, 1 << 39},  // all states that the policy covers have space
-		{20_000, 1 << 39}, // only some of these states have space
+		{1_000, 1 << 39},  // there is space for all states that the policy covers
+		{20_000, 1 << 39}, // there is space for only some of these states
 		{1_000, 0},        // the volume is full
 	} {
 		random := rand.New(rand.NewPCG(1, 2))

@@ -180,8 +180,8 @@ func (d *DB) CreateVotes(n int) {
 		FROM generate_series(1, %d) i`, VotesDDL, n))
 }
 
-// WantSameRows fails the test unless two tables have the same rows. The parameter key names the column by which the rows are
-// ordered.
+// WantSameRows fails the test unless the tables a and b have the same rows. key is the name of a column that orders the
+// rows.
 func (d *DB) WantSameRows(a, b, key string) {
 	d.Helper()
 	query := "SELECT row_to_json(t) FROM %s t ORDER BY " + key
