@@ -176,7 +176,7 @@ func TestAutoInstallsNoTriggers(t *testing.T) {
 	}
 
 	exec(t, conn, "DROP FUNCTION capture_votes CASCADE")
-	cfg.Source = "notify" // now somebody asks for triggers
+	cfg.Source = "notify" // unlike "auto", this makes capture create the triggers
 	d = start(t, cfg)
 	d.waitFollowedBy("notify", "")
 	if n := triggerCount(t, conn); n != 4 {

@@ -30,7 +30,7 @@ type CopiesStatus struct {
 	refused    string    // reason why the current state must not be uploaded; "" if it may be uploaded
 	late       bool      // whether lateAt is set
 	lateAt     time.Time // time from which the pending change is late
-	unprovenAt time.Time // time at which the last proof becomes too old; zero before the first upload
+	unprovenAt time.Time // latest time for the next proof, which reads a copy back; zero before the first upload
 }
 
 // UploadStatus describes the progress of an upload.

@@ -260,7 +260,8 @@ func TestPanic(t *testing.T) {
 	sameFile(t, path, oracle(t, conn, "votes", "vote_id"))
 }
 
-// panicking is a logger that panics on the line for a transaction, in the goroutine that applies the stream.
+// panicking is a logger that panics when capture logs a transaction. The panic is in the goroutine that applies the stream,
+// because this goroutine logs the transactions.
 type panicking struct{ hclog.Logger }
 
 func (p *panicking) Info(msg string, args ...any) {

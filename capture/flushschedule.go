@@ -134,7 +134,7 @@ func (s *flushSchedule) intervalDue(now time.Time) bool {
 	return !now.Truncate(s.interval).Equal(s.intervalStart) && passed >= min(s.interval/2, left)
 }
 
-// waitTime returns the time until a write or an idle step may be due.
+// waitTime returns the time until a write or an idle step (see [store.File.Idle]) may be due.
 func (s *flushSchedule) waitTime(now time.Time) time.Duration {
 	wait := min(now.Truncate(s.interval).Add(s.interval).Sub(now), clockCheck)
 	switch {

@@ -32,9 +32,9 @@ type KeptStatus struct {
 	Losses int        `json:"losses"` // number of open losses
 }
 
-// keeper maintains the kept states of the file. It adds a state after each regular write, compresses the states that writes
-// have kept, and drops the states that the retention policy does not cover. It also reads the file back to detect damage. It
-// runs concurrently with the writes, because its work is slow.
+// keeper maintains the kept states of the file. It adds a state after each regular write, compresses new states,
+// and drops the states that the retention policy does not cover. It also reads the file back to detect damage. It runs
+// concurrently with the writes, because its work is slow.
 type keeper struct {
 	file       *store.File
 	view       func() *snapshot.View

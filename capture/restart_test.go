@@ -133,8 +133,8 @@ func TestRestartTransfersChanges(t *testing.T) {
 	}
 }
 
-// quietServer returns a server without autovacuum and without regular keepalives. Transactions of autovacuum would hold the
-// horizon back.
+// quietServer returns a server without autovacuum and without regular keepalives. An open transaction of
+// autovacuum would keep capture's horizon (see [snapshot.Horizon]) from moving forward.
 func quietServer(t *testing.T) *pgserver.Server {
 	t.Helper()
 	return pgserver.ForTest(t, pgserver.Options{Settings: map[string]string{"autovacuum": "off", "wal_sender_timeout": "1d"}})

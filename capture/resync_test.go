@@ -247,7 +247,7 @@ func TestResyncOmittedRows(t *testing.T) {
 	if err := p.Accept(); err != nil {
 		t.Fatal(err)
 	}
-	// Waiting for the state following is not enough, because capture is in this state until it notices the cut.
+	// It is not enough to wait for the state "following", because capture stays in this state until it notices the cut.
 	eventually(t, "another read of the table", func() error {
 		if len(d.reads()) == n {
 			return errors.New("none yet")

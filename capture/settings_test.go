@@ -124,7 +124,8 @@ func dropRole(t *testing.T, role string) {
 	}
 }
 
-// TestEncodings follows tables in databases of other encodings. Invalid bytes are replaced, and that is logged once.
+// TestEncodings follows tables in databases of other encodings. capture replaces invalid bytes, and logs once that
+// it does so.
 func TestEncodings(t *testing.T) {
 	if testing.Short() {
 		t.Skip("follows databases of several encodings")

@@ -179,7 +179,8 @@ func (s *soak) start() {
 			return nil
 		})
 	}
-	// A fault may begin as soon as start returns, and faults of the volume need a running process.
+	// Wait until the process runs. The caller may begin a fault as soon as start returns, and faults of the volume need a
+	// running process.
 	eventually(s.t, "the process runs", func() error {
 		if s.word.Load() == "" {
 			return errors.New("it has said nothing yet")

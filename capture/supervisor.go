@@ -325,7 +325,7 @@ func (s *supervisor) resync(reason string) {
 	}
 	select {
 	case s.attempt.resyncs <- &source.ResyncError{Reason: reason}:
-	default: // one request is enough
+	default: // another request is pending already, and one is enough
 	}
 }
 

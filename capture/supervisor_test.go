@@ -162,9 +162,9 @@ func TestStatusNamesAnsweringHost(t *testing.T) {
 	}
 }
 
-// TestPublicationConditionEndsWithNextCopy: if an attempt leaves a publication that makes writes fail, the status shows a
-// condition, also while the next source connects. The condition ends when this source copies the table. Before the copy, the
-// source has looked for such publications itself, so its own conditions count from then on.
+// TestPublicationConditionEndsWithNextCopy: if an attempt leaves a publication that makes the application's writes fail, the
+// status shows a condition. It shows the condition even while the next source connects, and until this source begins to copy
+// the table. Before the copy, the source looks for such publications itself. From then on, its own conditions count.
 func TestPublicationConditionEndsWithNextCopy(t *testing.T) {
 	t.Parallel()
 	progress := source.NewProgress("logical", nil)

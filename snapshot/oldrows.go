@@ -27,7 +27,7 @@ type oldRows struct {
 	before  int64     // bytes of the lines in the savepoint
 	list    []oldLeaf // leaves of the savepoint that have left the tree and have a page in memory
 	bytes   int64     // approximate bytes of memory that only the old rows use
-	retryAt int64     // the next attempt begins once o.bytes exceeds this value; 0 unless an attempt has moved too little
+	retryAt int64     // value of bytes above which the next attempt to move rows begins; 0 unless the last attempt moved too few rows
 	written bool      // whether the open transaction has moved rows to the spill file
 	failed  bool      // whether the open transaction has failed to move rows to the spill file
 	inTree  bool      // whether rows of the tree may be in the spill file, because a transaction was rolled back

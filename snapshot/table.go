@@ -100,7 +100,7 @@ func (t *Table) Load(shape *rowjson.Shape, origin Origin) {
 	t.applyInPlace()
 	t.loadShape, t.loadOrigin, t.txOmitted = shape, origin, omittedRows{}
 	t.tree.loads++
-	corrupt := t.tree.spill.resetIfCorrupt() // also before a Load of another shape, whose rows must not go into a damaged file
+	corrupt := t.tree.spill.resetIfCorrupt() // needed for every shape, because no new rows may go into a damaged spill file
 	t.tree.reloading = t.shape != nil && t.shape.Fingerprint == shape.Fingerprint && !corrupt
 	if !t.tree.reloading {
 		t.tree.deleteAll()

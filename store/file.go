@@ -88,7 +88,7 @@ func (f *File) open(o Owner) error {
 	if f.existing.intact && f.standing.data.FileInfo != nil {
 		f.published.add(f.standing.data.FileInfo)
 	}
-	accepted := f.existing.manifest.AcceptedAt // not WrittenAt, because the clock may have been wrong then
+	accepted := f.existing.manifest.AcceptedAt // preferred to WrittenAt, because the wall clock may have been wrong at the write
 	if accepted.IsZero() {
 		accepted = f.existing.manifest.WrittenAt
 	}

@@ -198,7 +198,7 @@ func TestLossInStepsEnds(t *testing.T) {
 	}
 	for _, step := range []struct {
 		first, ended int
-	}{{200, 0}, {0, 1}} { // first other keys, then the lost keys
+	}{{200, 0}, {0, 1}} { // the first step adds rows with other keys, and the second step adds the lost keys
 		commit(t, tab, func() {
 			for i := range 20 {
 				put(tab, step.first+i, "y")

@@ -16,7 +16,7 @@ type device struct {
 	rootHex string // start of an argument that names a path below root
 	fds     map[int64]*handle
 	names   map[string]*inode // files by absolute path, as a running program sees them
-	durable map[string]*inode // files by absolute path, as far as the names are durable
+	durable map[string]*inode // files by absolute path, with only the names that are durable
 	pending []nameChange      // changes of names that are not durable yet, in order
 	inodes  int
 	// ignoreSync reports whether the device ignores a sync. A test sets it to verify that the checks notice a missing sync.

@@ -144,8 +144,8 @@ func (n *inode) afterCut(l pageLeft) *leftFile {
 	return n.contents[l]
 }
 
-// leftAtRandom returns the content that remains of a file. page determines what is left of each page.
-func (n *inode) leftAtRandom(page func() pageLeft) []byte {
+// leftAtRandom returns content that a power cut may leave of a file. chooseLeft decides what is left of each page.
+func (n *inode) leftAtRandom(chooseLeft func() pageLeft) []byte {
 	if n.clean() {
 		return n.safe
 	}
@@ -156,12 +156,12 @@ func (n *inode) leftAtRandom(page func() pageLeft) []byte {
 	maps.Copy(pages, n.lost)
 	out := resized(n.safe, max(len(n.data), len(n.safe)))
 	size := len(n.safe)
-	if n.sized > 0 && len(n.data) < size && page() != pageOld {
+	if n.sized > 0 && len(n.data) < size && chooseLeft() != pageOld {
 		size = len(n.data)
 	}
 	for _, p := range slices.Sorted(maps.Keys(pages)) {
 		from, to := int(p*pageSize), min(int((p+1)*pageSize), len(n.data))
-		how := page()
+		how := chooseLeft()
 		if from >= to || how == pageOld {
 			continue
 		}

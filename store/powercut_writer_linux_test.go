@@ -119,7 +119,7 @@ const lossy = 5
 // large file, its manifest therefore lacks the SHA-256 of the whole file.
 const completed = 4
 
-// manifestOf returns the SHA-256 of the manifest of the file at path.
+// manifestOf returns a text with the SHA-256 of the manifest of the file at path, and with the error of the read, if any.
 func manifestOf(path string) string {
 	manifest, err := os.ReadFile(manifest.Path(path))
 	return fmt.Sprint(digest(manifest), " ", err)

@@ -28,9 +28,9 @@ func TestSlotOfKilledClient(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(proxy.Close)
-	// slot.create makes the server check the connection every 2.5 s. If a check comes due while the session is idle, the
-	// server makes no further checks. This interval is long enough for the request for the slot to arrive before the first
-	// check, even on a busy machine.
+	// With this timeout, slot.create makes the server check the connection every 2.5 s. The request for the slot must reach
+	// the server before the first check is due. Otherwise the check comes due while the session is idle, and the server makes
+	// no further checks. 2.5 s are long enough even on a busy machine.
 	source := slotSource(t, proxy.URL("postgres"), 30*time.Second)
 	created := make(chan error, 1)
 	go func() {

@@ -33,7 +33,7 @@ type pendingKeys struct {
 
 // keyBatch is what a round reads: the rows with these keys, or the whole table.
 type keyBatch struct {
-	keys           map[string][]string // texts of the key columns of each row; each entry's map key is its texts, joined with \x00
+	keys           map[string][]string // maps the texts of a row's key columns, joined with \x00, to the same texts as a list
 	fullReadReason string              // reason to read the whole table; "" if the keys are enough
 }
 

@@ -78,8 +78,9 @@ type Source struct {
 	markerChannel string
 	marker        uint64 // number of the last marker sent
 
-	// Earliest times of the next round and of the next full read. A round that Barrier requests ignores them and starts at
-	// once. The longer a round or a full read took, the longer is the pause after it. This limits the load on the database.
+	// Earliest times of the next round and of the next read of the whole table. Barrier ignores these times: a round that
+	// Barrier requests starts at once. The pause after a round or a full read grows with its duration, which limits the load on
+	// the database.
 	nextRound, nextFullRead time.Time
 	fullReadPause           time.Duration // minimum length of the pause after the last full read
 }

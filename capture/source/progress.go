@@ -96,7 +96,7 @@ type Report struct {
 	LastContact    time.Time         // time of the last data from the server; zero before the phase Following
 	Blocked        string            // reason why the copy cannot begin; "" if there is none
 	LagBytes       int64             // bytes of WAL between the applied position and the end of the server's WAL
-	LagSeconds     float64           // age of the last commit when it was applied, or age of the oldest change that no View holds
+	LagSeconds     float64           // logical: age of the last commit when it was applied; notify: age of the oldest change that no View holds
 	RetainedWAL    int64             // bytes of WAL that the replication slot retains
 	Conditions     map[string]string // conditions that an operator should know, by name
 	Counters       Counters

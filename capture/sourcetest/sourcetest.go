@@ -87,9 +87,9 @@ func (c *Conn) MustExec(sql string, args ...any) {
 	}
 }
 
-// CheckRows checks that a View holds the rows of a table as row_to_json prints them in time zone UTC. order is the table's
-// ORDER BY list.
-func (c *Conn) CheckRows(view *snapshot.View, table, order string) {
+// CheckRows checks that a View holds the rows of a table as row_to_json prints them in time zone UTC. orderBy is the
+// ORDER BY list for these rows.
+func (c *Conn) CheckRows(view *snapshot.View, table, orderBy string) {
 	c.t.Helper()
 	var got strings.Builder
 	if _, err := view.WriteTo(&got); err != nil {
@@ -104,7 +104,7 @@ func (c *Conn) CheckRows(view *snapshot.View, table, order string) {
 	if _, err := tx.Exec(c.t.Context(), "SET LOCAL TimeZone = 'UTC'"); err != nil {
 		c.t.Fatal(err)
 	}
-	err = tx.QueryRow(c.t.Context(), "SELECT coalesce(json_agg(row_to_json(t) ORDER BY "+order+"), '[]')::text FROM "+table+" t").Scan(&want)
+	err = tx.QueryRow(c.t.Context(), "SELECT coalesce(json_agg(row_to_json(t) ORDER BY "+orderBy+"), '[]')::text FROM "+table+" t").Scan(&want)
 	if err != nil {
 		c.t.Fatal(err)
 	}

@@ -26,7 +26,7 @@ import (
 const (
 	firstConfirmPause   = 100 * time.Millisecond // pause before the second attempt to confirm rows; later pauses are longer
 	longestConfirmPause = 2 * time.Second
-	longestConfirm      = time.Second // longest wait for a confirmation before another read
+	longestConfirm      = time.Second // longest wait for a confirmation before another read, or behind a connection pooler
 )
 
 // Update brings t to the state of the table that the transaction opened by Begin sees, and commits it as t's next View. If

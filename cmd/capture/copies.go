@@ -43,7 +43,7 @@ func (c copyConfig) location() (*remote.Location, error) {
 const commandPatience = 20 * time.Second
 
 // fetchState downloads a state to a temporary folder. The URL and --at select the state. fetchState sets File to the path of
-// the state's data, and prints which state was selected. The returned function remove deletes the folder.
+// the state's data, and prints which state was selected. The caller must call remove to delete the folder.
 func (c *fileConfig) fetchState(ctx context.Context, std streams, command string) (remove func(), err error) {
 	remove = func() {}
 	place, name := splitStateURL(c.File)

@@ -218,9 +218,9 @@ func compareDemo(ctx context.Context, out io.Writer, s *service, d *demo.Demo, p
 type changePrinter struct {
 	out     io.Writer
 	name    string // name of the file
-	second  int64  // current second as Unix time; the fields printed and hidden count the changes in this second
-	printed int
-	hidden  int
+	second  int64  // current second as Unix time
+	printed int    // number of changes printed in this second
+	hidden  int    // number of changes not printed in this second
 }
 
 func (p *changePrinter) printChange(c demo.Change, f demo.File) {

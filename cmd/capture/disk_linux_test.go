@@ -226,7 +226,7 @@ func TestStopWithFailingVolume(t *testing.T) {
 	d := start(t, url)
 	d.ready()
 	inTheWay := filepath.Join(filepath.Dir(d.path), "feedback.manifest.json.tmp", "x")
-	// At this moment, capture may be writing a new manifest to a file of this name. So repeat the attempt.
+	// Repeat MkdirAll until it succeeds. It fails while capture writes a new manifest to a file with the name of the folder.
 	eventually(t, "a folder is in the way", func() bool { return os.MkdirAll(inTheWay, 0o755) == nil })
 	sql(t, url, `INSERT INTO votes (user_query) VALUES ('not written')`)
 	d.status(func(s capture.Status) bool { return s.File.Error != "" })

@@ -88,7 +88,8 @@ func (r *lossRound) arguments() []string {
 	return append([]string{"run", "--listen=127.0.0.1:0", "--output=" + r.path, "--source=" + r.source, "--poll-interval=1s"}, r.args...)
 }
 
-// begin runs capture for the first time, so that it writes the file. It returns the running daemon, or nil if none runs.
+// begin runs capture for the first time, so that it writes the file. It returns the running daemon, or nil
+// if the source is "snapshot" or if begin has stopped the daemon because r.away is set.
 func (r *lossRound) begin() *daemon {
 	d := r.start()
 	if d != nil && r.away {

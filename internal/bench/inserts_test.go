@@ -146,8 +146,8 @@ func startCapture(b *testing.B, url string, conn *pgx.Conn, source string) (stop
 	}
 }
 
-// startRecvlogical starts pg_recvlogical, which discards what it reads. The returned function waits until the server has sent all
-// changes to pg_recvlogical.
+// startRecvlogical starts pg_recvlogical, which discards what it reads. The returned function waits until
+// the server has sent all changes to pg_recvlogical. Then it stops pg_recvlogical and drops the slot.
 func startRecvlogical(b *testing.B, url string, conn *pgx.Conn) (stop func()) {
 	b.Helper()
 	bin, err := pgserver.Bin()

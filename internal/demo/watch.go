@@ -29,9 +29,9 @@ type watcher struct {
 	read    os.FileInfo // file info of the last version that was read
 }
 
-// watch calls show for each change once the file at path contains the change. It returns after the channel is
-// closed: when all changes were shown, or at the latest after drainTimeout. [Demo.Compare] then reports what is missing in the
-// file.
+// watch calls show for each change once the file at path contains the change. After the channel has been closed, watch
+// returns when all changes have been shown, or when drainTimeout has passed. After watch, [Demo.Compare] reports what is
+// missing in the file.
 func watch(path string, changes <-chan Change, show func(Change, File)) {
 	w := watcher{path: path, show: show}
 	tick := time.NewTicker(checkInterval)

@@ -71,8 +71,8 @@ func TestForeignObjectsAreNotAdopted(t *testing.T) {
 	wantOwner("run by notify with triggers", CheckTriggers(testContext(t), conn, table))
 }
 
-// TestChangedFunctionIsReplaced checks that setup replaces the trigger function if it has another body, or runs with its
-// owner's rights or with other settings. It also replaces a trigger that does not fire for every change.
+// TestChangedFunctionIsReplaced checks that setup replaces the trigger function if the function has another body, or runs
+// with its owner's rights or with other settings. setup must also replace a trigger that does not fire for every change.
 func TestChangedFunctionIsReplaced(t *testing.T) {
 	t.Parallel()
 	conn, _ := database(t, votesSQL)

@@ -113,9 +113,9 @@ func (t *Table) keySchemas() (schemas []string) {
 }
 
 // GeneratedColumnsQuery returns a query that computes the unpublished columns of one row, in the table's order. Its
-// parameters are the text forms of the columns that the computation depends on. GeneratedColumnsQuery also returns these
-// columns' indexes (from) and the OIDs of their types. A generated column depends on its own row only, so the query does not
-// read the table.
+// parameters are the text forms of the columns that the computation depends on. GeneratedColumnsQuery also returns the
+// indexes of these columns and the OIDs of their types. A generated column depends only on its own row, so the query does
+// not read the table.
 func (t *Table) GeneratedColumnsQuery() (query string, from []int, types []uint32) {
 	var values, inputs []string
 	for i, c := range t.columns {

@@ -36,7 +36,7 @@ const (
 	keptValueBytes   = 256 << 10      // maximum size of a value that stays in a rewritten message; large enough for keys
 	keptBytes        = 1 << 20        // maximum total size of the values that stay in a rewritten message
 	messageOverhead  = 64 << 10       // bytes allowed for a message's other parts, such as the lengths of up to 1,600 values
-	longestBody      = 0x3fffffff - 5 // Postgres' MaxAllocSize, without the header
+	longestBody      = 0x3fffffff - 5 // maximum size of a message's body: Postgres' MaxAllocSize minus the header
 	messageHeaderLen = 5
 )
 

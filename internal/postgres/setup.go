@@ -290,7 +290,7 @@ func setupRoleSQL(ctx context.Context, q Querier, t *Table, s *Server, user setu
 	if !connects {
 		statements = append(statements, "GRANT CONNECT ON DATABASE "+QuoteIdentifier(s.Database)+" TO "+name)
 	}
-	for _, schema := range unusable { // schema is that of the table, or of a type or an operator of the table's key
+	for _, schema := range unusable { // schema contains the table, or a type or an operator of its key
 		statements = append(statements, "GRANT USAGE ON SCHEMA "+QuoteIdentifier(schema)+" TO "+name)
 	}
 	if !selects {

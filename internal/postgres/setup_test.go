@@ -246,7 +246,7 @@ func TestPartitionIsPublishedUnderAnotherName(t *testing.T) {
 		setup(t, conn, table, SetupOptions{Source: "logical", Role: role})
 	}
 	user := connectAs(t, url, role)
-	run(t, conn, "ALTER PUBLICATION capture_p SET (publish_via_partition_root = false)") // the role may repair this, as it owns the publication
+	run(t, conn, "ALTER PUBLICATION capture_p SET (publish_via_partition_root = false)") // the role owns the publication, so it may set the option back
 	wantPublication(t, user, "p", "capture_p")
 
 	run(t, conn, "DROP PUBLICATION capture_p", "CREATE TABLE p2 PARTITION OF p FOR VALUES IN (2) PARTITION BY LIST (id)")

@@ -229,7 +229,7 @@ func TestDeniedPrivilegesAreNamed(t *testing.T) {
 				}
 				d.Exec(fill("GRANT " + privileges + " ON t TO $user"))
 			}
-			other := d.as(strings.Trim(user, `"`))
+			other := d.asRole(strings.Trim(user, `"`))
 			for _, statement := range c.want {
 				statement = fill(statement)
 				for _, o.DryRun = range []bool{true, false} {

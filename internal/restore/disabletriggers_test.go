@@ -39,7 +39,7 @@ func TestDisableTriggersWithAndWithoutPrivileges(t *testing.T) {
 	d.restore(restore.Options{Path: path, Table: name, DisableTriggers: true})
 	seen("0")
 
-	other := d.as("restorer")
+	other := d.asRole("restorer")
 	d.Exec("TRUNCATE t")
 	other.wantRefused(restore.Options{Path: path, Table: name, DisableTriggers: true}, "no right to disable the triggers", "owner")
 	d.Exec("ALTER SEQUENCE t_id_seq RESTART WITH 1")
@@ -49,7 +49,7 @@ func TestDisableTriggersWithAndWithoutPrivileges(t *testing.T) {
 	seen("2")
 
 	d.Exec("GRANT ALL ON SCHEMA public TO restorers_owner; ALTER TABLE t OWNER TO restorers_owner; TRUNCATE t")
-	owner := d.as("restorers_owner")
+	owner := d.asRole("restorers_owner")
 	res := owner.restore(restore.Options{Path: path, Table: name, DisableTriggers: true})
 	seen("0")
 	if got := d.Query("SELECT tgname, tgenabled FROM pg_trigger WHERE tgrelid = 't'::regclass ORDER BY 1"); got != "never|D\nsee|O" {
@@ -90,7 +90,7 @@ func TestTriggersStayAsTheyWere(t *testing.T) {
 	was := state()
 	good := d.WriteFile(`[{"id":1,"v":1},{"id":5,"v":1},{"id":10,"v":1},{"id":20,"v":1}]`)
 	bad := d.WriteFile(`[{"id":2,"v":1},{"id":6,"v":-1}]`)
-	owner := d.as(name)
+	owner := d.asRole(name)
 	check := func(what string) {
 		t.Helper()
 		if now := state(); now != was {
@@ -130,10 +130,10 @@ func TestTriggersOfAnothersPartitions(t *testing.T) {
 	name := d.newRole()
 	d.Exec("GRANT ALL ON SCHEMA public TO " + name + "; ALTER TABLE t OWNER TO " + name)
 	o := restore.Options{Path: d.WriteFile(`[{"id":1},{"id":2}]`), Table: d.Name("t"), DisableTriggers: true}
-	d.as(name).restore(o)
+	d.asRole(name).restore(o)
 	if got := d.Query("SELECT string_agg(tgenabled::text, '') FROM pg_trigger WHERE tgname = 'refuses'"); got != "OOO" {
 		t.Errorf("the triggers are %s", got)
 	}
 	d.Exec("TRUNCATE t; ALTER TABLE ONLY p1a ENABLE ALWAYS TRIGGER refuses")
-	d.as(name).wantRefused(o, "no right to disable the triggers of table public.p1")
+	d.asRole(name).wantRefused(o, "no right to disable the triggers of table public.p1")
 }

@@ -25,8 +25,8 @@ func (d *db) sub(t *testing.T) *db {
 	return &db{&statefiletest.DB{T: t, Config: d.Config, Conn: d.Conn}}
 }
 
-// as returns the same database, connected as another role.
-func (d *db) as(role string) *db { return &db{d.As(role)} }
+// asRole returns the same database, connected as another role.
+func (d *db) asRole(role string) *db { return &db{d.As(role)} }
 
 // newRole creates a role that may log in and has no other right. The role and what it owns are dropped at the end of the test.
 func (d *db) newRole() (name string) {

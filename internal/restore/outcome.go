@@ -46,9 +46,9 @@ func (m *stagedMerge) finish(ctx context.Context, done written) (err error) {
 	return nil
 }
 
-// compare counts what changed in other tables. If something in the database may have changed the restored rows, compare also
-// compares the table with the file. The caller must have made all deferred triggers fire. If m.exact is set, a difference is an
-// error. Otherwise, compare only counts the differences.
+// compare counts what changed in other tables. It also compares the table with the file if something in the database may
+// have changed the restored rows. Before the call, all deferred triggers must have fired. If m.exact is set, a difference
+// between the table and the file is an error. Otherwise, compare counts the differences and returns no error for them.
 func (m *stagedMerge) compare(ctx context.Context) (err error) {
 	if m.result.Others, err = countOthers(ctx, m.tx, m.table, m.baseline); err != nil {
 		return err

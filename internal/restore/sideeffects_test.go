@@ -17,7 +17,8 @@ const exchange = "UPDATE t SET pos = -pos WHERE id < 3; UPDATE t SET pos = 3 + p
 // partitioned creates table t with one partition, which has a unique column.
 const partitioned = "CREATE TABLE t (id int PRIMARY KEY, pos int) PARTITION BY RANGE (id); CREATE TABLE t0 PARTITION OF t DEFAULT; ALTER TABLE t0 ADD UNIQUE (pos); INSERT INTO t VALUES (1, 1), (2, 2);"
 
-// sideEffects lists restores with --on-conflict overwrite and --delete-extra that could change rows which they must not change.
+// sideEffects lists restores with --on-conflict overwrite and --delete-extra. Each of them could change data that it must
+// leave alone, for example by the action of a foreign key or by a trigger.
 var sideEffects = map[string]struct {
 	tables  string // creates t and other tables
 	change  string // what happens after the file was written

@@ -54,8 +54,8 @@ const firstUserOID = 16384
 
 // compareTypes compares the types in the manifest with those of the table. If a column's type in the table could change the
 // file's values, compareTypes marks the column, so that its values are checked. If a column's two types are of different
-// kinds, such as text and integer, compareTypes adds a note and, if the table's type contains numbers, marks the column for
-// a check of the file's numbers.
+// kinds, such as text and integer, compareTypes adds a note. If the table's type also contains numbers, compareTypes marks
+// the column, so that the file's numbers are checked.
 func (m *columnMap) compareTypes(manifest *manifest.Manifest) {
 	for i := range m.targets {
 		t := &m.targets[i]

@@ -18,7 +18,7 @@ type KeyReader struct {
 	unknown []bool     // for each column, whether only the database knows its type's order; nil if shape is from the database
 	noKey   NoKeyError // reason why the rows have no key; "" if they have one
 
-	quotedNumber bool // whether an unproven key had a number in quotation marks, which may be a user's text
+	quotedNumber bool // whether a key whose shape has UnprovenKey set had a number in quotation marks, which may be a user's text
 
 	values [][]byte // text forms of the key columns, indexed like shape.Columns
 	text   []byte   // buffer of the texts in values

@@ -125,9 +125,9 @@ const tooLarge = "{}"
 // keptLineBytes is the maximum size in bytes of a buffer that is reused for the next row.
 const keptLineBytes = 1 << 20
 
-// readHashes adds the key and the hash of each row of the table to s. If omitted is not nil, readHashes skips each row for
-// whose key this function returns true.
-func (t *tableSnapshot) readHashes(ctx context.Context, s *sorter, omitted func(rowjson.Key) bool, progress func(rows int)) error {
+// readHashes adds the key and the hash of each row of the table to s. If isOmitted is not nil, readHashes skips
+// the rows for whose keys isOmitted returns true.
+func (t *tableSnapshot) readHashes(ctx context.Context, s *sorter, isOmitted func(rowjson.Key) bool, progress func(rows int)) error {
 	action := "read table " + t.table.Name().String()
 	rows, err := t.tx.Query(ctx, "SELECT "+t.table.SelectList()+" FROM "+t.table.FromClause())
 	if err != nil {
@@ -140,7 +140,7 @@ func (t *tableSnapshot) readHashes(ctx context.Context, s *sorter, omitted func(
 		if key, row, err = t.encodeRow(key[:0], line[:0], rows.RawValues()); err != nil {
 			return err
 		}
-		if omitted == nil || !omitted(key) {
+		if isOmitted == nil || !isOmitted(key) {
 			if err := s.addEntry(key, t.hashLine(row)); err != nil {
 				return err
 			}

@@ -152,7 +152,8 @@ func TestDownloadCompressed(t *testing.T) {
 	}
 }
 
-// One download is one version, however often the file is replaced during the download.
+// TestDownloadWhileReplaced checks that a download contains only one version of the file, however often the file is replaced
+// during the download.
 func TestDownloadWhileReplaced(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, nil)

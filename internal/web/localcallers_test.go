@@ -119,7 +119,8 @@ func serveFileAlone(path, logPath string) error {
 	return s.Run(context.Background(), l)
 }
 
-// asUser starts a process of the user uid that plays a role, and returns the first line that the process prints.
+// asUser starts this test program as the user with the ID uid, and returns the first line that the program prints. role
+// tells the program what to do.
 func asUser(t *testing.T, uid uint32, role string, args ...string) string {
 	t.Helper()
 	if os.Geteuid() != 0 {

@@ -126,7 +126,7 @@ type questionGroups struct {
 	shift   int    // the bits of a question's hash above the lowest shift bits are the index of its bucket
 	factor  uint64 // random factor of the hash, so that nobody can fill a bucket on purpose
 
-	threshold uint32 // minimum number of negative votes in a bucket whose questions the second pass counts
+	threshold uint32 // the second pass counts the questions of the buckets with at least this number of negative votes
 	complete  bool   // whether every question with a negative vote is counted
 	groups    map[questionID]*questionGroup
 }

@@ -105,7 +105,7 @@ func TestSummaryCountsTagsPerWeek(t *testing.T) {
 	add(`{Incorrect,"Looks Good"}`, 6, 2)
 	add("{Incorrect}", 7, 5)
 	add("{Late}", summaryDays-1, 1)
-	add("{Late}", summaryDays, 7) // before the first week
+	add("{Late}", summaryDays, 7) // one day before the first week begins
 	for i := range weeklyTags {
 		add(fmt.Sprintf("{rare %d}", i), 1, 1)
 	}

@@ -94,16 +94,17 @@ func (o OpenLosses) Text(s State, acknowledge string) string {
 	return o.text(s, acknowledge, map[string]bool{})
 }
 
-// text is like Text, but does not repeat what an earlier text has said. It adds what it says to said.
-func (o OpenLosses) text(s State, acknowledge string, said map[string]bool) string {
+// text is like Text, but does not repeat the commands and sentences in usedParts, because an earlier text contains them. It
+// adds its own commands and sentences to usedParts.
+func (o OpenLosses) text(s State, acknowledge string, usedParts map[string]bool) string {
 	place := "kept"
 	if s.Remote {
 		place = "off the machine"
 	}
 	text := fmt.Sprintf("%s. The state before is %s", s.Loss, place)
 	isNew := func(part string) bool {
-		was := said[part]
-		said[part] = true
+		was := usedParts[part]
+		usedParts[part] = true
 		return !was
 	}
 	const othersOpen = "Other losses are still open: repair them before you acknowledge any"

@@ -28,9 +28,10 @@ func TestTimeOfNext(t *testing.T) {
 	}
 }
 
-// TestLossOfAnotherTableIsNotAcknowledged checks two states that were kept because another table had replaced theirs. The state
-// without a loss counts like one before an acknowledged loss, and is dropped when space is short. The state with a loss must
-// stay, because this loss is not acknowledged. Nothing else is known about this loss, so it also counts as a loss of values.
+// TestLossOfAnotherTableIsNotAcknowledged checks two states that were kept because a state of another table replaced them.
+// The state without a loss counts like a state before an acknowledged loss, so it is dropped when space is short. The state
+// with a loss must stay, because its loss is not acknowledged. Its manifest says nothing else about the loss, so the loss
+// also counts as a loss of values.
 func TestLossOfAnotherTableIsNotAcknowledged(t *testing.T) {
 	now := time.Now()
 	lost := State{Rows: 200, DiskBytes: 1000, Other: true, Time: now}
