@@ -76,7 +76,7 @@ func (a *autoSource) follow(ctx context.Context) (followingSince time.Time, err 
 	panic("unreachable: the last source returns")
 }
 
-// run runs a source of this kind. It ends the source with a *[source.ResyncError] once one of the skipped sources works.
+// run runs a source of the given kind. It ends the source with a *[source.ResyncError] once one of the skipped sources works.
 func (a *autoSource) run(ctx context.Context, kind string, skipped []unavailable) (since time.Time, err error) {
 	note := a.logNote(kind, skipped)
 	if len(skipped) == 0 {

@@ -20,19 +20,19 @@ import (
 	"capture/snapshot"
 )
 
-// waitFollowedBy waits until capture follows the table with this source, and until the note in the status contains the text
-// in the parameter words. The note explains why no better source is used. If words is "", there must be no note.
-func (d *daemon) waitFollowedBy(source, words string) {
+// waitFollowedBy waits until capture follows the table with this source, and until the note in the status contains
+// noteText. The note explains why no better source is used. If noteText is "", there must be no note.
+func (d *daemon) waitFollowedBy(source, noteText string) {
 	d.t.Helper()
 	eventually(d.t, "followed by "+source, func() error {
 		s := d.Status()
-		if s.State != stateFollowing || s.Source != source || !strings.Contains(s.SourceNote, words) || words == "" && s.SourceNote != "" {
+		if s.State != stateFollowing || s.Source != source || !strings.Contains(s.SourceNote, noteText) || noteText == "" && s.SourceNote != "" {
 			return fmt.Errorf("%s by %s (%s): %s", s.State, s.Source, s.SourceNote, s.Error)
 		}
 		return nil
 	})
-	if detail := d.Status().Checks[0].Detail; !strings.Contains(detail, words) {
-		d.t.Errorf("the check says %q, without %q", detail, words)
+	if detail := d.Status().Checks[0].Detail; !strings.Contains(detail, noteText) {
+		d.t.Errorf("the check says %q, without %q", detail, noteText)
 	}
 }
 

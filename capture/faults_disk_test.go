@@ -31,8 +31,8 @@ func breakFile(t testing.TB, path string) (restore func()) {
 	return restore
 }
 
-// TestWritesFail: while the file cannot be written, the old file stays, Status and a forced flush give the reason, and the stream
-// continues and confirms its position. Once the file can be written, it gets all changes.
+// TestWritesFail: while the file cannot be written, the old file stays, and Status and a forced flush give the reason. The
+// stream continues and confirms its position. Once the file can be written, it gets all changes.
 func TestWritesFail(t *testing.T) {
 	t.Parallel()
 	url := pgserver.Database(t)

@@ -35,9 +35,9 @@ func TestKilledAnywhere(t *testing.T) {
 	t.Run("large file", func(t *testing.T) { killAnywhere(t, 720) })
 }
 
-// killAnywhere is a subtest of TestKilledAnywhere. Its table has votes of 6 kB, whose number is the parameter bulk, and
-// small votes that are inserted and deleted.
-func killAnywhere(t *testing.T, bulk int) {
+// killAnywhere is a subtest of TestKilledAnywhere. largeVotes is the number of votes of 6 kB in its table. The table also
+// has small votes, which are inserted and deleted.
+func killAnywhere(t *testing.T, largeVotes int) {
 	t.Parallel()
 	rounds, until := 10, time.Now().Add(30*time.Second)
 	if n, err := strconv.Atoi(os.Getenv("CAPTURE_TEST_KILLS")); err == nil {
@@ -50,9 +50,9 @@ func killAnywhere(t *testing.T, bulk int) {
 	conn := connect(t, url)
 	table(t, conn, 300)
 	// Each transaction writes two numbers into vote 0: a number that only increases, and the count of the other rows.
-	exec(t, conn, fmt.Sprintf(`INSERT INTO votes (vote_id, user_query) VALUES (0, '0 %d')`, 300+bulk))
+	exec(t, conn, fmt.Sprintf(`INSERT INTO votes (vote_id, user_query) VALUES (0, '0 %d')`, 300+largeVotes))
 	exec(t, conn, fmt.Sprintf(`INSERT INTO votes (vote_id, bot_response)
-		SELECT 1000 + i, (SELECT string_agg(md5((i * 200 + j)::text), '') FROM generate_series(1, 190) j) FROM generate_series(0, %d) i`, bulk-1))
+		SELECT 1000 + i, (SELECT string_agg(md5((i * 200 + j)::text), '') FROM generate_series(1, 190) j) FROM generate_series(0, %d) i`, largeVotes-1))
 	ctx, end := context.WithCancel(context.Background())
 	defer end()
 	var wg sync.WaitGroup
@@ -64,7 +64,7 @@ func killAnywhere(t *testing.T, bulk int) {
 				DELETE FROM votes WHERE vote_id BETWEEN 1 AND %d;
 				INSERT INTO votes (vote_id, user_query, bot_response) SELECT i, %d, repeat(md5(i::text), 8) FROM generate_series(1, %d) i;
 				UPDATE votes SET comment = repeat('c', %d) WHERE vote_id = 1000 + %d;
-				UPDATE votes SET user_query = '%d ' || (SELECT count(*) - 1 FROM votes) WHERE vote_id = 0`, 1+i%40, i, i%40, i%300, i*37%(bulk+1), i))
+				UPDATE votes SET user_query = '%d ' || (SELECT count(*) - 1 FROM votes) WHERE vote_id = 0`, 1+i%40, i, i%40, i%300, i*37%(largeVotes+1), i))
 			if err != nil && !strings.Contains(err.Error(), "duplicate key") {
 				t.Errorf("write: %v", err)
 				return

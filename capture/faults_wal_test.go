@@ -44,7 +44,7 @@ func TestNothingStaysBehind(t *testing.T) {
 		}
 		return nil
 	})
-	// An active slot would block DROP DATABASE.
+	// Check that the database can be dropped. An active slot would make DROP DATABASE fail.
 	admin := connect(t, pgserver.Shared(t).URL("postgres"))
 	name := queryOne[string](t, conn, "SELECT current_database()")
 	conn.Close(t.Context())

@@ -58,7 +58,7 @@ func TestManifestCompleted(t *testing.T) {
 	url := pgserver.Database(t)
 	conn := connect(t, url)
 	exec(t, conn, votes)
-	exec(t, conn, "INSERT INTO votes (bot_response) SELECT repeat(md5(i::text), 30000) FROM generate_series(1, 72) i") // 72 rows of 960 kB: more than a flush hashes
+	exec(t, conn, "INSERT INTO votes (bot_response) SELECT repeat(md5(i::text), 30000) FROM generate_series(1, 72) i") // 72 rows of 960 kB are more bytes than a flush hashes
 	d := start(t, config(t, url))
 	d.ready()
 	if _, complete := d.sum(); !complete {

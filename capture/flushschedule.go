@@ -15,7 +15,7 @@ const (
 	longestWriteRetry = 5 * time.Second
 	// clockCheck is the longest time between two checks of the wall clock, which somebody may set to another time.
 	clockCheck = 10 * time.Second
-	// idleAfter is the time from a write to the first idle step if no changes arrive.
+	// idleAfter is the time from a write to the first idle step (see [store.File.Idle]) if no changes arrive.
 	idleAfter = 500 * time.Millisecond
 )
 
@@ -129,9 +129,9 @@ func (s *flushSchedule) intervalDue(now time.Time) bool {
 	if passed >= s.interval {
 		return true
 	}
-	// The variable left is the time from the entry into the current interval to its end, by the wall clock at the entry.
-	left := s.intervalStart.Add(s.interval).Sub(s.intervalRan)
-	return !now.Truncate(s.interval).Equal(s.intervalStart) && passed >= min(s.interval/2, left)
+	// intervalRest is the time from the entry into the current interval to its end, by the wall clock at the entry.
+	intervalRest := s.intervalStart.Add(s.interval).Sub(s.intervalRan)
+	return !now.Truncate(s.interval).Equal(s.intervalStart) && passed >= min(s.interval/2, intervalRest)
 }
 
 // waitTime returns the time until a write or an idle step (see [store.File.Idle]) may be due.

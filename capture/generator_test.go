@@ -440,7 +440,7 @@ func aliased(values, names []string) string {
 	return strings.Join(list, ", ")
 }
 
-// define returns a random change of the table's definition.
+// define returns SQL for a random change of the table's definition.
 func (g *generator) define(tab *randomTable, columns []randomColumn, r *rand.Rand) string {
 	alter := "ALTER TABLE " + tab.name
 	n := r.IntN(6)

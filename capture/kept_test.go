@@ -237,10 +237,10 @@ func TestLossWithSpilledRows(t *testing.T) {
 	}
 }
 
-// TestLossAfterKilledWrite: a loss must not end while only the file, but not the table, still has the lost rows. capture has
-// kept the state before the loss, and was killed before it replaced the file. An open transaction keeps the next run from
-// reading the table, so this run loads the rows of the file. The test then damages the file, so the run also writes these rows
-// again.
+// TestLossAfterKilledWrite: capture has kept the state before a loss, and was killed before it replaced the file. The file
+// therefore still has the lost rows, but the table does not. An open transaction keeps the next run from reading the table,
+// so this run loads the rows of the file. The test then damages the file, so the run also writes these rows again. The loss
+// must not end, because the table still lacks the rows.
 func TestLossAfterKilledWrite(t *testing.T) {
 	t.Parallel()
 	url := pgserver.Database(t)

@@ -245,7 +245,7 @@ func TestFullReadsLeavePauses(t *testing.T) {
 	d.ready()
 	eventually(t, "four reads of the whole table", func() error {
 		exec(t, writer, "UPDATE votes SET n = n + 1 WHERE vote_id = 1")
-		if n := len(d.reads()); n < 5 {
+		if n := len(d.loggedReads()); n < 5 {
 			return fmt.Errorf("%d", n)
 		}
 		return nil
@@ -315,7 +315,7 @@ func TestSourcesRefuseRowSecurity(t *testing.T) {
 	eventually(t, "the policies are reported", func() error { return says(d, "row-level security") })
 	exec(t, conn, "ALTER TABLE votes DISABLE ROW LEVEL SECURITY")
 	d.ready()
-	// capture must also refuse the table if row-level security is enabled while capture follows.
+	// capture must also refuse the table if row-level security is enabled while capture follows the table.
 	exec(t, conn, "ALTER TABLE votes ENABLE ROW LEVEL SECURITY")
 	if _, err := d.Snapshot(t.Context()); err == nil || !strings.Contains(err.Error(), "row") {
 		t.Errorf("a snapshot says %v", err)

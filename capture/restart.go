@@ -102,7 +102,8 @@ func positionOf(m *manifest.Manifest) (snapshot.Position, error) {
 	return p, nil
 }
 
-// dropHorizon removes the horizon from the manifest, so that no later run builds on the rows of v or on earlier rows.
+// dropHorizon removes the horizon from the manifest, because the rows of v may be wrong. Without a horizon, a later run
+// copies the whole table instead of reading only what has changed.
 func (s *storedRows) dropHorizon(v *snapshot.View) {
 	if err := s.file.DropHorizon(v); err != nil {
 		s.log.Warn("the file's rows are in doubt, and its manifest could not be changed to say so", "error", err)

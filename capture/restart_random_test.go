@@ -51,7 +51,7 @@ func restartRandomly(t *testing.T, s *pgserver.Server, source string, seed uint6
 	var daemons []*run
 	resynced := map[string]int{}
 	stop := func(d *run) {
-		for _, read := range d.reads() {
+		for _, read := range d.loggedReads() {
 			resynced[read.Message]++
 		}
 		if err := d.stop(); err != nil {
@@ -162,7 +162,7 @@ func restartAfterCrash(t *testing.T, source string) {
 	}
 	lost, resynced := 0, 0
 	stop := func() {
-		for _, read := range d.reads() {
+		for _, read := range d.loggedReads() {
 			if read.Message == "resynced" {
 				resynced++
 			}

@@ -70,7 +70,7 @@ func startAgain(t *testing.T, cfg Config, path string) (*daemon, readLine) {
 	t.Helper()
 	d := startAt(t, cfg, path)
 	d.ready()
-	return d, d.reads()[0]
+	return d, d.loggedReads()[0]
 }
 
 // TestRestartTransfersChanges: a daemon that starts with the file of an earlier run transfers only the rows that have changed
@@ -456,10 +456,10 @@ func TestPollStandbyTransfersChanges(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "feedback.json")
 	d := startAt(t, cfg, path)
 	d.ready()
-	checked := len(d.reads())
+	checked := len(d.loggedReads())
 	check := func(what string) {
 		t.Helper()
-		reads := d.reads()
+		reads := d.loggedReads()
 		if len(reads) == checked {
 			t.Errorf("%s: no read", what)
 		}

@@ -64,7 +64,7 @@ func TestResyncOutOfDoubt(t *testing.T) {
 	for _, what := range []string{"while following", "while waiting"} {
 		d.waitHorizon(conn)
 		var r readLine
-		if n := len(d.reads()); what == "while following" {
+		if n := len(d.loggedReads()); what == "while following" {
 			d.supervisor.resync("test")
 			r = d.waitRead(n)
 		} else {
@@ -163,7 +163,7 @@ func TestVerifyFindsMistakeOfResync(t *testing.T) {
 		}
 		return err
 	})
-	n := len(d.reads())
+	n := len(d.loggedReads())
 	comparing.Store(true)
 	if r := d.waitRead(n); r.Message != "copied" {
 		t.Errorf("%+v", r)

@@ -35,8 +35,9 @@ func testRounds(t *testing.T, variable string, byDefault int) int {
 
 // TestResyncRandomly cuts the connections of several daemons at random moments. Meanwhile, two writers run random transactions
 // on random tables (see TestGenerated), and a third session runs statements such as VACUUM. Each file must equal its table.
-// After some cuts, the writers pause, and exactly the rows that are new since the horizon must be transferred.
-// CAPTURE_TEST_RESYNCS sets the number of databases. CAPTURE_SEED sets the seed, to repeat a run that failed.
+// After some cuts, the writers pause. The resync must then transfer exactly the rows that are new since the horizon (see
+// snapshot.Horizon). CAPTURE_TEST_RESYNCS sets the number of databases. CAPTURE_SEED sets the seed, to repeat a run that
+// failed.
 func TestResyncRandomly(t *testing.T) {
 	if testing.Short() {
 		t.Skip("runs many generated statements")
@@ -110,7 +111,7 @@ func resyncRandomly(t *testing.T, s *pgserver.Server, database string, seed uint
 	stop()
 	for i, tab := range g.tables {
 		daemons[i].flushAndCompare(g.conn, tab.name, tab.order)
-		for _, read := range daemons[i].reads() {
+		for _, read := range daemons[i].loggedReads() {
 			if read.Message == "resynced" {
 				changesOnly++
 			} else {
@@ -166,7 +167,7 @@ func (g *generator) resyncExactly(daemons []*daemon, p *faultproxy.Proxy, conn *
 	reads := make([]int, len(daemons))
 	for i, tab := range g.tables {
 		daemons[i].waitHorizonIfAny(conn)
-		before[i], reads[i] = identities(g.t, conn, tab.name), len(daemons[i].reads())
+		before[i], reads[i] = identities(g.t, conn, tab.name), len(daemons[i].loggedReads())
 	}
 	p.Refuse()
 	p.Cut()
@@ -273,13 +274,13 @@ func TestResyncAfterCrash(t *testing.T) {
 		d.flushAndCompare(conn, "t", "id")
 	}
 	resynced := 0
-	for _, read := range d.reads() {
+	for _, read := range d.loggedReads() {
 		if read.Message == "resynced" {
 			resynced++
 		}
 	}
 	t.Logf("%d crashes, of which %d lost commits; %d resyncs transferred only what had changed", crashes, lost, resynced)
 	if resynced == 0 || strings.Contains(d.log.String(), "not known") {
-		t.Errorf("%d resyncs:\n%+v", resynced, d.reads())
+		t.Errorf("%d resyncs:\n%+v", resynced, d.loggedReads())
 	}
 }

@@ -43,8 +43,8 @@ type readLine struct {
 	Bytes   int
 }
 
-// reads parses the log lines of all copies and resyncs so far, and returns them in order.
-func (d *daemon) reads() (reads []readLine) {
+// loggedReads parses the log lines of all copies and resyncs so far, and returns them in order.
+func (d *daemon) loggedReads() (reads []readLine) {
 	d.t.Helper()
 	for line := range strings.Lines(d.log.String()) {
 		if !strings.Contains(line, `"@message":"copied"`) && !strings.Contains(line, `"@message":"resynced"`) {
@@ -63,12 +63,12 @@ func (d *daemon) reads() (reads []readLine) {
 func (d *daemon) waitRead(n int) readLine {
 	d.t.Helper()
 	eventually(d.t, "another read of the table", func() error {
-		if s := d.Status(); len(d.reads()) <= n || !s.Ready {
-			return fmt.Errorf("%d reads; %+v", len(d.reads()), s.Checks)
+		if s := d.Status(); len(d.loggedReads()) <= n || !s.Ready {
+			return fmt.Errorf("%d reads; %+v", len(d.loggedReads()), s.Checks)
 		}
 		return nil
 	})
-	reads := d.reads()
+	reads := d.loggedReads()
 	return reads[len(reads)-1]
 }
 
@@ -76,7 +76,7 @@ func (d *daemon) waitRead(n int) readLine {
 // before changeTable has returned.
 func (d *daemon) cut(conn *pgx.Conn, changeTable func()) readLine {
 	d.t.Helper()
-	n := len(d.reads())
+	n := len(d.loggedReads())
 	exec(d.t, conn, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'capture'")
 	changeTable()
 	return d.waitRead(n)
@@ -85,7 +85,7 @@ func (d *daemon) cut(conn *pgx.Conn, changeTable func()) readLine {
 // disconnected calls changeTable while capture cannot connect, and returns the next read of the table.
 func (d *daemon) disconnected(p *faultproxy.Proxy, changeTable func()) readLine {
 	d.t.Helper()
-	n := len(d.reads())
+	n := len(d.loggedReads())
 	p.Refuse()
 	p.Cut()
 	eventually(d.t, "the connection is lost", func() error {
@@ -234,7 +234,7 @@ func TestResyncOmittedRows(t *testing.T) {
 		}
 		return nil
 	})
-	n := len(d.reads())
+	n := len(d.loggedReads())
 	p.Refuse()
 	p.Cut()
 	exec(t, conn, "UPDATE votes SET comment = 'small' WHERE vote_id = 10") // this row fits now
@@ -249,13 +249,13 @@ func TestResyncOmittedRows(t *testing.T) {
 	}
 	// It is not enough to wait for the state "following", because capture stays in this state until it notices the cut.
 	eventually(t, "another read of the table", func() error {
-		if len(d.reads()) == n {
+		if len(d.loggedReads()) == n {
 			return errors.New("none yet")
 		}
 		return nil
 	})
 	omitted(12)
-	if r := d.reads(); len(r) != n+1 || r[n].Message != "resynced" || r[n].Changed != 8 || r[n].Rows != 60 {
+	if r := d.loggedReads(); len(r) != n+1 || r[n].Message != "resynced" || r[n].Changed != 8 || r[n].Rows != 60 {
 		t.Errorf("%+v", r)
 	}
 	exec(t, conn, "DELETE FROM votes WHERE length(comment) > 60000")
@@ -266,7 +266,7 @@ func TestResyncOmittedRows(t *testing.T) {
 		return nil
 	})
 	d.flushAndCompare(conn, "votes", "vote_id")
-	if r := d.reads(); len(r) != n+1 {
+	if r := d.loggedReads(); len(r) != n+1 {
 		t.Errorf("%+v", r)
 	}
 }

@@ -67,7 +67,7 @@ func (s *soak) faults() []fault {
 			heal := s.spoilVolume()
 			return func() { heal(); s.spoiled = false }
 		}, nil},
-		{"logs", "the logs' folder is gone", func() func() { return s.away(s.logs) }, nil},
+		{"logs", "the logs' folder is gone", func() func() { return s.replaceFolder(s.logs) }, nil},
 	}
 }
 
@@ -134,7 +134,7 @@ func (s *soak) spoilVolume() (heal func()) {
 	c := s.child
 	switch {
 	case !s.small:
-		return s.away(s.folder)
+		return s.replaceFolder(s.folder)
 	case s.r.IntN(2) == 0:
 		c.remount("ro")
 		return func() { _, _ = fmt.Fprintln(c.stdin, "rw") }
@@ -150,8 +150,8 @@ func (s *soak) spoilVolume() (heal func()) {
 	return func() { _ = os.Remove(filler) } // Remove fails if the volume is already gone
 }
 
-// away moves a folder away and puts a file in its place.
-func (s *soak) away(folder string) (heal func()) {
+// replaceFolder moves a folder to another path and puts a file in its place. heal undoes both.
+func (s *soak) replaceFolder(folder string) (heal func()) {
 	aside := folder + ".aside"
 	s.must(os.Rename(folder, aside))
 	s.must(os.WriteFile(folder, nil, 0o644))

@@ -28,10 +28,10 @@ import (
 	"capture/internal/pgserver"
 )
 
-// TestSoak runs a process that follows a table under all kinds of writes, while random faults hit the process, the network, the
-// server, the table and the volumes. After every few faults the writes pause. A forced flush must then soon succeed, and
-// everything must be as if nothing had happened (see checkpoint). CAPTURE_TEST_SOAK=24h lets it run for a day. CAPTURE_SEED
-// sets the seed, to repeat the faults of a run that failed.
+// TestSoak runs a process that follows a table under all kinds of writes, while random faults hit the process, the network,
+// the server, the table and the volumes. After every few faults the writes pause. A forced flush must then soon succeed, and
+// capture must be in the same condition as without the faults (see checkpoint). CAPTURE_TEST_SOAK=24h lets the test run for
+// a day. CAPTURE_SEED sets the seed, to repeat the faults of a run that failed.
 func TestSoak(t *testing.T) {
 	if testing.Short() {
 		t.Skip("injects faults for seconds")

@@ -162,8 +162,8 @@ func (s *supervisor) dropDoubtfulHorizon() {
 	s.stored.dropHorizon(v)
 }
 
-// follow runs the configured source, or with --source auto the best source that works, until that source ends. It returns
-// the time at which the source began to follow the table, or zero if it never did.
+// follow runs the configured source until the source ends. With --source auto, it runs the best source that works. It returns
+// the time at which the source began to follow the table, or zero if the source never did.
 func (s *supervisor) follow(ctx context.Context) (followingSince time.Time, err error) {
 	if s.cfg.Source == "auto" {
 		return s.auto.follow(ctx)
@@ -244,7 +244,8 @@ func (s *supervisor) runSource(ctx context.Context, kind, note string) (followin
 	return time.Time{}, err // the deferred call sets followingSince
 }
 
-// waitResync waits for a request to end the source and returns it as an error. It returns nil once ctx ends.
+// waitResync waits until [supervisor.resync] requests the end of the source, and returns the request as an error. It returns
+// nil once ctx ends.
 func (a *attempt) waitResync(ctx context.Context) error {
 	select {
 	case <-ctx.Done():

@@ -94,8 +94,8 @@ func (c *cache) retire(l *leaf, unshown, saved bool) {
 	}
 }
 
-// reset counts the pages of the groups as the resident pages, and forgets the retired pages. It is called after a rollback
-// has restored the groups.
+// reset sets the resident bytes to the size of the pages in the groups, and forgets the retired pages. It is called after a
+// rollback has restored the groups.
 func (c *cache) reset(groups []*group) {
 	if c == nil {
 		return
@@ -108,9 +108,9 @@ func (c *cache) reset(groups []*group) {
 	}
 }
 
-// pageLimit returns the maximum bytes of pages in memory. It subtracts the memory of the leaves, which are always in memory,
-// from the limit. live is the number of bytes of all lines in the tree, from which the number of leaves is estimated. The
-// result is at least an eighth of the limit.
+// pageLimit returns the maximum bytes of pages in memory. This is the limit minus the memory of the leaves, which are always
+// in memory, but at least an eighth of the limit. pageLimit estimates the number of leaves from live, the number of bytes of
+// all lines in the tree.
 func (c *cache) pageLimit(live int64) int64 {
 	return max(c.limit-live/int64(c.pageBytes)*leafBytes, c.limit/8)
 }

@@ -100,7 +100,7 @@ func TestCountKeysReadsPagesOnce(t *testing.T) {
 	}
 }
 
-// TestSpillFileFull checks what happens if pages cannot be written to the spill file. In this case, the pages may exceed the
+// TestSpillFileFull checks what happens while pages cannot be written to the spill file. The pages may then exceed the
 // memory limit by 1/overdraft of the limit. A transaction that needs more memory fails, and the committed state does not
 // change. Once the volume has room again, transactions succeed.
 func TestSpillFileFull(t *testing.T) {

@@ -18,7 +18,7 @@ type leaf struct {
 	rows  int
 	live  int // bytes of the rows' lines, terminators included
 
-	// page is nil while the rows are in the spill file only. The writer sets extent and first before it stores nil for the
+	// page is nil while the rows are only in the spill file. The writer sets extent and first before it stores nil for the
 	// first time, and never changes them afterwards. A reader that loads nil therefore finds both set.
 	page   atomic.Pointer[page]
 	extent *spill.Extent

@@ -71,7 +71,7 @@ func (p *page) rebaseOnto(previous, rebuilt *page, skip []int) *page {
 		}
 		skipped := len(skip) > 0 && skip[0] == i
 		switch {
-		case int(e.lineOff) >= len(p.lines): // the offset refers to p.ownLines
+		case int(e.lineOff) >= len(p.lines): // the line is in p.spilled or p.ownLines, not in the shared buffer
 			e.lineOff += uint32(len(q.lines) - len(p.lines))
 		case i < len(previous.entries) && !skipped && previous.entries[i].lineOff == e.lineOff:
 			e.lineOff = rebuilt.entries[i].lineOff

@@ -108,7 +108,7 @@ func TestLargeTransactionTakesWhatChanged(t *testing.T) {
 	if grew := live - liveBefore; grew > changed+changed/4 {
 		t.Errorf("%d bytes have changed; memory grew by %d", changed, grew)
 	}
-	// A rebuild for each row would allocate 64 kB for each kB that has changed.
+	// If each Put rebuilt its page, 64 kB would be allocated for each kB that has changed.
 	if n := allocated - allocatedBefore; n > 10*v.Bytes() {
 		t.Errorf("%d bytes were allocated to change half of %d", n, v.Bytes())
 	}

@@ -194,15 +194,15 @@ func TestCrashBetweenRenames(t *testing.T) {
 // use the manifest of the previous version.
 func TestFailureBetweenRenames(t *testing.T) {
 	horizon := &snapshot.Horizon{XID: 100, LSN: 5, Place: snapshot.Place{SystemID: "7", Timeline: 1, Started: 2, DatabaseOID: 3, TableOID: 4, Files: "f", Fingerprint: "g"}}
-	// fail writes 100 rows, and then other rows of the same length. The second Write fails between its renames. If again is
-	// set, the file is closed and opened again before the second Write.
-	fail := func(t *testing.T, again bool) (f *store.File, tab *snapshot.Table, path string) {
+	// failSecondWrite writes 100 rows, and then other rows of the same length. The second Write fails between its renames. If
+	// reopen is set, the file is closed and opened again before the second Write.
+	failSecondWrite := func(t *testing.T, reopen bool) (f *store.File, tab *snapshot.Table, path string) {
 		t.Helper()
 		path = filepath.Join(t.TempDir(), "feedback.json")
 		f, tab = open(t, path), votes(100, "old")
 		tab.SetHorizon(horizon)
 		write(t, f, tab.View(), store.ReasonStart)
-		if again {
+		if reopen {
 			f.Close()
 			f = open(t, path)
 			f.Kept().SetPolicy(retention.Policy{})
@@ -231,7 +231,7 @@ func TestFailureBetweenRenames(t *testing.T) {
 		}
 	}
 	t.Run("horizon dropped", func(t *testing.T) {
-		f, tab, path := fail(t, false)
+		f, tab, path := failSecondWrite(t, false)
 		repair(t, path)
 		if err := f.DropHorizon(tab.View()); err != nil {
 			t.Fatal(err)
@@ -242,7 +242,7 @@ func TestFailureBetweenRenames(t *testing.T) {
 	})
 	for name, again := range map[string]bool{"loss": false, "loss, and the first Write of a run failed": true} {
 		t.Run(name, func(t *testing.T) {
-			f, tab, path := fail(t, again)
+			f, tab, path := failSecondWrite(t, again)
 			before := read(t, path)
 			empty := commit(t, tab, tab.Truncate)
 			if _, err := f.Write(empty, store.ReasonChange); err == nil {

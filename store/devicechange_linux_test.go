@@ -91,8 +91,8 @@ func detachVolume(args []string) error {
 		if _, err := f.Write(tab.View(), store.ReasonChange); err != nil {
 			return fmt.Errorf("mounted again: %w", err)
 		}
-		// Put a copy of the lock file on another device. This simulates that the volume was mounted again and got another
-		// device number. The copy has our word, so the Write must succeed.
+		// Put a copy of the lock file on another device. This simulates that the volume was mounted again and got another device
+		// number. The copy contains the random word that f wrote (see lockword.go), so the Write must succeed.
 		lock, err := os.ReadFile(path + ".lock")
 		if err != nil {
 			return err

@@ -267,7 +267,7 @@ func TestFolderSwapped(t *testing.T) {
 	close(stop)
 	swapper.Wait()
 	for _, f := range files {
-		f.Close() // close both before the loop below: a folder may now contain the lock of the other file
+		f.Close() // both are closed before the next loop, because the folders were swapped and may contain the lock of the other file
 	}
 	for i := range files {
 		last := open(t, paths[i])

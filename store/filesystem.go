@@ -11,7 +11,7 @@ import (
 // FileSystem describes the file system of a folder.
 type FileSystem struct {
 	Name    string // name, such as "ext4", "NFS" or "SMB"
-	IsLocal bool   // whether it is certain that no other machine writes to it; then the kernel knows all locks and open files
+	IsLocal bool   // whether certainly no other machine uses the file system; the kernel then knows all locks and open files
 
 	// The following fields are false until [ProbeFileSystem] has tested them.
 

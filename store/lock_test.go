@@ -166,7 +166,7 @@ func TestLockFileRemoved(t *testing.T) {
 		if err := remove(path); err != nil {
 			t.Fatal(err)
 		}
-		second := open(t, path) // the second File can't know about the first one
+		second := open(t, path) // without the lock file, the second File cannot know that the first File exists
 		if _, err := first.Write(v, store.ReasonChange); !errors.As(err, new(*store.LockedError)) {
 			t.Fatalf("%s: two writers: %v", what, err)
 		}

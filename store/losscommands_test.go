@@ -86,7 +86,7 @@ func TestPrintedCommands(t *testing.T) {
 	ruin, vote := bad(set("a", 1, n, "bad")), good(set("a", n+1, n+1, "new"))
 	for name, test := range map[string]struct {
 		steps []any
-		isAll bool // whether the good state comes back only if all commands are run
+		isAll bool // whether all printed commands must run to bring the good state back
 	}{
 		"two UPDATEs of the same rows":             {steps: []any{ruin, bad(set("a", 1, n, "worse"))}},
 		"a vote between two UPDATEs":               {steps: []any{ruin, vote, bad(set("a", 1, n+1, "worse"))}},

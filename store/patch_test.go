@@ -55,7 +55,7 @@ func row(id, n int, fill string) []byte {
 type randomWriter struct {
 	r    *rand.Rand
 	tab  *snapshot.Table
-	rows int // the next row at the end of the table gets the key 2*rows; odd keys are for rows in between
+	rows int // key of the next row that is appended, divided by 2; odd keys are for rows that are inserted in between
 }
 
 func (d *randomWriter) put(id int) {

@@ -249,7 +249,7 @@ func (d *device) applyTo(h *handle, c *call) (changed, known bool) {
 	case "lseek":
 		h.pos = max(c.ret, 0)
 		return false, true
-	case "ioctl": // arguments: to, FICLONE, from
+	case "ioctl": // ioctl(destination, FICLONE, source)
 		from := d.fds[c.arg(2)]
 		if from == nil || !strings.Contains(c.args[1], "CLONE") {
 			return false, false

@@ -28,8 +28,8 @@ type transcript struct {
 	begun     []string // SHA-256 of each version that the child began to write
 	done      int      // number of versions for which Write has returned; the last of these versions must not be lost
 	manifests []string // SHA-256 of each manifest that was durable, oldest first
-	kept      []string // paths of uncompressed states before a loss, which must not be lost; capture may have compressed them since
-	plain     []string // paths of plain states before a loss, which must not be lost; they may have been compressed since
+	kept      []string // paths of compressed kept states, which must not be lost
+	plain     []string // paths of uncompressed states before a loss, which must not be lost; capture may have compressed them since
 	lossy     int      // number of the version that loses rows, counted from 1; 0 if no version has lost rows yet
 	failed    string   // text of the last error; "" once a Write has succeeded
 	foreign   []byte   // content of the file that existed before the child began; nil if there was no file
@@ -93,7 +93,7 @@ func (s *transcript) readLine(c *call) (word string) {
 // nil if there is no file.
 func (s *transcript) checkContent(content *leftFile) error {
 	if s.done == 0 {
-		if content == nil && s.foreign == nil || s.foreign != nil && content.is(s.foreign) {
+		if content == nil && s.foreign == nil || s.foreign != nil && content.hasContent(s.foreign) {
 			return nil
 		}
 	}
@@ -124,9 +124,9 @@ func (s *transcript) check(left diskState, path string, namesInOrder bool) error
 	if last := len(s.manifests) - 1; last >= 0 && (manifest == nil || slices.Contains(s.manifests[:last], digest(manifest.data))) {
 		return errors.New("the manifest is gone, or older than the last durable one")
 	}
-	if namesInOrder && s.foreign != nil && !content.is(s.foreign) &&
+	if namesInOrder && s.foreign != nil && !content.hasContent(s.foreign) &&
 		!slices.ContainsFunc(slices.Collect(maps.Keys(left)), func(name string) bool {
-			return strings.HasPrefix(name, path+".damaged-") && left[name].is(s.foreign)
+			return strings.HasPrefix(name, path+".damaged-") && left[name].hasContent(s.foreign)
 		}) {
 		return errors.New("the damaged file is not kept")
 	}
@@ -269,7 +269,7 @@ func (p *replay) run(t *testing.T) (cuts int, err error) {
 	}
 	checked, opened := map[found]bool{}, map[found]bool{}
 	look := func(after *call, l outcome, ordered bool) error {
-		left, hash := d.cut(l)
+		left, hash := d.cutPower(l)
 		this := found{hash, len(s.begun), s.done, ordered}
 		if checked[this] {
 			return nil

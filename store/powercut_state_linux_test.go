@@ -23,8 +23,8 @@ type leftFile struct {
 
 func newLeftFile(data []byte) *leftFile { return &leftFile{data, maphash.Bytes(hashSeed, data)} }
 
-// is reports whether the file exists and its content equals data.
-func (c *leftFile) is(data []byte) bool { return c != nil && bytes.Equal(c.data, data) }
+// hasContent reports whether the file exists and its content equals data.
+func (c *leftFile) hasContent(data []byte) bool { return c != nil && bytes.Equal(c.data, data) }
 
 // An outcome determines what a power cut leaves of the names and pages that were not durable.
 type outcome struct {
@@ -105,8 +105,8 @@ func namesInAnyOrder(r *rand.Rand) func(*device) map[string]*inode {
 	}
 }
 
-// cut returns the files that remain after a power cut, and a hash of their paths and contents.
-func (d *device) cut(l outcome) (left diskState, hash uint64) {
+// cutPower returns the files that remain after a power cut, and a hash of their paths and contents.
+func (d *device) cutPower(l outcome) (left diskState, hash uint64) {
 	names := l.names(d)
 	left = diskState{}
 	random := map[*inode]*leftFile{}

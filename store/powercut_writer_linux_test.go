@@ -43,7 +43,7 @@ func writeVersions(args []string) error {
 	if err != nil {
 		return err
 	}
-	store.KeepPriority() // one thread makes all calls
+	store.KeepPriority() // so that a single thread makes all system calls
 	tab := copied(rows, strings.Repeat("x", 50), func(parts []snapshot.Part) { f.WriteAhead(context.Background(), parts) })
 	change := func(from, to int, fill string) {
 		for i := from; i < to; i++ {
@@ -115,8 +115,8 @@ const largeRows = 1700
 // lossy is the number of the Write that loses half of the rows. The first Write has the number 0.
 const lossy = 5
 
-// completed is the number of the Write after which Idle completes the manifest. This Write changes the first rows. In a
-// large file, its manifest therefore lacks the SHA-256 of the whole file.
+// completed is the number of the Write after which Idle completes the manifest. This Write changes some of the first rows.
+// In a large file, too many bytes follow these rows to hash them all, so the manifest lacks the SHA-256 of the whole file.
 const completed = 4
 
 // manifestOf returns a text with the SHA-256 of the manifest of the file at path, and with the error of the read, if any.

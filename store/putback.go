@@ -66,7 +66,7 @@ func (f *File) putBack(v *snapshot.View, m manifest.Manifest) (Result, error) {
 	p := newPendingVersion(v, written{}, nil)
 	p.complete = true
 	err = f.replaceBoth(p, &m, written{})
-	f.hasWritten = false // also after an error, so that CheckInPlace still compares the files, and PutBack is repeated
+	f.hasWritten = false // even after an error: CheckInPlace then still compares the files, and PutBack is called again
 	if err == nil {
 		there, err = os.Lstat(f.dataPath)
 	}

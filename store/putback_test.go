@@ -88,7 +88,7 @@ func TestPutBack(t *testing.T) {
 		if r.Kept == nil && test.kept > 0 || r.Kept != nil && r.Kept.Rows != test.kept {
 			t.Errorf("%s: kept is %+v", what, r.Kept)
 		}
-		// The database is back: the file can be loaded, and the next Write compares it with the table.
+		// After PutBack, the file can be loaded, and the next Write finds that the file equals the table.
 		tab := snapshot.NewTable()
 		if err := loadInto(t.Context(), f, tab); err != nil {
 			t.Errorf("%s: %v", what, err)

@@ -37,7 +37,7 @@ func TestReaders(t *testing.T) {
 				"copies it slowly": copySlowly, "tails it": tail, "maps it": mapWhole,
 			} {
 				for range 3 {
-					if err := look(path, func() { replaced(t, path) }); err != nil {
+					if err := look(path, func() { awaitReplacements(t, path) }); err != nil {
 						t.Errorf("who %s: %v", name, err)
 					}
 				}
@@ -142,8 +142,8 @@ func TestPatchReaders(t *testing.T) {
 	}
 }
 
-// replaced waits until the file has been replaced at least three more times.
-func replaced(t *testing.T, path string) {
+// awaitReplacements waits until the file has been replaced at least three more times.
+func awaitReplacements(t *testing.T, path string) {
 	t.Helper()
 	for range 3 {
 		was := read(t, manifest.Path(path))

@@ -8,9 +8,8 @@ import (
 )
 
 // standing has the identities of feedback.json and its manifest as capture last left them or as Open found them. New files get
-// the mode and owner of these two files: those that capture has chosen, or that somebody has given to capture's own files. If
-// somebody replaces capture's files by others, the modes of these others do not count, because they may let more people read
-// the rows.
+// the mode and owner of these two files: those that capture has chosen, or that somebody has given to capture's own files. But
+// the mode of a file that another program has put in place does not count, because it may let more people read the rows.
 type standing struct {
 	paths          paths
 	data, manifest knownFile

@@ -122,15 +122,15 @@ func (w *sequentialWriter) write(b []byte) error {
 	return nil
 }
 
-// rewindTo discards all bytes at and after the offset off, and perhaps some bytes before it. The digest must be of the whole
-// file, not of blocks.
-func (w *sequentialWriter) rewindTo(off int64) {
+// rewindTo discards all bytes at and after offset, and perhaps some bytes before it. The digest must be of the whole file,
+// not of blocks.
+func (w *sequentialWriter) rewindTo(offset int64) {
 	switch {
-	case off >= w.end():
-	case off >= w.off:
-		w.buf = w.buf[:off-w.off]
+	case offset >= w.end():
+	case offset >= w.off:
+		w.buf = w.buf[:offset-w.off]
 	default:
-		w.off = w.digest.whole.rewindTo(off)
+		w.off = w.digest.whole.rewindTo(offset)
 		w.buf, w.writebackStarted = w.buf[:0], min(w.writebackStarted, w.off)
 	}
 }

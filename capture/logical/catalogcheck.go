@@ -31,8 +31,8 @@ func checkCatalog(ctx context.Context, conn *pgx.Conn, env *source.Env, table *p
 	return nil
 }
 
-// proposeHorizon proposes the present moment as the next horizon. It returns a *source.ResyncError if the table's definition or
-// the publication has changed.
+// proposeHorizon proposes the present moment as the next horizon of the rows in memory (see horizons). It returns a
+// *source.ResyncError if the table's definition or the publication has changed.
 func (s *Source) proposeHorizon(ctx context.Context, conn *pgx.Conn) error {
 	var m postgres.Moment
 	if err := checkCatalog(ctx, conn, s.env, s.table, s.publication, &m); err != nil {

@@ -8,9 +8,9 @@ import (
 	"capture/snapshot"
 )
 
-// TestHorizonWaitsForStream checks that a proposed moment becomes the horizon once the stream has passed it, and not
-// earlier. Newer proposals do not delay this. A proposal is ignored if it comes from a restarted server or another database,
-// or if it shows no newer transactions than an earlier proposal.
+// TestHorizonWaitsForStream checks that a proposed horizon is used once the stream has passed its LSN, and not earlier. Newer
+// proposals do not delay its use. A proposal is ignored if it comes from a restarted server or another database, or if it
+// shows no newer transactions than an earlier proposal.
 func TestHorizonWaitsForStream(t *testing.T) {
 	place := snapshot.Place{SystemID: "1", Timeline: 1, Started: 5, DatabaseOID: 7, TableOID: 8, Files: "f", Fingerprint: "g"}
 	at := func(xid uint64, lsn pglogrepl.LSN, place snapshot.Place) *snapshot.Horizon {

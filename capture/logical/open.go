@@ -80,8 +80,8 @@ func (s *Source) open(ctx context.Context) (origin snapshot.Origin, err error) {
 }
 
 // prepare loads the properties of the server and the table, and finds the publication. If the publication must be created or
-// repaired first, the first result is postgres.ErrPublicationMissing or postgres.ErrPublicationIncomplete; otherwise it is
-// nil.
+// repaired, the first result is postgres.ErrPublicationMissing or postgres.ErrPublicationIncomplete. Otherwise, the first
+// result is nil.
 func (s *Source) prepare(ctx context.Context) (missing, err error) {
 	err = s.queries.Do(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
 		if s.server, s.table, err = postgres.LoadServerAndTable(ctx, conn, s.env.Table); err != nil {

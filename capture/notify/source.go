@@ -223,9 +223,9 @@ func (s *Source) loop(ctx context.Context, t *snapshot.Table) error {
 	}
 }
 
-// roundDue returns a channel that receives a value when a round for the pending keys is due. The channel is nil if nothing is
-// pending. stop releases the channel's timer.
-func (s *Source) roundDue() (due <-chan time.Time, stop func()) {
+// roundDue returns a channel that receives a value when a round for the pending keys is due (see [Source]). The channel is
+// nil if nothing is pending. stopTimer releases the channel's timer.
+func (s *Source) roundDue() (due <-chan time.Time, stopTimer func()) {
 	since, full := s.pending.oldest()
 	if since.IsZero() {
 		return nil, func() {}
@@ -312,8 +312,8 @@ func (s *Source) delayFullRead(readTook time.Duration) {
 	s.nextFullRead = now.Add(max(readTook, s.fullReadPause))
 }
 
-// completeBatch adds to b the keys that have arrived since runRound drained the pending keys into b, or turns b into a full
-// read.
+// completeBatch adds to b the keys that have arrived since runRound drained the pending keys into b. If the keys may be
+// incomplete or cannot be looked up, completeBatch turns b into a full read instead.
 func (s *Source) completeBatch(ctx context.Context, tx pgx.Tx, b *keyBatch, forced bool) error {
 	lookupProblem := s.reader.KeyLookupProblem()
 	if lookupProblem != "" && len(b.keys) > 0 {

@@ -54,8 +54,8 @@ func (r *manualSource) copies() uint64 {
 	return 0
 }
 
-// want reads the table once with next and checks that the last step of the read equals the parameter how. The parameter after
-// describes what happened before the read, for the error message.
+// want reads the table once with next, and checks that how is the last step of the read. after describes what happened before the
+// read, for the error message.
 func (r *manualSource) want(after, how string) {
 	r.t.Helper()
 	if got := r.next(); got != how {
@@ -90,7 +90,7 @@ func TestReadSkipsOnlyUnchangedTables(t *testing.T) {
 	r.next() // ignore the result: it depends on whether VACUUM changes a row version
 	r.want("nothing, once more", "snapshot")
 
-	conn.MustExec("UPDATE votes SET comment = 'hot' WHERE vote_id = 7") // HOT, because comment is in no index and the page has room
+	conn.MustExec("UPDATE votes SET comment = 'hot' WHERE vote_id = 7") // a HOT update: no index has the column comment, and the page has room for the new row version
 	r.want("a HOT update", "copy")
 	conn.MustExec("UPDATE votes SET comment = comment WHERE vote_id = 7")
 	r.want("an update to the same values", "copy")

@@ -12,7 +12,7 @@ type Rounds struct {
 	ended    chan struct{}
 }
 
-// NewRounds returns Rounds without a request.
+// NewRounds returns a Rounds for which nobody has requested a round yet.
 func NewRounds() *Rounds { return &Rounds{requests: make(chan chan error), ended: make(chan struct{})} }
 
 // Requests returns the channel from which the loop receives requests for a round. Each request is itself a channel, to which

@@ -21,11 +21,11 @@ type Timeouts struct {
 }
 
 const (
-	pingInterval = 10 * time.Second       // usual Ping
-	stopTimeout  = 800 * time.Millisecond // usual Stop; with default settings, the server's WAL writer flushes an asynchronous commit within 600 ms
+	pingInterval = 10 * time.Second       // default of Ping
+	stopTimeout  = 800 * time.Millisecond // default of Stop; long enough for the server's WAL writer, which by default flushes an asynchronous commit within 600 ms
 )
 
-// WithDefaults returns t with the usual Idle, Ping, Check and Stop in place of zeros.
+// WithDefaults returns t with the defaults of Idle, Ping, Check and Stop in place of zeros.
 func (t Timeouts) WithDefaults() Timeouts {
 	t.Idle = cmp.Or(t.Idle, postgres.DefaultIdleTimeout)
 	t.Ping = cmp.Or(t.Ping, pingInterval)

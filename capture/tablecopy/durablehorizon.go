@@ -20,9 +20,9 @@ import (
 // A standby shows only changes whose WAL it has flushed. After a crash, it may show an earlier state for some time.
 // [Copier.Update] detects this by the position up to which the standby has replayed the WAL.
 
-// Limits of the wait until the rows of a read are durable. The server's WAL writer flushes asynchronous commits within three
-// times wal_writer_delay, by default within 600 ms. WAL that no commit follows may remain in memory until the next checkpoint,
-// so the wait has a limit.
+// These constants limit the wait until the rows of a read are durable. The server's WAL writer flushes asynchronous commits
+// within three times wal_writer_delay, by default within 600 ms. WAL that no commit follows may remain in memory until the
+// next checkpoint, so the wait has a limit.
 const (
 	firstConfirmPause   = 100 * time.Millisecond // pause before the second attempt to confirm rows; later pauses are longer
 	longestConfirmPause = 2 * time.Second

@@ -97,7 +97,7 @@ func (p *copyPipeline) run(ctx context.Context) error {
 	start("divide a copy into ranges", func(ctx context.Context) error { return p.sendRanges(ctx, size, connections) })
 	start("insert copied rows", func(ctx context.Context) error {
 		writing, stop := context.WithCancel(ctx)
-		defer stop() // ends writeAheadLoop, because the Write after the copy writes the remaining rows
+		defer stop() // ends writeAheadLoop; the Write after the copy writes the rows that it has not written
 		if p.partials != nil {
 			start("write a copy ahead", func(context.Context) error { return p.writeAheadLoop(writing) })
 		}

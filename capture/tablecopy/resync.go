@@ -92,8 +92,8 @@ func LoadPlace(ctx context.Context, conn *pgx.Conn, table *postgres.Table, serve
 }
 
 // changesError returns a *source.ResyncError if the server has refused a statement, or if the server's answer cannot be
-// decoded. The next attempt then copies the whole table. Otherwise, changesError returns err unchanged. It also does so after
-// a FATAL error, because such an error only ends the connection.
+// decoded. The next attempt then copies the whole table. Otherwise, changesError returns err unchanged. It also returns a
+// FATAL error unchanged, because such an error only ends the connection.
 func changesError(err error) error {
 	pg, decode := (*pgconn.PgError)(nil), (*decodeError)(nil)
 	if errors.As(err, &pg) && pg.SeverityUnlocalized != "FATAL" || errors.As(err, &decode) {

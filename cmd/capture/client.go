@@ -84,18 +84,17 @@ func isThisMachine(address string) bool {
 	})
 }
 
-// dialAddress returns the address at which a client reaches a server. The server listens on the address in the parameter
-// listen. If this address has no host, or an unspecified IP address such as 0.0.0.0, dialAddress replaces its host with the
-// parameter host, or with 127.0.0.1 if host is "".
-func dialAddress(listen, host string) string {
-	name, port, err := net.SplitHostPort(listen)
+// dialAddress returns the address at which a client reaches a server. The server listens on listenAddress. If this address has no
+// host, or an unspecified IP address such as 0.0.0.0, dialAddress puts host in its place, or 127.0.0.1 if host is "".
+func dialAddress(listenAddress, host string) string {
+	name, port, err := net.SplitHostPort(listenAddress)
 	if err != nil {
-		return listen
+		return listenAddress
 	}
 	ip := net.ParseIP(name)
 	switch {
 	case name != "" && (ip == nil || !ip.IsUnspecified()):
-		return listen
+		return listenAddress
 	case host != "":
 		return net.JoinHostPort(host, port)
 	}

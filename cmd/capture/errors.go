@@ -59,8 +59,9 @@ func nameEnvVar(err error) error {
 var secretPattern = regexp.MustCompile(`(?i)\bpostgres\w*(\+\w+)?://[^\s"]*|\b[a-z][a-z0-9+.-]*://[^\s"/]*@[^\s"]*|\b[a-z][a-z0-9+.-]*://[^\s"]*[?&](sig|[\w-]*(signature|token|key))=[^\s"]*|` +
 	`\b(password|sig|accountkey|sharedaccesssignature)\s*=\s*('[^']*'|[^\s"]*)`)
 
-// redactSecrets hides passwords in a message. The message may quote an argument in the wrong place, such as a database URL
-// in place of a table name. If such an argument may contain a password, redactSecrets hides the whole argument.
+// redactSecrets hides passwords in a message. The message may quote an argument that the user gave in the wrong place, such
+// as a database URL instead of a table name. If such an argument may contain a password, redactSecrets hides the whole
+// argument.
 func redactSecrets(message string, args []string) string {
 	for _, arg := range args {
 		_, value, _ := strings.Cut(arg, "=")

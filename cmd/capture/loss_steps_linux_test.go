@@ -74,8 +74,8 @@ func (s killStep) options(log, dataPath, keptPath string) []string {
 	return options
 }
 
-// readTrace reads strace's output. For each system call, it sets made to the largest number of calls by one thread. It sets
-// killed to the call at which strace killed capture.
+// readTrace reads strace's output. For each system call, it stores the largest number of calls by one thread in r.made. It
+// stores the call at which strace killed capture in r.killed.
 func (r *lossRound) readTrace(log string) {
 	trace, err := os.ReadFile(log)
 	if err != nil {

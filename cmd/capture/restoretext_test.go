@@ -56,8 +56,8 @@ func TestKeysCannotImitateTheResult(t *testing.T) {
 	}
 }
 
-// TestRestoreSaysThatItIsReportedAsLoss checks when the result of a restore says that a daemon will report the restore as a loss.
-// Rows that were not in the table before do not count.
+// TestRestoreSaysThatItIsReportedAsLoss: if a restore overwrites more than half of the rows that were in the table before,
+// its result must say that a daemon reports so many overwritten rows as a loss. Inserted rows do not count.
 func TestRestoreSaysThatItIsReportedAsLoss(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {

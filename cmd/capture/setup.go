@@ -91,9 +91,8 @@ func (c setupCmd) Run(ctx context.Context, std streams) error {
 	return nil
 }
 
-// runPlan runs the statements that plan returns, unless printOnly is set. In both cases, it returns the
-// statements.
-func (c databaseConfig) runPlan(ctx context.Context, std streams, printOnly bool, plan func(*pgx.Conn) ([]string, error)) ([]string, error) {
+// runPlan calls makeStatements and returns the statements that it has made. Unless printOnly is set, runPlan also runs them.
+func (c databaseConfig) runPlan(ctx context.Context, std streams, printOnly bool, makeStatements func(*pgx.Conn) ([]string, error)) ([]string, error) {
 	database, err := c.connConfig()
 	if err != nil {
 		return nil, err
@@ -104,7 +103,7 @@ func (c databaseConfig) runPlan(ctx context.Context, std streams, printOnly bool
 		return nil, err
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
-	statements, err := plan(conn)
+	statements, err := makeStatements(conn)
 	if err == nil && !printOnly {
 		err = explainLackingRight(postgres.ApplyStatements(ctx, conn, statements))
 	}

@@ -74,8 +74,8 @@ func (d *Demo) fillDatabase(ctx context.Context) error {
 }
 
 // Run makes perSecond changes per second on average until ctx ends, and then returns nil. When the file at path contains a
-// change, Run calls show for this change.
-func (d *Demo) Run(ctx context.Context, perSecond float64, path string, show func(Change, File)) error {
+// change, Run calls showChange.
+func (d *Demo) Run(ctx context.Context, perSecond float64, path string, showChange func(Change, File)) error {
 	changes := make(chan Change, 64)
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
@@ -83,7 +83,7 @@ func (d *Demo) Run(ctx context.Context, perSecond float64, path string, show fun
 		return d.app.changeVotes(ctx, perSecond, changes)
 	})
 	group.Go(func() error {
-		watch(path, changes, show)
+		watch(path, changes, showChange)
 		return nil
 	})
 	return group.Wait()

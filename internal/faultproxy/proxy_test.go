@@ -60,10 +60,10 @@ func TestCutAndRefuse(t *testing.T) {
 	p := newProxy(t, pgserver.Shared(t).Addr())
 	through := strings.Replace(url, pgserver.Shared(t).Addr(), p.Addr(), 1)
 	conn := connect(t, through)
-	// big has more bytes than all buffers between client and server can hold.
-	big := strings.Repeat("vote", 1<<20)
-	if got := queryRow[string](t, conn, "SELECT $1::text", big); got != big {
-		t.Errorf("%d bytes came back of %d", len(got), len(big))
+	// bigText has more bytes than all buffers between client and server can hold.
+	bigText := strings.Repeat("vote", 1<<20)
+	if got := queryRow[string](t, conn, "SELECT $1::text", bigText); got != bigText {
+		t.Errorf("%d bytes came back of %d", len(got), len(bigText))
 	}
 
 	p.Refuse()

@@ -54,9 +54,9 @@ var shared struct {
 	servers map[string]*Server
 }
 
-// Main runs the tests of a package by calling the function run. Then it stops the servers that the tests shared, and returns
-// the result of run.
-func Main(run func() int) int {
+// Main calls runTests, which runs the tests of a package. Then Main stops the servers that the tests shared, and returns the
+// result of runTests.
+func Main(runTests func() int) int {
 	defer func() {
 		shared.Lock()
 		defer shared.Unlock()
@@ -64,7 +64,7 @@ func Main(run func() int) int {
 			s.stop()
 		}
 	}()
-	return run()
+	return runTests()
 }
 
 // Shared returns the server of the given kind that the tests of a package share, and starts it on first use. [Main] must run

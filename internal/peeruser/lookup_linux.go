@@ -65,7 +65,7 @@ func unmap(a netip.AddrPort) netip.AddrPort {
 	return netip.AddrPortFrom(a.Addr().Unmap().WithZone(""), a.Port())
 }
 
-// request returns the netlink request for the one socket that has these addresses, as seen from the caller.
+// request returns a netlink request for the caller's socket: its local address is caller, and its remote address is server.
 func request(caller, server netip.AddrPort) []byte {
 	native := binary.NativeEndian
 	b := make([]byte, headerSize+requestSize)
@@ -120,8 +120,8 @@ func parseAnswer(b []byte, caller, server netip.AddrPort) (uid uint32, err error
 	if from != caller || to != server {
 		return 0, ErrNoSocket
 	}
-	// A socket that no process holds any more has no inode. As its owner, many kernels return user 0 (root), whoever created
-	// it. So uid can be wrong for such a socket.
+	// A socket that no process holds any more has no inode. Many kernels report user 0 (root) as the owner of such a socket,
+	// whoever created it, so uid can be wrong.
 	if inode == 0 {
 		return 0, ErrNoSocket
 	}

@@ -30,8 +30,8 @@ func appendTuple(dst []byte, unchanged bool, values ...[]byte) []byte {
 	return dst
 }
 
-// change returns an Insert, Update or Delete message for the table with OID 7.
-func change(kind byte, parts ...any) []byte {
+// changeMessage returns an Insert, Update or Delete message for the table with OID 7.
+func changeMessage(kind byte, parts ...any) []byte {
 	msg := binary.BigEndian.AppendUint32([]byte{kind}, 7)
 	for _, p := range parts {
 		switch p := p.(type) {
@@ -70,11 +70,11 @@ func TestParse(t *testing.T) {
 		identity Identity
 		old, new int
 	}{
-		{"insert", change('I', byte('N'), row), IdentityNone, 0, 4},
-		{"update", change('U', byte('N'), row), IdentityNone, 0, 4},
-		{"update of the key", change('U', byte('K'), key, byte('N'), row), IdentityKey, 4, 4},
-		{"update under FULL", change('U', byte('O'), row, byte('N'), row), IdentityFull, 4, 4},
-		{"delete", change('D', byte('K'), key), IdentityKey, 4, 0},
+		{"insert", changeMessage('I', byte('N'), row), IdentityNone, 0, 4},
+		{"update", changeMessage('U', byte('N'), row), IdentityNone, 0, 4},
+		{"update of the key", changeMessage('U', byte('K'), key, byte('N'), row), IdentityKey, 4, 4},
+		{"update under FULL", changeMessage('U', byte('O'), row, byte('N'), row), IdentityFull, 4, 4},
+		{"delete", changeMessage('D', byte('K'), key), IdentityKey, 4, 0},
 	} {
 		if err := c.Parse(test.msg); err != nil || c.OID != 7 || c.Kind != test.msg[0] || c.Identity != test.identity || len(c.Old) != test.old || len(c.New) != test.new {
 			t.Errorf("%s: %+v, %v", test.name, c, err)
@@ -96,8 +96,8 @@ func TestParse(t *testing.T) {
 		}
 	}
 	for name, msg := range map[string][]byte{
-		"an insert with an old row": change('I', byte('O'), row, byte('N'), row), "a delete of nothing": change('D', byte('N'), row),
-		"an update without a new row": change('U', byte('O'), row, byte('O'), row), "an unknown kind of value": change('I', byte('N'), []byte("\x00\x01x")),
+		"an insert with an old row": changeMessage('I', byte('O'), row, byte('N'), row), "a delete of nothing": changeMessage('D', byte('N'), row),
+		"an update without a new row": changeMessage('U', byte('O'), row, byte('O'), row), "an unknown kind of value": changeMessage('I', byte('N'), []byte("\x00\x01x")),
 	} {
 		if err := c.Parse(msg); !errors.Is(err, ErrMalformed) {
 			t.Errorf("%s: %v", name, err)
@@ -109,9 +109,9 @@ func TestParse(t *testing.T) {
 // not exceed a limit that depends on the message's size.
 func FuzzParse(f *testing.F) {
 	row := appendTuple(nil, true, []byte("1"), nil, []byte("text"))
-	f.Add(change('I', byte('N'), row))
-	f.Add(change('U', byte('O'), row, byte('N'), row))
-	f.Add(change('D', byte('K'), row))
+	f.Add(changeMessage('I', byte('N'), row))
+	f.Add(changeMessage('U', byte('O'), row, byte('N'), row))
+	f.Add(changeMessage('D', byte('K'), row))
 	f.Add([]byte("R\x00\x00\x00\x07public\x00votes\x00d\x00\x01\x01id\x00\x00\x00\x00\x17\xff\xff\xff\xff"))
 	f.Add([]byte("T\x00\x00\x00\x01\x00\x00\x00\x00\x07"))
 	f.Add([]byte("C\x00\x00\x00\x00\x00\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00\x02\x00\x00\x00\x00\x00\x00\x00\x03"))

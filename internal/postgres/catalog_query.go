@@ -119,7 +119,7 @@ func (c *catalogRow) queue(b *pgx.Batch, s *catalogSession, query catalogQuery, 
 type catalogSession struct {
 	prepared map[string]string // names of the prepared statements, by their SQL; nil if queries are not prepared
 	attempts int               // number of attempts to prepare a query
-	notPlain bool              // whether the session has read a table that is not plain
+	notPlain bool              // whether the session has read a table that is not plain; see plainTable
 }
 
 // catalogSessionOf returns what the session of q remembers. Through a pooler, queries are not prepared, because the next batch

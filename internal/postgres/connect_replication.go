@@ -13,7 +13,7 @@ import (
 
 // ConnectReplication opens a replication connection to the database. It pins the same settings as [Connect], because the
 // walsender's settings determine the text form of the values that pgoutput sends. The connection accepts only the simple
-// query protocol. Errors are explained as by [Explain].
+// query protocol. It explains errors with [Explain].
 func ConnectReplication(ctx context.Context, cfg *pgx.ConnConfig) (*pgconn.PgConn, error) {
 	c := cfg.Config.Copy()
 	c.RuntimeParams["replication"] = "database"

@@ -40,9 +40,9 @@ func (d *doctor) checkReplication(ctx context.Context) {
 	}
 }
 
-// checkWALLevel checks that logical decoding is possible. If the server enables it only while a logical slot exists, logical
-// slots on standbys can become invalid when capture's slot ends. In this case, checkWALLevel also checks that no standby is
-// connected.
+// checkWALLevel checks that logical decoding is possible. If the server enables logical decoding only while a logical slot
+// exists, checkWALLevel also checks that no standby is connected, because the end of capture's slot can invalidate logical
+// slots on a standby.
 func (d *doctor) checkWALLevel(ctx context.Context) {
 	const name = "wal_level"
 	if d.srv.InRecovery { // for a standby, the finding "server" has the reason already

@@ -143,7 +143,7 @@ func (t *Table) SampleChanges(ctx context.Context, q Querier, xid uint64, percen
 	return rows, changed, age, nil
 }
 
-// UnstableType returns the name of an unstable type in the table's columns, or "" if there is none. A value of such a type may
-// read differently although neither its row nor the table's fingerprint has changed. Types that print the names of other
-// objects are unstable, and so are types with a cast to json, because the cast's function may do anything.
+// UnstableType returns the name of an unstable type in the table's columns, or "" if there is none. The text of a value of
+// such a type may change although neither its row nor the table's fingerprint has changed. Types that print the names of
+// other objects are unstable, and so are types with a cast to json, because the cast's function may do anything.
 func (t *Table) UnstableType() string { return t.unstableType }

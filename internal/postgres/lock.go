@@ -46,10 +46,9 @@ func (t *Table) Lock(ctx context.Context, tx pgx.Tx) error {
 // conflicting lock for longer than wait, LockIn returns an error for which IsLockTimeout is true. It sets the transaction's
 // lock_timeout to 0.
 //
-// LockIn waits only while it holds no lock. LOCK TABLE locks partitions one by one. A statement of the application may lock two
-// partitions in the opposite order. If LOCK TABLE waited for one partition while it held the lock on the other, this statement
-// could fail with a deadlock: Postgres cancels the session that notices the deadlock. So LockIn waits only for the partitioned
-// table itself. If a partition is locked, LockIn releases its locks and tries again.
+// LockIn waits only while it holds no lock. LOCK TABLE locks partitions one by one, and a statement of the application may lock
+// two partitions in the opposite order. If LOCK TABLE waited for one of them while it held the lock on the other, there would be
+// a deadlock, and Postgres could cancel the application's statement. So LockIn waits only for the partitioned table itself. If a partition is locked, LockIn releases its locks and tries again.
 func (t *Table) LockIn(ctx context.Context, tx pgx.Tx, mode LockMode, wait time.Duration) error {
 	return t.lock(ctx, tx, mode, wait, "")
 }

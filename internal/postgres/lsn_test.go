@@ -55,19 +55,19 @@ func TestWALPositionIncludesLastBytes(t *testing.T) {
 		scan("SELECT (pg_current_wal_insert_lsn() - $1::pg_lsn)::bigint", "0/0", &lsn)
 		return lsn
 	}
-	// write adds a record of n bytes to the WAL. n must be a multiple of 8. size is the number of bytes in the record of a
-	// message with 1000 bytes. The loop below measures it.
-	size := int64(0)
-	write := func(n int64) {
+	// appendRecord adds a record of n bytes to the WAL. n must be a multiple of 8. recordBytes is the length of the WAL record
+	// of a message of 1000 bytes. The loop below measures this length.
+	recordBytes := int64(0)
+	appendRecord := func(n int64) {
 		t.Helper()
 		var end string
-		scan("SELECT pg_logical_emit_message(false, 'p', repeat('x', $1::int))::text", 1000+n-size, &end)
+		scan("SELECT pg_logical_emit_message(false, 'p', repeat('x', $1::int))::text", 1000+n-recordBytes, &end)
 	}
-	for size == 0 { // repeat until both positions are on the same page
+	for recordBytes == 0 { // repeat until both positions are on the same page
 		before := insertLSN()
-		write(0)
+		appendRecord(0)
 		if after := insertLSN(); before/8192 == after/8192 {
-			size = after - before
+			recordBytes = after - before
 		}
 	}
 	const page, header = 8192, 24
@@ -77,10 +77,10 @@ func TestWALPositionIncludesLastBytes(t *testing.T) {
 				t.Fatalf("no position with offset %d", offset)
 			}
 			n := page - insertLSN()%page + offset - header
-			if n < size {
+			if n < recordBytes {
 				n += page - header
 			}
-			write(n)
+			appendRecord(n)
 			at := insertLSN()
 			if at%page != offset || at%(16<<20) < page {
 				continue // the server has also written a record or begun a segment, so try again

@@ -119,7 +119,7 @@ func TestSetupMakesRoleOwnPublication(t *testing.T) {
 			if by != "superuser" {
 				user = connectAs(t, url, owner)
 				run(t, conn, "CREATE ROLE "+role+" LOGIN REPLICATION")                   // an administrator does this
-				if majorVersion(conn.PgConn().ParameterStatus("server_version")) >= 16 { // the server grants each new role like this to the user with CREATEROLE who creates it
+				if majorVersion(conn.PgConn().ParameterStatus("server_version")) >= 16 { // since version 16, a user with CREATEROLE gets this grant for each role that the user creates
 					run(t, conn, "GRANT "+role+" TO "+owner+" WITH ADMIN TRUE, INHERIT FALSE, SET FALSE")
 				}
 			}

@@ -114,9 +114,8 @@ func (t *Table) usePublication(s *Server, publications []publication, chosen int
 	return p.name, p.fingerprint, nil
 }
 
-// findPublications returns the publications that contain the table. It also returns capture's own publication, even if this
-// publication does not contain the table. The name of this publication is passed as own. findPublications puts this publication
-// first.
+// findPublications returns the publications that contain the table. The caller passes the name of capture's own publication.
+// If this publication exists, it is the first in the result, even if it does not contain the table.
 func findPublications(ctx context.Context, conn *pgx.Conn, t *Table, own string) (publications []publication, err error) {
 	// pg_publication_tables lists a partitioned table only if its changes are published under its own name. Some columns of
 	// this view do not exist in version 13; to_jsonb gives NULL for a missing column.

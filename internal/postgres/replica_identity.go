@@ -60,8 +60,8 @@ func (t *Table) replicaIdentityHint() string {
 	return alter + " REPLICA IDENTITY DEFAULT;"
 }
 
-// checkLeaf checks that the stream can have the changes of a leaf partition, and checks the partition's replica identity.
-// Postgres uses this replica identity, not the table's, when it checks a write and when it sends the old key.
+// checkLeaf checks that the stream can contain the changes of a leaf partition, and checks the partition's replica identity.
+// When Postgres checks a write or sends an old key, it uses the replica identity of the partition, not that of the table.
 func (t *Table) checkLeaf(l *leafEntry) error {
 	name := Name{Schema: l.Schema, Table: l.Table}
 	switch {

@@ -154,7 +154,8 @@ func Pinned(q Querier) Querier {
 }
 
 // pooledQuerier sends each statement in a batch, after a query that pins the settings for the transaction. Outside a
-// transaction block, the batch is a transaction of its own. Postgres ends it, and with it the settings, at the Sync message.
+// transaction block, the batch is a transaction of its own. Postgres ends this transaction at the Sync message, and the
+// settings end with the transaction.
 type pooledQuerier struct{ conn *pgx.Conn }
 
 func (q pooledQuerier) newBatch() *pgx.Batch {

@@ -168,7 +168,7 @@ type privilegeClass struct {
 	name       string   // the class in GRANT
 	words      []string // words for the class in the server's English messages: see aclcheck_error in Postgres' aclchk.c
 	function   string   // SQL function that checks a privilege for an object of the class, such as has_table_privilege
-	privileges string   // privileges that a statement may need, the rare one included
+	privileges string   // privileges that a statement may need, including the one in rare
 	rare       string   // privilege that few statements need, so it is named only if no other is missing
 	objects    string   // query for the OID of each object, its name in the server's messages, and its name in SQL
 }

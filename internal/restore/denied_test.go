@@ -122,7 +122,7 @@ var deniedCases = map[string]struct {
 		CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN INSERT INTO audit VALUES (new.id); RETURN new; END$$; CREATE TRIGGER writes BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION note()`,
 		restore.Options{}, []string{"hint: GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE public.audit2 TO $owner; (only those that it needs)"},
 	},
-	"trigger of a table with a rule": { // the rule does not act, so the privilege must be granted to the user, not to the owner of the rule
+	"trigger of a table with a rule": { // an INSERT does not run the rule, so the user needs the privilege, not the owner of the rule
 		"CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1)",
 		`DELETE FROM t; CREATE TABLE audit (id int); CREATE RULE r AS ON DELETE TO t DO ALSO NOTIFY gone; ALTER TABLE t OWNER TO $owner;
 		CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN INSERT INTO audit VALUES (new.id); RETURN new; END$$; CREATE TRIGGER writes BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION note()`,

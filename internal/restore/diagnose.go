@@ -121,8 +121,8 @@ func (m *stagedMerge) explainForeignKey(ctx context.Context, err error) error {
 		// A row that the table already had may violate the foreign key, too. But the server checks such a row only if its
 		// referring columns change.
 		checked := fmt.Sprintf(" AND (p.new OR p.moved OR EXISTS (SELECT FROM %s t WHERE %s AND %s))", m.table.FromClause(), m.same(), m.differ(k.Columns))
-		// If a deferred check has failed, the table already has the file's values, so a search with the condition of the
-		// variable checked may no longer find the row. The second search therefore omits this condition.
+		// If a deferred check has failed, the table already has the file's values, so the condition in checked may
+		// exclude the row. The second search therefore omits this condition.
 		for _, condition := range []string{missing + checked, missing} {
 			if place := m.findPlace(ctx, m.staged(condition)); place != "" {
 				return &rowError{place: place, err: err}
@@ -260,8 +260,8 @@ func (m *stagedMerge) describeFixed() string {
 }
 
 // explainUnreadableChild returns a [*postgres.Problem] if a foreign key with an action refers to the restored table, and the
-// user has no right to read all rows of the table that has the foreign key. Otherwise it returns nil. The merge deletes no row
-// to which a row of such a table may refer; see protected.
+// user has no right to read all rows of the table that has the foreign key. Otherwise it returns nil. The merge deletes no row of
+// the restored table to which a row of such a table may refer; see protected.
 func (m *stagedMerge) explainUnreadableChild() error {
 	for i := range m.hooks.ForeignKeys {
 		if k := &m.hooks.ForeignKeys[i]; k.To && (k.OnDelete != "a" || k.followsUpdates()) && !k.readable() {

@@ -39,9 +39,9 @@ func disableTriggers(ctx context.Context, tx pgx.Tx, table *postgres.Table, h *h
 // disableTableTriggers disables the enabled triggers of the table and of its partitions, and the enabled rules of the table.
 // Foreign keys still act, because only a superuser can disable their triggers.
 //
-// A statement for a trigger of a partitioned table also changes its clones, even those on partitions that the user does not
-// own. But the returned function enable must restore the state of each clone. So if the state of any clone differs from that of
-// the trigger, each clone gets a statement of its own, with ONLY.
+// A statement for a trigger of a partitioned table also changes the trigger's clones, even on partitions that the user does not
+// own. But enable must give each clone the state that it had before. So if any clone and its trigger differ in their states,
+// the trigger and each clone get a statement of their own, with ONLY.
 func disableTableTriggers(ctx context.Context, tx pgx.Tx, table *postgres.Table, h *hooks) (enable func(context.Context) error, err error) {
 	type switchable struct{ table, what, enabled string }
 	var list []switchable

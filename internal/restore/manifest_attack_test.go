@@ -365,7 +365,7 @@ func TestTransactionThatEndedIsNoticed(t *testing.T) {
 	d := newDB(t)
 	d.Exec(`CREATE TABLE votes (id int PRIMARY KEY)`)
 	path := d.WriteFile(`[{"id":1}]`)
-	end := func(p statefile.Progress) { // end stands for anything that ends the restore's transaction
+	end := func(p statefile.Progress) { // its COMMIT stands for any event that ends the restore's transaction
 		if p.Doing != "restoring" {
 			return
 		}

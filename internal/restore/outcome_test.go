@@ -279,7 +279,7 @@ func TestExchangedValuesThatAreFollowed(t *testing.T) {
 			if got := d.Query("SELECT string_agg(id || ':' || coalesce(pos::text, '-'), ' ' ORDER BY id) FROM follower"); got != "1:1 2:2 3:-" {
 				t.Errorf("ON UPDATE %s: the other table has %s", action, got)
 			}
-			// Without rows that follow, the values can be exchanged.
+			// If the table follower has no rows, the values can be exchanged.
 			d.Exec("TRUNCATE follower;" + exchange)
 			o.DisableTriggers = false
 			d.restore(o)

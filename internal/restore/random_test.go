@@ -70,7 +70,7 @@ func (r *randomTable) oneOf(list ...string) string { return list[r.rand.IntN(len
 
 func (r *randomTable) maybe(percent int) bool { return r.rand.IntN(100) < percent }
 
-// value returns SQL for a key made of i.
+// value returns SQL for a value of the key column, which is computed from the SQL integer i.
 func (r *randomTable) value(i string) string {
 	switch r.key {
 	case "text", "text COLLATE ci", `text COLLATE "C"`:

@@ -44,7 +44,7 @@ func (r *restoration) explainViolation(ctx context.Context, err error) error {
 
 // explainReference says which table to restore first for a violated foreign key, or returns "" if this does not help. The
 // parameter disable is true if the hint may name --disable-triggers, too.
-func (r *restoration) explainReference(ctx context.Context, refused *pgconn.PgError, disable bool) (hint string) {
+func (r *restoration) explainReference(ctx context.Context, refused *pgconn.PgError, offerDisable bool) (hint string) {
 	var parent string
 	var from, to bool
 	row := postgres.Pinned(r.conn).QueryRow(ctx, parentSQL, refused.ConstraintName, refused.SchemaName, refused.TableName, int64(r.table.OID))
@@ -56,7 +56,7 @@ func (r *restoration) explainReference(ctx context.Context, refused *pgconn.PgEr
 	hint = fmt.Sprintf("restore table %s first, so that it has the row", foreign.Text(parent))
 	// If another table has the foreign key, a trigger has written to that table. The hint then does not suggest
 	// --disable-triggers.
-	if disable && from && !r.options.DisableTriggers {
+	if offerDisable && from && !r.options.DisableTriggers {
 		hint += "; or, as a superuser, use --disable-triggers, which does not check foreign keys, and correct the reference afterwards"
 	}
 	return hint

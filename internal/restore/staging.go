@@ -38,7 +38,7 @@ type stagedMerge struct {
 	progress *progress
 
 	key             []string // names of the key columns
-	generatedDiffer bool     // whether the file's generated columns may have other values than the table's expressions give
+	generatedDiffer bool     // whether the file's values of generated columns may differ from the results of the table's expressions
 
 	wide   bool   // whether the staging table has no room for the columns with a row's number and line number
 	number string // SQL expression that identifies a row of alias s: its number in the file or, if wide, its ctid

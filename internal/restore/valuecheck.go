@@ -150,7 +150,7 @@ func isFormOf(t *rowjson.Type, value any) bool {
 	case []any:
 		elem := t
 		if t.Elem != nil {
-			elem = t.Elem // otherwise v is a further dimension of an array, and t is already the type of the elements
+			elem = t.Elem // otherwise v is an inner array of a multidimensional array, and t is already the type of the elements
 		}
 		return !slices.ContainsFunc(v, func(value any) bool { return !isFormOf(elem, value) })
 	case map[string]any:

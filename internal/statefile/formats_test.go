@@ -84,7 +84,7 @@ func (g *growingPieces) Read(p []byte) (int, error) {
 // TestFormats checks that a Reader returns the same rows from every form of a file, however the file's bytes arrive.
 func TestFormats(t *testing.T) {
 	objects := []string{`{"id":1,"c":"é 🗳 \ud83d\uddf3"}`, `{"id":2,"c":null}`, `{"id":3,"c":"` + strings.Repeat("é🗳", 500) + `"}`, `{"id":4,"c":"\"["}`}
-	long := slices.Clone(objects) // with a row that is longer than a buffer
+	long := slices.Clone(objects) // one row becomes longer than bufferSize
 	long[2] = `{"id":3,"c":"` + strings.Repeat("é🗳", 50_000) + `"}`
 	texts := map[string]string{
 		"array":    "[\n" + strings.Join(objects, ",\n") + "\n]\n",

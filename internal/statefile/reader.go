@@ -184,8 +184,9 @@ func (r *Reader) readStart() error {
 	return cmp.Or(r.input.err, describeText(r.decoder.UnreadBuffer()))
 }
 
-// readEnd reads what follows the last row. It returns an error unless the array, if there is one, and then the file end
-// there. kind is the kind of the next token, as peekKind has returned it.
+// readEnd reads what follows the last row. It returns an error if the array does not end there, or if anything follows the
+// array. In a file without an array, nothing may follow the last row. kind is the kind of the next token, as peekKind has
+// returned it.
 func (r *Reader) readEnd(kind jsontext.Kind) error {
 	comma := r.state == atNextRow && r.commaAhead()
 	trailing := comma && isTrailingComma(r.decoder.UnreadBuffer())

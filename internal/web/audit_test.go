@@ -57,7 +57,8 @@ func TestRequestsCannotFloodTheLog(t *testing.T) {
 	}
 }
 
-// A download that the caller aborts is logged, too, because the caller has read votes.
+// TestBrokenOffDownloadIsLogged checks that a download is logged even if the caller aborts it, because the caller has read
+// votes.
 func TestBrokenOffDownloadIsLogged(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, nil)

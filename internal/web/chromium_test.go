@@ -128,7 +128,7 @@ func (p *tab) setScheme(dark bool) {
 		}})
 }
 
-// record stores the events that check needs.
+// record stores the events that tab.check needs.
 func (p *tab) record(event any) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

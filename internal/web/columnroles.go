@@ -152,8 +152,8 @@ func (c *columnRoles) assignTextRoles(proseColumns []int) {
 	}
 }
 
-// findByHint returns the first candidate without a role whose name contains one of the words, or -1. Earlier words take
-// precedence.
+// findByHint returns the first candidate column that has no role yet and whose name contains one of the words, or -1.
+// Earlier words take precedence over earlier candidates.
 func (c *columnRoles) findByHint(candidates []int, words []string) int {
 	for _, word := range words {
 		for _, i := range candidates {
@@ -173,7 +173,7 @@ func (c *columnRoles) value(line []byte, column int) []byte {
 }
 
 // timeJSON returns the JSON of the row's time. It must be called only if there is a time column. It must be fast, because
-// counts, searches and the order by time call it for every row. The time is often the last column, which LastField finds
+// counts, searches and sorting by time call it for every row. The time is often the last column, which LastField finds
 // faster than Field.
 func (c *columnRoles) timeJSON(line []byte) []byte {
 	if last := len(c.shape.Columns) - 1; c.time == last && last > 0 && c.shape.Columns[last].Type.IsFlat() {

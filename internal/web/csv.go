@@ -111,7 +111,7 @@ func isInvisible(c rune) bool {
 		unicode.In(c, unicode.Mn, unicode.Variation_Selector, unicode.Other_Default_Ignorable_Code_Point)
 }
 
-// startsFormula reports whether a cell that starts with c is a formula.
+// startsFormula reports whether spreadsheet programs may take a cell that starts with c for a formula.
 func startsFormula(c rune) bool {
 	switch c {
 	case '=', '+', '-', '@', '＝', '＋', '－', '＠', '−', '﹢', '﹣', '﹦', '﹫':

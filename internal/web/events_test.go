@@ -126,7 +126,7 @@ type eventStream struct {
 	lines *bufio.Scanner
 }
 
-// stream connects to a server that does not watch the table yet.
+// stream starts a server and requests its stream of events. The server does not watch the table before this request.
 func (h *harness) stream(t *testing.T) *eventStream {
 	server := httptest.NewServer(h.handler)
 	t.Cleanup(server.Close)

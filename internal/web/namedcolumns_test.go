@@ -44,8 +44,8 @@ func TestEpochTimeColumn(t *testing.T) {
 	}
 }
 
-// /readyz reports a named column that does not exist, or that cannot hold times or tags. The log reports it, too, but only
-// once.
+// TestNamedColumnsAreChecked checks that /readyz reports a named column that does not exist, or that cannot hold times or tags.
+// The log must report such a column exactly once.
 func TestNamedColumnsAreChecked(t *testing.T) {
 	r := fiveVotes(t)
 	for _, c := range []struct{ time, tags, want string }{

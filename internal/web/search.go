@@ -14,9 +14,9 @@ import (
 //
 // Decoding a row's texts and converting them to lower case takes about 10 µs per row. Therefore mayBeIn first searches the
 // bytes of the line for the ASCII part of the word. To find that part, it looks for the part's rarest byte, because the
-// processor's vector instructions find a single byte quickly. With BenchmarkSearch's rows of 3 kB, a search for most words
-// examines 2.2 million rows per second of processor time. It would examine 0.1 million without mayBeIn, and 0.45 million if
-// mayBeIn searched for the first byte.
+// processor's vector instructions find a single byte quickly. With BenchmarkSearch's rows of 3 kB, a typical search examines
+// 2.2 million rows per second of processor time. It would examine 0.1 million without mayBeIn, and 0.45 million if mayBeIn
+// searched for the first byte.
 type word struct {
 	lower string   // the word in lower case
 	ascii []byte   // longest ASCII part of the word, escaped as in JSON; empty if there is none

@@ -66,7 +66,7 @@ func (h *harness) readSummary(t *testing.T) summary {
 // the summary's period, the last day must be the day of the newest of them. Votes in the future do not count.
 func TestSummaryEndsWithTheNewestVote(t *testing.T) {
 	r := fiveVotes(t)
-	r.vote(6, "a", "b", `{Incorrect}`, "", "2027-06-02 00:00:00") // later than every day on which the test counts
+	r.vote(6, "a", "b", `{Incorrect}`, "", "2027-06-02 00:00:00") // later than all days below, so this vote is always in the future
 	r.vote(7, "a", "b", `{Incorrect}`, "", "infinity")
 	r.vote(8, "a", "b", `{Incorrect}`, "", "-infinity")
 	r.commit()

@@ -15,7 +15,7 @@ import (
 	"capture/snapshot/rowjson"
 )
 
-// feedbackShape returns the shape of a table with random keys and a time, as many newer applications create it.
+// feedbackShape returns the shape of a table with random keys and a time. Many newer applications have such a table.
 func feedbackShape() *rowjson.Shape {
 	return &rowjson.Shape{Schema: "public", Table: "feedback", Key: []int{0}, Columns: []rowjson.Column{
 		{Name: "id", TypeName: "uuid", Type: rowjson.Type{Kind: rowjson.Text, OID: 2950}},

@@ -18,8 +18,8 @@ import (
 	"capture/store/disk"
 )
 
-// tokenFile is the file that contains the bearer token. The file is small, so it is read for every request. A change could be
-// missed if the file were read only after its time or size has changed.
+// tokenFile is the file that contains the bearer token. It is read for every request, because a new token may leave the
+// file's time and size unchanged. The file is small, so reading it takes little time.
 type tokenFile struct {
 	path    string
 	tickets *tickets

@@ -56,7 +56,7 @@ func periodEnding(last time.Time) period {
 
 func (p period) end() int64 { return p.start + summaryDays*microsPerDay }
 
-// dayOf returns the index of the day of a time, or -1 if the time is outside the period.
+// dayOf returns the index of the day that contains the given time, or -1 if the time is outside the period.
 func (p period) dayOf(micros int64) int {
 	if micros < p.start || micros >= p.end() {
 		return -1

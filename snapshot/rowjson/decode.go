@@ -249,9 +249,9 @@ func quoteFieldTail(dst []byte, start int) []byte {
 	return append(dst, '"')
 }
 
-// appendHstoreText appends an hstore literal. Some types have a cast to json. Of these, AppendText converts only hstore back to
-// the type's own text. For the others, it passes on the JSON, which the type's input function accepts or rejects. PostGIS, for
-// example, accepts GeoJSON.
+// appendHstoreText appends an hstore literal. hstore is a type with a cast to json. For any other such type, AppendText does
+// not convert the JSON back to the type's own text. It passes on the JSON, which the type's input function accepts or
+// rejects. PostGIS, for example, accepts GeoJSON.
 func appendHstoreText(dst, value []byte) ([]byte, error) {
 	pairs, err := splitObject(value)
 	if err != nil {

@@ -240,17 +240,17 @@ func appendTimestamp(dst, text []byte, zone bool) ([]byte, error) {
 	if s := string(text); s == "infinity" || s == "-infinity" {
 		return append(append(dst, text...), '"'), nil
 	}
-	spaces, sign := 0, 0 // sign is the index of the offset's sign
+	spaces, signAt := 0, 0 // sign is the index of the offset's sign
 	for i, c := range text {
 		switch {
 		case c-'0' <= 9, c == ':', c == '.', c == 'B', c == 'C':
 		case (c == '-' || c == '+') && spaces == 0:
-		case (c == '-' || c == '+') && zone && sign == 0:
-			sign = i
+		case (c == '-' || c == '+') && zone && signAt == 0:
+			signAt = i
 		case c == ' ' && spaces < 2:
 			if spaces++; spaces == 1 {
 				c = 'T'
-			} else if sign > 0 && i-sign == len("+00") {
+			} else if signAt > 0 && i-signAt == len("+00") {
 				dst = append(dst, ":00"...)
 			}
 		default:
@@ -258,10 +258,10 @@ func appendTimestamp(dst, text []byte, zone bool) ([]byte, error) {
 		}
 		dst = append(dst, c)
 	}
-	if spaces == 0 || zone && sign == 0 {
+	if spaces == 0 || zone && signAt == 0 {
 		return dst, errors.New("malformed timestamp")
 	}
-	if sign > 0 && len(text)-sign == len("+00") {
+	if signAt > 0 && len(text)-signAt == len("+00") {
 		dst = append(dst, ":00"...)
 	}
 	return append(dst, '"'), nil

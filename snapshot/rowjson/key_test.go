@@ -41,10 +41,10 @@ func TestKeysSortAsInPostgres(t *testing.T) {
 		t.Run(typ, func(t *testing.T) {
 			o := &oracle{TB: t, conn: o.conn, version: o.version}
 			base, _, _ := strings.Cut(typ, " COLLATE")
-			oid := o.rows("SELECT " + quote(base) + "::regtype::oid")[0][0]
+			oid := o.queryText("SELECT " + quote(base) + "::regtype::oid")[0][0]
 			e := newEncoder(t, &Shape{Key: []int{0}, Columns: []Column{{Name: "v", Type: o.typ(string(oid))}}}, false)
 			var last Key
-			for _, row := range o.rows("SELECT x::" + base + " AS v FROM (VALUES " + values + ") AS _(x) ORDER BY x::" + typ) {
+			for _, row := range o.queryText("SELECT x::" + base + " AS v FROM (VALUES " + values + ") AS _(x) ORDER BY x::" + typ) {
 				key, err := e.AppendKey(nil, row)
 				if err != nil || last != nil && bytes.Compare(last, key) >= 0 {
 					t.Errorf("%s: %v, key %x after %x", row[0], err, key, last)

@@ -51,8 +51,9 @@ func (o *oracle) exec(sql string) {
 	}
 }
 
-// rows returns the result of a query as text forms: the simple protocol sends what the types' output functions print.
-func (o *oracle) rows(sql string) [][][]byte {
+// queryText returns the rows of a query's result. Their values are in text form, because the simple protocol sends what the
+// types' output functions print.
+func (o *oracle) queryText(sql string) [][][]byte {
 	o.Helper()
 	results, err := o.conn.Exec(context.Background(), sql).ReadAll()
 	if err != nil {
@@ -67,7 +68,7 @@ func quote(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + "'
 func (o *oracle) shape(table string) *Shape {
 	o.Helper()
 	s := &Shape{Table: table, Key: []int{0}}
-	for _, c := range o.rows(`SELECT attname, format_type(atttypid, atttypmod), atttypid::oid FROM pg_attribute
+	for _, c := range o.queryText(`SELECT attname, format_type(atttypid, atttypmod), atttypid::oid FROM pg_attribute
 		WHERE attrelid = ` + quote(table) + `::regclass AND attnum > 0 AND NOT attisdropped ORDER BY attnum`) {
 		s.Columns = append(s.Columns, Column{Name: string(c[0]), TypeName: string(c[1]), Type: o.typ(string(c[2]))})
 	}
@@ -77,7 +78,7 @@ func (o *oracle) shape(table string) *Shape {
 // typ reads a type from the catalog as json_categorize_type does.
 func (o *oracle) typ(oid string) Type {
 	o.Helper()
-	row := o.rows(`SELECT typtype, typbasetype::oid, typelem::oid, typdelim, typrelid::oid, typlen, typarray::oid, typinput::oid::regproc,
+	row := o.queryText(`SELECT typtype, typbasetype::oid, typelem::oid, typdelim, typrelid::oid, typlen, typarray::oid, typinput::oid::regproc,
 		oid >= 16384 AND EXISTS (SELECT FROM pg_cast WHERE castsource = t.oid AND casttarget = 'json'::regtype AND castmethod = 'f')
 		FROM pg_type t WHERE oid = ` + oid)[0]
 	t := Type{Delim: row[3][0]}
@@ -101,7 +102,7 @@ func (o *oracle) typ(oid string) Type {
 		elem(t.Delim)
 	case row[0][0] == 'c':
 		t.Kind = Composite
-		for _, f := range o.rows(`SELECT attname, atttypid::oid FROM pg_attribute WHERE attrelid = ` + string(row[4]) +
+		for _, f := range o.queryText(`SELECT attname, atttypid::oid FROM pg_attribute WHERE attrelid = ` + string(row[4]) +
 			` AND attnum > 0 AND NOT attisdropped ORDER BY attnum`) {
 			t.Fields = append(t.Fields, Field{Name: string(f[0]), Type: o.typ(string(f[1]))})
 		}
@@ -118,10 +119,10 @@ func (o *oracle) check(table string, lossy bool) {
 	s := o.shape(table)
 	e := newEncoder(o, s, lossy)
 	e.Server = func(column int, text []byte) ([]byte, error) {
-		return o.rows("SELECT to_json(" + quote(string(text)) + "::" + s.Columns[column].TypeName + ")")[0][0], nil
+		return o.queryText("SELECT to_json(" + quote(string(text)) + "::" + s.Columns[column].TypeName + ")")[0][0], nil
 	}
-	rows := o.rows("SELECT * FROM " + table + " ORDER BY 1")
-	want := o.rows("SELECT row_to_json(t) FROM " + table + " t ORDER BY t." + pgx.Identifier{s.Columns[0].Name}.Sanitize())
+	rows := o.queryText("SELECT * FROM " + table + " ORDER BY 1")
+	want := o.queryText("SELECT row_to_json(t) FROM " + table + " t ORDER BY t." + pgx.Identifier{s.Columns[0].Name}.Sanitize())
 	var list []string
 	for i := range s.Columns {
 		name := pgx.Identifier{s.Columns[i].Name}.Sanitize()
@@ -130,7 +131,7 @@ func (o *oracle) check(table string, lossy bool) {
 		}
 		list = append(list, name)
 	}
-	copied := o.rows("SELECT " + strings.Join(list, ", ") + " FROM " + table + " t ORDER BY t." + pgx.Identifier{s.Columns[0].Name}.Sanitize())
+	copied := o.queryText("SELECT " + strings.Join(list, ", ") + " FROM " + table + " t ORDER BY t." + pgx.Identifier{s.Columns[0].Name}.Sanitize())
 	if len(rows) == 0 {
 		o.Errorf("%s has no rows", table)
 	}
@@ -225,7 +226,7 @@ func TestOracleTypes(t *testing.T) {
 	}
 	o.exec(string(ddl))
 	available := map[string]bool{}
-	for _, row := range o.rows(`SELECT name FROM pg_available_extensions WHERE name IN ('hstore', 'citext', 'ltree', 'cube', 'isn', 'seg')`) {
+	for _, row := range o.queryText(`SELECT name FROM pg_available_extensions WHERE name IN ('hstore', 'citext', 'ltree', 'cube', 'isn', 'seg')`) {
 		available[string(row[0])] = true
 		o.exec("CREATE EXTENSION " + string(row[0]))
 	}
@@ -296,7 +297,7 @@ func TestOracleEncodings(t *testing.T) {
 		INSERT INTO t SELECT 1, x, ARRAY[x, 'é'], ROW(x, '{}')::c, ARRAY[ROW(x, to_json(x))]::c[] FROM (SELECT E'a\xe9"\xff\\\xc3' AS x) _`)
 	ascii.check("t", true)
 	e := newEncoder(t, ascii.shape("t"), true)
-	for _, row := range ascii.rows("SELECT * FROM t") {
+	for _, row := range ascii.queryText("SELECT * FROM t") {
 		if _, err := e.AppendRow(nil, row, nil); err != nil || !e.Replaced() {
 			t.Errorf("Replaced() = %v, %v", e.Replaced(), err)
 		}

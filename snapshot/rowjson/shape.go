@@ -80,7 +80,7 @@ const (
 	TimestampTZ             // as Timestamp, with the offset as +00:00
 	JSON                    // json and jsonb: the text form, on one line
 	Array                   // {…} as nested JSON arrays of Elem
-	Vector                  // int2vector and oidvector: elements separated by spaces, as a JSON array
+	Vector                  // int2vector and oidvector: the elements, which spaces separate, as a JSON array
 	Composite               // (…) as a JSON object of Fields
 	Cast                    // a type with a cast to json, such as hstore: only the server can write it
 )

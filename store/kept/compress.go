@@ -109,7 +109,7 @@ func (k *States) compress(ctx context.Context, s State) (State, error) {
 		if err := k.writeManifest(k.names.plainManifest(s.id), m, like); err != nil {
 			return State{}, err
 		}
-		return k.added(s.id)
+		return k.register(s.id)
 	}
 	if err != nil {
 		return State{}, err
@@ -132,7 +132,7 @@ func (k *States) compress(ctx context.Context, s State) (State, error) {
 		return State{}, err
 	}
 	k.names.removePlain(s.id)
-	return k.added(s.id)
+	return k.register(s.id)
 }
 
 // errDropped means that a state was dropped while it was being compressed.

@@ -11,11 +11,11 @@ import (
 )
 
 // EndLosses ends each loss whose rows are back in the newest View, and returns the states that were kept before these losses.
-// newest returns the latest View of the table, or nil if there is none yet.
-func (k *States) EndLosses(newest func() *snapshot.View) (ended []State, err error) {
+// newestView returns the latest View of the table, or nil if there is none yet.
+func (k *States) EndLosses(newestView func() *snapshot.View) (ended []State, err error) {
 	k.losses.Lock()
 	defer k.losses.Unlock()
-	v := newest() // called under the lock, so v is at least as new as each View for which Keep has recorded a loss
+	v := newestView() // called under the lock, so v is at least as new as each View for which Keep has recorded a loss
 	if v == nil {
 		return nil, nil
 	}

@@ -77,8 +77,9 @@ func (o OpenLosses) repairOf(s State) *State {
 	return nil
 }
 
-// Texts returns the texts about the first losses of Shown, at most maxShownLosses, and the number of the other losses. Losses
-// of values share one command, and one command acknowledges all losses. So the texts contain each of these commands only once.
+// Texts returns a text about each of the first maxShownLosses losses of Shown, and the number of the remaining losses. One
+// command restores all lost values, and one command acknowledges all losses. To avoid repetition, only the first text that
+// needs such a command contains the command.
 func (o OpenLosses) Texts(acknowledge func(State) string) (texts []string, others int) {
 	shown, said := o.Shown(), map[string]bool{}
 	for _, s := range shown[:min(len(shown), maxShownLosses)] {

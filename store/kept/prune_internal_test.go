@@ -14,7 +14,7 @@ import (
 func TestTimeOfNext(t *testing.T) {
 	second := time.Date(2026, 11, 23, 16, 0, 0, 0, time.UTC)
 	written := second.Add(700 * time.Millisecond)
-	var states []State // newest first, as List returns them; at most one state is left, as after Prune
+	var states []State // like the result of List, but with the newest state only, as if Prune had dropped the others
 	for want := range 5 {
 		next := timeOfNext(states, written).Truncate(time.Second)
 		if next != second.Add(time.Duration(want)*time.Second) {

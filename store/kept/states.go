@@ -230,8 +230,8 @@ func newKeys(l, known *manifest.Loss) int {
 const nextTimes = time.Minute
 
 // timeOfNext returns the time for the name of a new state whose rows were written at t. Usually this is t. If the name of
-// the newest existing state has the same second, or is ahead of t by less than nextTimes, the time is the second after this name.
-// So the new state sorts after the newest existing state.
+// the newest existing state has the same second, or is later than t by less than nextTimes, timeOfNext returns the next second
+// after that name's time. So the name of the new state sorts last.
 func timeOfNext(states []State, t time.Time) time.Time {
 	if len(states) > 0 && !states[0].Time.Before(t.Truncate(time.Second)) && states[0].Time.Sub(t) < nextTimes {
 		return states[0].Time.Add(time.Second)
@@ -253,7 +253,7 @@ func (k *States) add(id stateID, m manifest.Manifest, like os.FileInfo, sourcePa
 			return State{}, err
 		}
 	}
-	return k.added(id)
+	return k.register(id)
 }
 
 // isEqualState reports whether s is known to equal the state that m describes.
@@ -275,8 +275,8 @@ func (k *States) promote(s State, m manifest.Manifest, like os.FileInfo) (State,
 	return promoted, err
 }
 
-// added records that the state exists now, and returns it.
-func (k *States) added(id stateID) (State, error) {
+// register records that the state exists now, and returns the state.
+func (k *States) register(id stateID) (State, error) {
 	k.mu.Lock()
 	k.ids[id] = cachedManifest{}
 	k.mu.Unlock()

@@ -274,7 +274,7 @@ func (c *Comparison) mostChanged() (name string, rows int) {
 	return name, rows
 }
 
-// sample is a random sample of the rows that are added. Each row is in it with the same probability.
+// sample is a random sample of the rows that are added. All added rows have the same probability of being in the sample.
 type sample[T any] struct {
 	rows []T
 	n    int // number of rows that were added

@@ -41,8 +41,8 @@ func (h *BlockHashes) EndBlock() {
 	}
 }
 
-// Resize changes the number of hashes to that of a file of n bytes. The caller must then call Set for all blocks that are
-// new or whose length has changed.
+// Resize changes the number of hashes to the number of blocks in a file of n bytes. The caller must then call Set for all
+// blocks that are new or whose length has changed.
 func (h *BlockHashes) Resize(n int64) {
 	h.EndBlock()
 	size := int((n + h.bytes - 1) / h.bytes * sha256.Size)

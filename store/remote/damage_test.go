@@ -14,8 +14,8 @@ import (
 	"capture/store/remote"
 )
 
-// TestDamagedCopy damages copies and their manifests. Readers must get an error, and at most one byte more than the manifest
-// says.
+// TestDamagedCopy damages copies and their manifests. A reader of such a copy must get an error, and at most one byte
+// more than the size in the manifest.
 func TestDamagedCopy(t *testing.T) {
 	t.Parallel()
 	places(t, func(t *testing.T, place string, env map[string]string) {

@@ -83,7 +83,7 @@ func isTransient(err error) bool {
 	status, _, _ := responseOf(err)
 	switch {
 	case errors.Is(err, context.Canceled), errors.As(err, &local):
-		// A local error, such as a full disk, is not transient: the caller tries again later.
+		// After a local error, such as a full disk, an immediate repetition would not help. The caller tries again later.
 		return false
 	case status == 0:
 		return true

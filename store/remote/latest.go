@@ -49,7 +49,7 @@ func (f *Folder) MoveLatest(ctx context.Context, s State, m manifest.Manifest) (
 	}
 	data = append(data, '\n')
 	for attempt := range moveAttempts {
-		if attempt > 0 { // another capture was faster
+		if attempt > 0 { // another capture process changed latest.json during the last attempt
 			select {
 			case <-ctx.Done():
 				return false, ctx.Err()

@@ -170,7 +170,7 @@ func floorDiv(a, b int64) int64 {
 
 // Budget has the sizes that limit the space for kept states.
 type Budget struct {
-	File int64 // length of feedback.json in bytes, or of the largest state before an unacknowledged loss if that is longer
+	File int64 // bytes of feedback.json or of the largest state before an unacknowledged loss, whichever is larger
 	Size int64 // size of the volume in bytes
 	Free int64 // free space of the volume in bytes
 }

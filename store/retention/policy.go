@@ -5,7 +5,7 @@
 //
 //	a state is kept because it                                    until
 //	is the newest state of an hour, a day or a week               the policy no longer covers it
-//	has the most rows of all states before losses of one day      30 days have passed
+//	has the most rows of all states before one day's losses       30 days have passed
 //	has the most rows of all states before unacknowledged losses  somebody acknowledges the loss, or it has ended
 //
 // [Plan] applies the policy. Together with [Budget.Excess] it also applies the limit on space. If space is short, it first

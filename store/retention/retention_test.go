@@ -192,7 +192,7 @@ func TestLosses(t *testing.T) {
 		{Time: hour(1), Rows: 100, Loss: true, Values: true, Acknowledged: true},
 		{Time: hour(2), Rows: 100, Loss: true, Values: true}, // the state before the first UPDATE that ruined values
 		{Time: hour(3), Rows: 101, Loss: true, Values: true},
-		{Time: hour(4), Rows: 101, Loss: true, Values: true}, // the state before the last such UPDATE
+		{Time: hour(4), Rows: 101, Loss: true, Values: true}, // the state before the last UPDATE that ruined values
 		{Time: hour(5), Rows: 102, Loss: true},
 	}
 	check(retention.Policy{}, hour(6), 2, 4, 5)
