@@ -61,8 +61,8 @@ func (a *autoSource) follow(ctx context.Context) (followingSince time.Time, err 
 		if !since.IsZero() || ctx.Err() != nil || i == len(sourceKinds)-1 {
 			return since, err
 		}
-		// The method supervisor.run withdraws the publication only if it gets err. It does not get err if the next source
-		// follows the table, so withdraw the publication here.
+		// supervisor.run withdraws the publication only if follow returns err. If the next source follows the table, follow
+		// does not return err. Therefore, withdraw the publication here.
 		if postgres.MayWithdraw(err) {
 			err = a.supervisor.withdrawPublication(ctx, err)
 		}

@@ -238,7 +238,7 @@ func TestAutoProbesNoMoreAfterFailedQuery(t *testing.T) {
 	if n := d.said("source still unavailable"); n != 0 {
 		t.Errorf("%d probes", n)
 	}
-	exec(t, conn, "ALTER ROLE capture_test_probes REPLICATION") // the setup state changes, so logical is probed at once
+	exec(t, conn, "ALTER ROLE capture_test_probes REPLICATION") // the next setup check notices the new attribute, so capture probes the source logical at once
 	d.waitFollowedBy("logical", "")
 }
 

@@ -19,7 +19,7 @@ type FileStatus struct {
 	SHA256   string     `json:"sha256,omitempty"`
 	LSN      string     `json:"lsn,omitempty"`
 	UpToDate bool       `json:"current"`           // whether the file holds the newest View
-	Millis   float64    `json:"millis,omitempty"`  // duration of the last write
+	Millis   float64    `json:"millis,omitempty"`  // duration of the last write in milliseconds
 	Error    string     `json:"error,omitempty"`   // error of the last write if it failed
 	Pending  *time.Time `json:"pending,omitempty"` // time of the oldest change that the file does not hold
 }

@@ -78,7 +78,7 @@ func TestManifestCompleted(t *testing.T) {
 		if d.Status().File.SHA256 == "" {
 			break
 		}
-		if n == 10 { // a slow machine may have completed some manifests before the test looked
+		if n == 10 { // on a slow machine, a manifest may be complete before the test looks, so the test tries ten changes
 			t.Fatal("each change of the first row hashes the whole file")
 		}
 	}

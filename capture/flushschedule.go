@@ -37,7 +37,7 @@ type flushSchedule struct {
 	pause   time.Duration               // pause before retryAt
 
 	intervalStart time.Time // start of the current interval, on the wall clock
-	intervalRan   time.Time // time at which the current interval was entered, with a reading of the monotonic clock
+	intervalRan   time.Time // time at which the current interval was entered; it includes a reading of the monotonic clock
 }
 
 func newFlushSchedule(delay, interval time.Duration, now time.Time) *flushSchedule {
@@ -98,7 +98,7 @@ func (s *flushSchedule) addIdleStep(took time.Duration, hasMore bool) {
 	s.idleTook += took
 }
 
-// idleDue reports whether it is time for an idle step.
+// idleDue reports whether it is time for an idle step (see [store.File.Idle]).
 func (s *flushSchedule) idleDue(now time.Time) bool {
 	return s.moreIdle && s.pending.IsZero() && !now.Before(s.idleFrom)
 }

@@ -300,10 +300,10 @@ func (g *generator) value(c randomColumn, r *rand.Rand) string {
 			return fmt.Sprintf("ARRAY[(%s)::%s, NULL, (%s)::%[2]s]", pick(r, t.values), t.name, pick(r, t.values))
 		}
 	}
-	return "NULL" // g.types has this type under another name than format_type
+	return "NULL" // format_type prints another name for this type than g.types contains
 }
 
-// keyValues returns the expressions for the columns of key number i.
+// keyValues returns an SQL expression for each key column. The expressions contain i, the number of the key.
 func (tab *randomTable) keyValues() (list []string) {
 	for _, c := range tab.key {
 		for _, k := range keyTypes {

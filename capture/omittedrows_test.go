@@ -10,8 +10,9 @@ import (
 	"capture/store/manifest"
 )
 
-// TestRowsThatDoNotFit: with each source, rows that are too large are omitted, and the manifest and the status have their keys.
-// All other rows are followed. A row comes back once it is small enough, and its key disappears when the row is deleted.
+// TestRowsThatDoNotFit: with each source, rows that are too large are omitted, and the manifest and the status list their
+// keys. All other rows are followed. A row comes back once it is small enough, and its key disappears when the row is
+// deleted.
 func TestRowsThatDoNotFit(t *testing.T) {
 	if testing.Short() {
 		t.Skip("fills tables that are larger than the memory")

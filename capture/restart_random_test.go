@@ -99,8 +99,8 @@ func restartRandomly(t *testing.T, s *pgserver.Server, source string, seed uint6
 	t.Logf("before the last restarts: %v", resynced)
 }
 
-// leaveOneRow reduces a table to the columns of its key and to one row, so that the next start can resync it. Columns of some
-// types rule out a horizon, and an empty table is always copied whole.
+// leaveOneRow reduces a table to the columns of its key and to one row, so that the next start can resync it. A resync needs
+// a horizon, which a table with columns of some types cannot have. An empty table is always copied whole.
 func (g *generator) leaveOneRow(tab *randomTable) {
 	g.t.Helper()
 	g.loadColumns(g.conn, tab)

@@ -118,7 +118,7 @@ func TestRestartTransfersChanges(t *testing.T) {
 			// later horizon.
 			exec(t, conn, "UPDATE votes SET comment = 'all'")
 			next := queryOne[int64](t, conn, "SELECT pg_snapshot_xmax(pg_current_snapshot())::text::int8")
-			eventually(t, "a horizon above the last transaction", func() error { // forces no write, because that would store the new horizon
+			eventually(t, "a horizon above the last transaction", func() error { // this function must not force a write, because the write would store the new horizon
 				if h := d.table.View().Horizon(); h == nil || h.XID < uint64(next) {
 					return fmt.Errorf("%+v", h)
 				}
@@ -204,7 +204,7 @@ func TestStopAfterChangeOfAllRows(t *testing.T) {
 				rows += 4000
 			}
 			cfg.PollInterval = 20 * time.Millisecond
-			cfg.timeouts.Check, cfg.timeouts.Stop = time.Hour, busy.Limit(3*time.Second) // only the stop can advance the horizon
+			cfg.timeouts.Check, cfg.timeouts.Stop = time.Hour, busy.Limit(3*time.Second) // no regular check runs, so only the stop can advance the horizon
 			d, _ := startAgain(t, cfg, path)
 			writer := connect(t, s.URL(database))
 			for _, sql := range c.statements {

@@ -9,8 +9,8 @@ import (
 	"capture/internal/pgserver"
 )
 
-// functionsThatQuote lists bodies of functions that take a text and return json, each with the SQLSTATE with which it fails.
-// The server's error message contains the argument, with or without quotation marks.
+// functionsThatQuote lists bodies of functions that take a text and return json. Each function fails with the SQLSTATE in
+// state. The server's error message contains the argument, with or without quotation marks.
 var functionsThatQuote = []struct{ language, body, state string }{
 	{"sql", "SELECT to_json($1::numeric)", "22P02"},
 	{"sql", "SELECT to_json(to_tsquery('simple', $1)::text)", "42601"},

@@ -138,7 +138,7 @@ func TestEncodings(t *testing.T) {
 			t.Parallel()
 			db := pgserver.Database(t, "TEMPLATE template0 LOCALE 'C' ENCODING '"+encoding+"'")
 			conn := connect(t, db)
-			client := "UTF8" // client encoding; the database's own encoding if Postgres cannot convert that to UTF8
+			client := "UTF8" // client encoding: UTF8, or the database's encoding if Postgres cannot convert it to UTF8
 			if encoding == "SQL_ASCII" {
 				client = encoding
 			}

@@ -77,7 +77,7 @@ func TestSoak(t *testing.T) {
 		}
 		s.checkpoint()
 	}
-	s.pause.Lock() // the writers stay paused
+	s.pause.Lock() // pauses the writers until the test ends
 	defer s.pause.Unlock()
 	if code := s.child.stop(); code != 0 {
 		t.Errorf("exit code %d", code)

@@ -146,10 +146,10 @@ func (s *supervisor) run(ctx context.Context) error {
 	}
 }
 
-// dropDoubtfulHorizon drops the horizon if the rows in memory may be wrong, so that the next source or the next run copies the
-// whole table. If the source logical finds a mistake, it drops the horizon itself, so rows of that source may be wrong, too, if
-// they have no horizon. Rows of notify and poll have no horizon for a short time after each read, so a missing horizon says
-// nothing about them.
+// dropDoubtfulHorizon drops the horizon if the rows in memory may be wrong, so that the next source or the next run copies
+// the whole table. The rows may be wrong if s.doubt is set. Rows of the source logical may also be wrong if they have no
+// horizon, because this source drops the horizon itself when it finds a mistake. Rows of notify and poll have no horizon for
+// a short time after each read, so for them a missing horizon is no sign of a mistake.
 func (s *supervisor) dropDoubtfulHorizon() {
 	s.mu.Lock()
 	doubt := s.doubt

@@ -122,7 +122,7 @@ func (u *uploader) workIfDue(ctx context.Context) {
 		if work == nil {
 			return
 		}
-		u.updateStatus(now) // the work may take long
+		u.updateStatus(now) // so that the status is not old while the work runs, which may take long
 		lossesDue, waited := u.lossesDue, u.location.Waited()
 		err := disk.WithIdlePriority(func() error { return work(ctx) })
 		if ctx.Err() != nil {

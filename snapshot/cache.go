@@ -115,9 +115,9 @@ func (c *cache) pageLimit(live int64) int64 {
 	return max(c.limit-live/int64(c.pageBytes)*leafBytes, c.limit/8)
 }
 
-// enforceLimit evicts pages until the remaining pages are within the limit. groups is the whole tree, and live the bytes of
-// all its lines. While evictions fail, pages may exceed the limit by 1/overdraft of the limit. If the pages exceed it by more,
-// enforceLimit returns the error of the last eviction.
+// enforceLimit evicts pages until the remaining pages are within the limit. groups are all groups of the tree, and live is
+// the size of all its lines in bytes. While evictions fail, pages may exceed the limit by 1/overdraft of the limit. If the
+// pages exceed it by more, enforceLimit returns the error of the last eviction.
 func (c *cache) enforceLimit(groups []*group, live int64) error {
 	limit := c.pageLimit(live)
 	if c.resident <= limit && c.retired.bytes <= limit/retiredShare {

@@ -174,7 +174,7 @@ func (o *oldRows) spillUntil(target int64) error {
 		switch {
 		case old.leaf.extent != nil && old.leaf.extent.Damaged():
 			continue // the spill file is damaged, so the page in memory is the only good copy
-		case 4*before > 3*int64(p.live): // evicting the whole page frees at least three quarters of what it writes
+		case 4*before > 3*int64(p.live): // evicting the whole page frees more than three quarters as many bytes as it writes
 			err = o.evict(old.leaf, p)
 		case own > p.live/leastOwnShare:
 			err = o.evictOwnLines(old.leaf, p)

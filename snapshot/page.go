@@ -189,7 +189,7 @@ func (p *page) splitAt(i int) *page {
 	next.rebuild(0, nil)
 	p.entries = p.entries[:i]
 	p.live -= next.live
-	p.older = nil // older versions have the rows of both halves, so they keep the old buffer
+	p.older = nil // older versions have the rows of both halves, so rebuild must not move them to the new buffer
 	p.rebuild(0, nil)
 	return next
 }

@@ -69,8 +69,8 @@ func (t *Table) LimitMemory(bytes int64, folder string, onDamage func(error)) {
 
 // SpillOldRows limits the additional memory of a large transaction in a Table that has no memory limit. The Table must be
 // empty. While the transaction is open, rows that it has replaced or deleted are moved to a spill file in folder, where readers
-// of Views find them. These rows stay in memory if the volume has too little room, or if they cannot be written. Usage returns
-// the reason until a minute after the transaction. onDamage is as in LimitMemory.
+// of Views find them. These rows stay in memory if the volume has too little room, or if they cannot be written. Usage.Err
+// is then the reason, until a minute after the transaction. onDamage is as in LimitMemory.
 func (t *Table) SpillOldRows(folder string, onDamage func(error)) {
 	t.tree.spill, t.tree.cache = &spiller{folder: folder, onDamage: onDamage}, nil
 	t.tree.old = newOldRows(t.tree.spill)

@@ -378,8 +378,8 @@ func (t *tree) seenOrNew(l *leaf) *seen {
 	return l.seen
 }
 
-// appendSeen appends the record of seen rows of the leaf next to the record of l. It must be called before the rows of next
-// are put into l.
+// appendSeen appends the seen rows of the leaf next to the seen rows of l. It must be called before the rows of next are put
+// into l.
 func (t *tree) appendSeen(l, next *leaf) {
 	if t.seenRows(l) == nil && t.seenRows(next) == nil {
 		return

@@ -207,7 +207,7 @@ func TestFailureBetweenRenames(t *testing.T) {
 			f = open(t, path)
 			f.Kept().SetPolicy(retention.Policy{})
 		}
-		store.SetAtRename(func() { // makes the second rename fail: a file can't be renamed to the path of a folder
+		store.SetAtRename(func() { // makes the second rename fail: a file cannot be renamed to the path of a folder
 			if err := errors.Join(os.Rename(manifest.Path(path), path+".aside"), os.Mkdir(manifest.Path(path), 0o755)); err != nil {
 				t.Error(err)
 			}

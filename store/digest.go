@@ -27,8 +27,8 @@ var hashPerWrite int64 = 64 << 20
 // would make the list of their hashes longer, and the whole list is hashed for each version.
 var blockBytes int64 = 128 << 10
 
-// digest has the state of both digests of one version of the file. At least one of them covers the whole file. A patch updates
-// the digest of the last version in place, without a copy.
+// digest holds the two digests of one version of the file. At least one of them is complete. When a patch makes the next
+// version, the digest of the last version is updated in place, without a copy.
 type digest struct {
 	whole  prefixHash            // SHA-256 of the whole file, or of its start
 	blocks *manifest.BlockHashes // hashes of all blocks; nil until a version first needs them

@@ -178,7 +178,7 @@ func writeOnce(args []string) error {
 // nobodysFolder returns a folder that every user can enter, and a function that runs a child as an unprivileged user.
 func nobodysFolder(t *testing.T) (dir string, run func(name string, args ...string) (string, error)) {
 	t.Helper()
-	dir, err := os.MkdirTemp("/tmp", "store-test-") // other users can't enter t.TempDir
+	dir, err := os.MkdirTemp("/tmp", "store-test-") // other users cannot enter t.TempDir
 	if err != nil {
 		t.Fatal(err)
 	}

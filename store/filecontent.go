@@ -60,7 +60,7 @@ func (c *content) releasePiece(i int) {
 	}
 }
 
-// errStop is returned by a callback of walk to end it early.
+// errStop is the error that a callback of walk returns to end the walk early.
 var errStop = errors.New("stop")
 
 // walk calls f with the bytes of the file from offset off to the end, piece by piece. It stops early if f returns an error.

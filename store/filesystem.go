@@ -20,7 +20,7 @@ type FileSystem struct {
 }
 
 // ProbeFileSystem tests the file system of the folder dir. For this it creates two small files with random names in the folder
-// and then removes them. If it can't create them, it returns an error.
+// and then removes them. If it cannot create them, it returns an error.
 func ProbeFileSystem(dir string) (FileSystem, error) {
 	fs := fileSystemAt(dir)
 	path, second := probePath(dir, "1"), probePath(dir, "2")

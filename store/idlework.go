@@ -17,7 +17,7 @@ import (
 //   - It copies the file to make the shadow file. Without the shadow, the first change after a start would rewrite the whole
 //     file. If the copy shows that the file is damaged, the Result has Damage set, and the next Write replaces the file.
 //
-// Idle reports whether there is more to do. The Result has the manifest that is on disk. If the shadow file can't be made, the
+// Idle reports whether there is more to do. The Result has the manifest that is on disk. If the shadow file cannot be made, the
 // Result has a warning. That is not an error, because the file is complete without a shadow.
 func (f *File) Idle(ctx context.Context, v *snapshot.View) (r Result, more bool, err error) {
 	f.mu.Lock()

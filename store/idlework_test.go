@@ -101,7 +101,7 @@ func TestCompleteUnlessChange(t *testing.T) {
 	}
 }
 
-// TestCompletingFails checks that the manifest on disk still describes the file if Idle can't replace the manifest. If
+// TestCompletingFails checks that the manifest on disk still describes the file if Idle cannot replace the manifest. If
 // another program has replaced the file, Idle must not touch the manifest.
 func TestCompletingFails(t *testing.T) {
 	t.Parallel()

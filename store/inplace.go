@@ -9,7 +9,7 @@ import (
 
 // CheckInPlace checks that the files that capture wrote are still in place, and that their owner may read them. It returns ""
 // if both are true. Otherwise it returns the reason, for example that somebody has removed the file or unmounted its volume. A
-// Write puts the file in place again, or returns the reason why it can't.
+// Write puts the file in place again, or returns the reason why it cannot.
 //
 // Before the first Write of a run, CheckInPlace checks the file that an earlier run left, if this file was intact. PutBack puts
 // this file in place again. If the last Write failed, CheckInPlace returns "" without a check, because that Write is repeated.

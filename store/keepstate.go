@@ -17,9 +17,9 @@ import (
 // The functions below decide whether the current file must be kept before a Write replaces it (invariant 9, docs/design.md).
 // The cost depends on how much has changed, not on the size of the table. A View consists of Parts, which are groups of
 // consecutive rows. A row can be lost only if the new View lacks the row's Part. If the Parts that the View lacks have, in
-// total, too few rows for a loss, nothing is read. Otherwise their regions are read from the file and compared with the View's
-// new Parts. A Write compares the whole file only in three cases: the run has not loaded the file and this is its first Write,
-// the last Write has failed, or another program has touched the file.
+// total, too few rows for a loss, nothing is read. Otherwise the file's regions with these Parts are read and compared with
+// the View's new Parts. A Write compares the whole file only in three cases: the run has not loaded the file and this is its
+// first Write, the last Write has failed, or another program has touched the file.
 
 // stateToKeep decides whether the current file must be kept before v replaces it. If so, it returns the manifest of the kept
 // state, whose Kept field has the reason. If not, it returns nil.

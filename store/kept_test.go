@@ -52,8 +52,8 @@ func TestKeptOnce(t *testing.T) {
 		t.Fatalf("after a restart the kept states are %+v; the Write kept %+v", states, r.Kept)
 	}
 	write(t, f, tab.View(), store.ReasonInterval)
-	// A loss follows a state that is already kept as an ordinary state. The Write must make that state the state before the
-	// loss, and must not keep the file again.
+	// The last state before the loss is already kept as an ordinary state. The Write must mark this kept state as the state
+	// before a loss, and must not keep the file a second time.
 	manifestTmp := filepath.Join(filepath.Dir(path), "feedback.manifest.json.tmp")
 	if err := os.MkdirAll(filepath.Join(manifestTmp, "in the way"), 0o755); err != nil {
 		t.Fatal(err)

@@ -18,7 +18,7 @@ type written struct {
 	layout   *placement.Layout
 	rows     []int32 // number of rows in each of the layout's regions
 	patched  bool    // whether the file was patched and has not been read back since
-	digest   *digest // digest of the file; the next version updates it in place
+	digest   *digest // digest of the file; a patch to the next version updates this digest in place
 }
 
 // hasRowsOf reports whether v has the rows that were written, and comes from the same table. It also returns true for a later

@@ -120,8 +120,8 @@ func (l *lock) lockedError(f *os.File) error {
 
 // reacquireIfReplaced takes the lock again if the lock file or its folder was removed or replaced. The old lock is useless
 // then, because another process could lock the new file. reacquireIfReplaced reports whether it has taken the lock again.
-// The error is a [*LockedError] if another process has the lock, or has put its word into the lock file although we have the
-// lock.
+// The error is a [*LockedError] if another process has the lock, or has written its own word (see lockword.go) into the lock
+// file although we have the lock.
 func (l *lock) reacquireIfReplaced() (replaced bool, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

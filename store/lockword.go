@@ -30,7 +30,7 @@ func newLockWord() string {
 	return hex.EncodeToString(b[:])
 }
 
-// readLockContent returns the content of the lock file f. It returns the zero value if f is empty or can't be decoded.
+// readLockContent returns the content of the lock file f. It returns the zero value if f is empty or cannot be decoded.
 func readLockContent(f io.ReaderAt) lockContent {
 	var c lockContent
 	const longest = 64 << 10

@@ -65,7 +65,7 @@ func TestLossIsKept(t *testing.T) {
 					put(tab, i, "changed")
 				}
 			}},
-			// In these two cases, the changed rows are more than half of the rows that are left, but not of all rows.
+			// In the next two cases, the changed rows are more than half of the rows that are left, but not of all rows.
 			"half deleted, the others changed": {text: "; " + grouped(rows-rows/2) + " of " + grouped(rows) + " rows got another value", lost: rows / 2, change: func(tab *snapshot.Table) {
 				for i := range rows / 2 {
 					tab.Delete(key(i))
@@ -114,8 +114,8 @@ func TestLossIsKept(t *testing.T) {
 				if states[0].Rows != rows || !bytes.Equal(read(t, states[0].Path), before) {
 					t.Errorf("the state is %+v", states[0])
 				}
-				// Check that the kept state does not change while later versions are written. After the fourth of them, the
-				// state is compressed.
+				// Check that the kept state does not change while later versions are written. After the fourth later
+				// version, the state is compressed.
 				for i := range 6 {
 					write(t, f, commit(t, tab, func() { put(tab, 2*rows, fmt.Sprint("later ", i)) }), store.ReasonChange)
 					idleToEnd(t, f, tab.View())

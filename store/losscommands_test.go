@@ -39,7 +39,7 @@ func (r *rowsTable) equals(other *rowsTable) bool {
 	return maps.EqualFunc(r.rows, other.rows, maps.Equal[map[string]string])
 }
 
-// restore runs commands that capture has printed, as a shell and `capture restore` do.
+// restore does what a shell and `capture restore` would do with the commands that capture has printed.
 func (r *rowsTable) restore(t *testing.T, line string) {
 	t.Helper()
 	for command := range strings.SplitSeq(line, " && ") {

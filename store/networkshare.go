@@ -88,7 +88,7 @@ func (f *File) useFileSystem() (warning string) {
 		f.share, f.paths.tmpWord = &share{}, f.lock.word
 	}
 	f.temp = tempFile{path: f.dataTmp(), target: f.dataPath, lock: f.lock, share: f.share}
-	os.Remove(f.dataTmp()) // if it can't be removed, Write fails and reports that
+	os.Remove(f.dataTmp()) // if the file cannot be removed, Write fails and reports the reason
 	f.removeForeignTemp()
 	if fs.IsLocal {
 		return ""

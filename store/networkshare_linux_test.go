@@ -228,7 +228,7 @@ func TestReaderBlocksRename(t *testing.T) {
 			}
 		}
 	}
-	// Now the reader never closes the file.
+	// Now every rename except the first fails, as if a reader never closed the file.
 	path := filepath.Join(t.TempDir(), "feedback.json")
 	f := open(t, path)
 	write(t, f, votes(10, "x").View(), store.ReasonStart)

@@ -23,9 +23,9 @@ import (
 // If any of this is not possible, writePending patches a clone that shares blocks with the current file (FICLONE), or writes
 // the whole file.
 
-// openShadow opens the shadow file at path for writing, under a lease. endLease ends the lease, and so does closing the file.
-// openShadow returns nil if the file can't be patched safely. For example, the file is not the known version any more, or its
-// owner or mode differs from that of the current file.
+// openShadow opens the shadow file at path for writing, under a lease. endLease ends the lease, and so does closing the
+// file. openShadow returns nil if the file cannot be patched safely: for example, if the file is no longer the known
+// version, or if its owner or mode differs from that of the current file.
 func openShadow(path string, known os.FileInfo, current string) *os.File {
 	fd, err := unix.Open(path, unix.O_RDWR|unix.O_DIRECT|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {

@@ -25,7 +25,7 @@ func TestPutBack(t *testing.T) {
 	write(t, other, votes(50, "other").View(), store.ReasonStart)
 	for what, test := range map[string]struct {
 		change  func(path string) error
-		same    bool   // whether the file itself stays
+		same    bool   // whether path must still name the same file afterwards
 		damaged string // content that must be kept as a damaged file
 		kept    int    // number of rows of the kept state; 0 if there must be none
 	}{

@@ -59,8 +59,8 @@ func linkOrCopy(path, second string) error {
 	if err != nil {
 		return err
 	}
-	// No reader can use a file that is not regular, so it need not keep its first name. If path is a folder, it can neither be
-	// linked, nor be replaced by a file.
+	// Readers cannot use a file that is not regular, so path may name no file for a moment. A folder at path must be renamed,
+	// because a folder can neither be linked nor be replaced by a file.
 	if !info.Mode().IsRegular() {
 		return os.Rename(path, second)
 	}

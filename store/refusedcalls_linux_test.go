@@ -114,11 +114,12 @@ func (r refusal) mustFail() bool {
 	return false
 }
 
-// TestCallsRefused makes each call of a writer fail once, as devices and volumes do (EIO, ENOSPC, EDQUOT, EROFS, …). The
-// Write's error must name the step, the path and what to do. The folder must then have either the complete old file or the
-// complete new file, and no needless temporary file. The next Write must work. TestCallsRefused also cuts the power after
-// the refused call and after each later call. Pages that were dirty at a failed fsync then count as lost, so the writer must
-// write them again. With STORE_TEST_ERRORS=all, each call fails with each of its possible errors.
+// TestCallsRefused makes each system call of a writer fail once, with the errors of devices and volumes (EIO, ENOSPC,
+// EDQUOT, EROFS, …). The Write's error must name the step, the path and what to do. The folder must then have either the
+// complete old file or the complete new file, and no needless temporary file. The next Write must work. TestCallsRefused
+// also cuts the power after the refused call and after each later call. Pages that were dirty at a failed fsync then count
+// as lost, so the writer must write them again. With STORE_TEST_ERRORS=all, each call fails with each of its possible
+// errors.
 func TestCallsRefused(t *testing.T) {
 	if testing.Short() {
 		t.Skip("makes each system call fail")
@@ -275,8 +276,8 @@ func (d *device) leftover(path string, renamed bool) []string {
 	return left
 }
 
-// writeWhileRefused writes the file at args[0] once. It then makes a system call fail, whose number is args[1], writes the
-// file twice more, and prints both errors.
+// writeWhileRefused writes the file at args[0] once. It then makes the system call with the number args[1] fail, writes the
+// file twice more, and prints the error of each of these two writes.
 func writeWhileRefused(args []string) error {
 	f, err := store.Open(args[0], owner)
 	if err != nil {

@@ -103,7 +103,7 @@ func (p *pendingVersion) isWorthPatching(old *placement.Layout) bool {
 }
 
 // retire is called before p replaces the file at path, which then becomes the shadow file. It returns this shadow and the
-// identity of the file. It returns nil if the file can't serve as a shadow, for example because it is small or is not the
+// identity of the file. It returns nil if the file cannot serve as a shadow, for example because it is small or is not the
 // last version.
 func retire(last written, p *pendingVersion, path string) (*shadow, os.FileInfo) {
 	if !isPatchable(last, p, path) {

@@ -49,8 +49,8 @@ func (s *Source) Barrier(ctx context.Context) error {
 	return s.awaitStream(ctx, target, func() bool { return s.standby.appliedLSN() >= target })
 }
 
-// barrierError returns Barrier's error for a query that failed with err. If Follow has ended, the query failed because of that,
-// and barrierError returns ErrNotFollowing.
+// barrierError returns Barrier's error for a query that failed with err. If Follow has ended, this end is the cause of the
+// failure, so barrierError returns ErrNotFollowing.
 func (s *Source) barrierError(err error) error {
 	select {
 	case <-s.ended:

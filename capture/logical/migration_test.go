@@ -59,8 +59,9 @@ func TestPlainReadDuringMigration(t *testing.T) {
 }
 
 // TestReadBetweenPartitions checks that capture causes no deadlock with a migration that locks two partitions in the
-// opposite order. If capture waited for the lock of one partition while it held the lock of the other, the migration would
-// fail: its deadlock_timeout is very short, so Postgres would cancel the migration and not capture's statement.
+// order opposite to capture's. If capture waited for the lock of one partition while it held the lock of the other, the
+// migration would fail: its deadlock_timeout is very short, so Postgres would cancel the migration and not capture's
+// statement.
 func TestReadBetweenPartitions(t *testing.T) {
 	t.Parallel()
 	url := pgserver.Database(t)

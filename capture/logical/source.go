@@ -9,9 +9,9 @@
 //
 // Each part of the stream has one task. The receiver reads messages, advances the position and reports progress. The applier
 // turns messages into writes to the snapshot.Table and returns commits. The standby, named after the protocol's message
-// Standby status update, does all sending on the connection and confirms positions to the server. In addition, regular checks
-// find what the stream does not show: changes of the catalog, the amount of WAL that the slot retains, and lost rows. They
-// also read the horizons from which the next attempt can resync (horizon.go).
+// Standby status update, does all sending on the connection and confirms positions to the server. In addition, regular
+// checks find what the stream does not show: changes of the catalog, the amount of WAL that the slot retains, and lost rows.
+// They also propose horizons. From a horizon, the next attempt can resync without a copy of the whole table (horizon.go).
 //
 // The slot is temporary: the server drops it when the connection ends, so capture leaves nothing behind that retains WAL.
 //
@@ -22,11 +22,11 @@
 //   - source.go, follow.go: Source; its steps, one after the other, the regular check, and the last horizon before a stop
 //   - open.go: the step open, and the probe of whether a Source could follow the table
 //   - slot.go, awaitcommits.go: the slot; the wait until the commits in its snapshot are complete
-//   - plainread.go, copy.go: a first file while the creation of the slot waits; the copy
+//   - plainread.go, copy.go: a first file, made while the creation of the slot waits; the copy
 //   - stream.go, apply.go: the receiver; the applier
 //   - displacedrows.go, omittedrows.go: two rows with one key in the middle of a transaction; rows that are too large
 //   - servervalues.go: values that only the server can compute
-//   - standbystatus.go, barrier.go: the type standby; barriers
+//   - standbystatus.go, barrier.go: the type standby; Barrier, which waits for the server's current WAL position
 //   - catalogcheck.go, rowcount.go, physicalstandbys.go: the regular checks; catalogcheck.go also proposes horizons
 //   - horizon.go: the horizons that have been proposed, and which of them the stream has passed
 package logical

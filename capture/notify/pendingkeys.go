@@ -17,8 +17,8 @@ import (
 // whole table.
 const maxPendingKeys = 4000
 
-// pendingKeys holds the keys of changed rows that the next round must read. The listener adds keys, and each round drains
-// them.
+// pendingKeys holds the keys of changed rows that must be read. The listener adds keys. Each round (see [Source]) takes all
+// keys and reads their rows.
 type pendingKeys struct {
 	progress *source.Progress
 	changed  chan struct{} // receives a value after keys or a request for a full read were added
@@ -129,8 +129,8 @@ func (p *pendingKeys) mergeInto(b *keyBatch) {
 	}
 }
 
-// oldest returns the arrival time of the oldest pending key or request, or zero if nothing is pending. The result full is true
-// if the next round reads the whole table.
+// oldest returns the arrival time of the oldest pending key or request, or zero if nothing is pending. It also reports
+// whether the next round reads the whole table.
 func (p *pendingKeys) oldest() (since time.Time, full bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

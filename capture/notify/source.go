@@ -181,7 +181,7 @@ func (s *Source) prepare(ctx context.Context) error {
 	})
 }
 
-// loop runs a round when pending keys are due, and whenever Barrier requests a round.
+// loop runs a round (see [Source]) when pending keys are due, and whenever Barrier requests a round.
 func (s *Source) loop(ctx context.Context, t *snapshot.Table) error {
 	for {
 		due, stop := s.roundDue()

@@ -11,7 +11,7 @@ import (
 type Timeouts struct {
 	Idle  time.Duration // a connection counts as dead if the server has sent nothing for this time
 	Ping  time.Duration // interval at which a server that sends nothing is asked for a reply
-	Check time.Duration // time between regular checks for what the received changes do not show, such as a new definition of the table
+	Check time.Duration // time between regular checks, which find what the received changes do not show, such as a new definition of the table
 	Stop  time.Duration // time limit of each step that the source takes when capture stops, to prepare the resync of the next run
 
 	// In the fields below, zero means the default. Each field's comment refers to the package that defines the default.

@@ -35,7 +35,7 @@ type copyDecoder struct {
 
 	maxRow     int             // size limit of a row, in bytes
 	takesTurns bool            // whether memory is limited, so that a large row waits until all rows before it are inserted
-	turn       <-chan struct{} // closed when the current range has its turn, see copyRange
+	turn       <-chan struct{} // closed when it is the turn of the current range; see copyRange
 
 	header, trailer bool // whether the header and the trailer of the current COPY have been read
 }
@@ -115,7 +115,7 @@ func (d *copyDecoder) keepPartial(input []byte, decoded int) error {
 
 const (
 	copyPieceRoom     = 64 << 10 // bytes of free space after a partial row, for the piece of input that completes the row
-	firstPartialBytes = 64 << 20 // limit of the memory for a partial row, in bytes, until half as many bytes have arrived; see keepPartial
+	firstPartialBytes = 64 << 20 // initial limit of the memory for a partial row, in bytes; once half of it is full, the limit grows with the row: see keepPartial
 )
 
 // awaitTurn is called before a connection reads a large row. If memory is limited, it waits for the connection's turn, so
@@ -259,7 +259,7 @@ type decodeError struct{ err error }
 func (e *decodeError) Error() string { return e.err.Error() }
 func (e *decodeError) Unwrap() error { return e.err }
 
-const typeOIDBytes = 4 // length of a type's OID before each column of a composite value
+const typeOIDBytes = 4 // length in bytes of the type OID that precedes each column of a composite value
 
 func errFieldCount(fields, want int) error {
 	return fmt.Errorf("a row of the copy has %d fields instead of %d", fields, want)

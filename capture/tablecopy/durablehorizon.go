@@ -104,7 +104,7 @@ func (r *Reader) setUnconfirmed(h *snapshot.Horizon) {
 	r.unconfirmed, r.confirmPause = h, firstConfirmPause
 }
 
-// awaitConfirmed calls confirm until nothing is unconfirmed, or until the time limit has passed.
+// awaitConfirmed calls confirm until the last View has its horizon, or until the time limit has passed.
 func (r *Reader) awaitConfirmed(ctx context.Context, t *snapshot.Table, limit time.Duration) error {
 	for start := time.Now(); ; {
 		if err := r.confirm(ctx, t); err != nil || r.unconfirmed == nil || time.Since(start) > limit {

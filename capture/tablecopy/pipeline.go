@@ -39,7 +39,7 @@ type copyPipeline struct {
 
 	// Only insertLoop changes these fields.
 	rows, bytes  int64
-	changed      int64 // number of rows that were read whole
+	changed      int64 // number of rows that were read with all columns, not only with their keys
 	notOffered   int   // bytes of rows inserted since the last call of offerWriteAhead
 	lastProgress time.Time
 
@@ -270,7 +270,7 @@ func (p *copyPipeline) offerWriteAhead(parts []snapshot.Part) {
 	}
 }
 
-// writeAheadLoop passes each offer to WriteAhead until ctx ends or WriteAhead needs no more offers.
+// writeAheadLoop passes the offered parts to WriteAhead until ctx ends or WriteAhead needs no more parts.
 func (p *copyPipeline) writeAheadLoop(ctx context.Context) error {
 	for more := true; more; {
 		select {

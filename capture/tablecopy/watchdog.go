@@ -47,8 +47,8 @@ type Watchdog struct {
 	pids []int32 // process IDs of the sessions that read
 }
 
-// NewWatchdog returns a Watchdog for a read over the connections to which the ReadClock is attached. The CheckFunc, if not nil,
-// is called at each interval.
+// NewWatchdog returns a Watchdog for one read of the table. The connections of the read report to the ReadClock. If check is
+// not nil, the Watchdog calls it every WatchdogInterval.
 func NewWatchdog(env *source.Env, reads *postgres.ReadClock, check CheckFunc) *Watchdog {
 	return &Watchdog{env: env, reads: reads, check: check, checkNow: make(chan struct{}), connected: make(chan struct{})}
 }

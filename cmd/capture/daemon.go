@@ -56,7 +56,7 @@ type serviceOptions struct {
 	debugListen string    // IP:PORT of the server for Go's profiles; "" disables it
 }
 
-// openService takes the lock, opens the logs and listens. It starts nothing: [service.run] does.
+// openService takes the lock, opens the logs and listens. [service.run] then runs the service.
 func openService(opts serviceOptions) (_ *service, err error) {
 	s := &service{memoryLimit: opts.daemon.MemoryLimit}
 	if opts.debugListen == "" {

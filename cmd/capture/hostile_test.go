@@ -139,7 +139,7 @@ func TestAnswersOfHostilePeerAreHarmless(t *testing.T) {
 }
 
 // TestHostileNamesAreHarmless checks what the commands print if the names of the table and of the file's folder are hostile. The
-// JSON must still have the name of the folder, or of the table in the form that messages have.
+// JSON must still contain the hostile name, either unchanged or in the escaped form of messages.
 func TestHostileNamesAreHarmless(t *testing.T) {
 	t.Parallel()
 	url, dir := votesDatabase(t, 3), filepath.Join(t.TempDir(), "a"+hostileName)

@@ -9,9 +9,9 @@ import (
 	"capture/store/kept"
 )
 
-// noteKeptLosses warns if the file was written after losses that nobody has acknowledged. It prints how to restore what was lost,
-// and, if there are many losses, only the number of the losses that it does not describe. If the folder cannot be read,
-// noteKeptLosses prints the reason, and the command continues: the file may be the best data that is left.
+// noteKeptLosses warns if the file was written after losses that nobody has acknowledged. It prints how to restore what was
+// lost. If there are many losses, it describes some of them and prints the number of the others. If the folder cannot be
+// read, noteKeptLosses prints the reason, and the command continues: the file may be the best data that is left.
 func (c *fileConfig) noteKeptLosses(std streams, command string) {
 	if info, err := os.Stat(c.File); c.File == "-" || err != nil || !info.Mode().IsRegular() {
 		return // the command itself reports a file that it cannot read

@@ -11,7 +11,7 @@ import (
 )
 
 // TestCommandsOfAnotherUser checks that the commands work for a user who cannot read the lock file, if the configuration
-// contains the daemon's address. With another address, the error names the lock file.
+// contains the daemon's address. If the configuration contains another address, the error names the lock file.
 func TestCommandsOfAnotherUser(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("needs root to run a command as another user")

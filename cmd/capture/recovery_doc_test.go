@@ -138,7 +138,7 @@ type page struct {
 	lines []string
 	dir   string
 	urls  *strings.Replacer
-	env   []string // variables that the commands exported
+	env   []string // environment variables that the page's commands have exported
 
 	bucket *objectserver.Bucket // bucket that the page calls s3://backups
 

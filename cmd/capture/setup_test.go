@@ -43,7 +43,7 @@ func TestSetupAndTeardown(t *testing.T) {
 			if again := must("setup", "--role="+role); again != "-- nothing to do\n" {
 				t.Errorf("the second time it ran:\n%s", again)
 			}
-			if source == "logical" { // capture can follow the table as this role
+			if source == "logical" { // checks that capture can follow the table as this role
 				d := start(t, strings.Replace(url, "postgres@", role+"@", 1), "--source="+source)
 				d.status(func(s capture.Status) bool { return s.Ready && s.Source == source })
 				wantEqual(t, d.path, url)

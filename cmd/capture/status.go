@@ -93,8 +93,7 @@ func pageAddress(address, token string) string {
 	return "http://" + address + "/#token=" + url.QueryEscape(token)
 }
 
-// fetchStatus requests the daemon's status. The result raw is the body of the response, and the result address is the daemon's
-// address.
+// fetchStatus requests the daemon's status. It also returns the body of the response and the daemon's address.
 func (c statusCmd) fetchStatus(ctx context.Context, path string) (status capture.Status, raw []byte, address string, err error) {
 	address, held, err := findDaemon(ctx, path, string(c.Listen))
 	if err != nil {

@@ -133,7 +133,7 @@ func benchmarkCopyTime(b *testing.B, n int) {
 			}
 			to := newCopyTarget(b, kind)
 			d := startDaemon(b, url, "--flush-interval=24h", "--copy-to="+to.URL)
-			rest := 9 * d.waitCopyEvent(copyProven).millis // milliseconds that capture pauses after it has read the copy back, so that copies take at most a tenth of the time
+			rest := 9 * d.waitCopyEvent(copyProven).millis // milliseconds for which capture now pauses; copies may take at most a tenth of the time
 			time.Sleep(time.Duration(rest)*time.Millisecond - delay)
 			execSQL(b, conn, "UPDATE votes SET comment = $1 WHERE vote_id = $2", fmt.Sprint("changed ", rand.Int64()), 1+rand.IntN(n))
 			committed := time.Now()

@@ -58,8 +58,8 @@ func runBenchmarks(runs int, only, doc string) error {
 // results maps a benchmark's name and a unit to the figures of all runs.
 type results map[string]map[string][]float64
 
-// runPackage runs the benchmarks of a package that match the pattern bench, shows their output, and adds their figures to
-// found.
+// runPackage runs the benchmarks of a package that match the pattern bench, shows their output, and adds their figures
+// to the given results.
 func runPackage(found results, folder, bench string, runs int) error {
 	cmd := exec.Command("go", "test", "-run", "^$", "-bench", bench, "-benchtime", "1x", "-count", strconv.Itoa(runs), "-timeout", "0", folder)
 	cmd.Stderr = os.Stderr

@@ -50,7 +50,7 @@ func BenchmarkReconnect(b *testing.B) {
 				}
 				r.cut()
 				update(0)
-				time.Sleep(6 * time.Second) // in this time, the process returns the garbage of the copy to the system
+				time.Sleep(6 * time.Second) // meanwhile, capture returns the garbage of the copy to the system, so the garbage does not count in the peak
 				d.resetPeak()
 				r.open(b)
 				followed = d.waitFollowing()

@@ -17,7 +17,7 @@ import (
 // Burst is the number of successive events that get their own lines. After that, only one more line per second is allowed.
 const Burst = 100
 
-// maxRemotes is the maximum number of callers that one line about several events names.
+// maxRemotes is the maximum number of callers in a line that sums up several events.
 const maxRemotes = 10
 
 // Logger logs events of one kind. It is safe for concurrent use.

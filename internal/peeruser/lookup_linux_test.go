@@ -39,7 +39,7 @@ func startCaller(t *testing.T, uid uint32, address string) *exec.Cmd {
 	if os.Geteuid() != 0 {
 		t.Skip("only root can start a process of another user")
 	}
-	cmd := exec.Command("/proc/self/exe") // the test's own path may lie in a folder that the user can't enter
+	cmd := exec.Command("/proc/self/exe") // the test's own path may lie in a folder that the user cannot enter
 	cmd.Env = []string{"PEERUSER_TEST_DIAL=" + address}
 	cmd.Stderr = os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}

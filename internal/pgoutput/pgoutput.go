@@ -113,8 +113,8 @@ func ParseTruncate(msg []byte) (Truncate, error) {
 	return t, r.checkEnd()
 }
 
-// Change is an Insert, Update or Delete message. Parse can be called again for the next message. It then reuses the memory
-// of Old and New.
+// Change is an Insert, Update or Delete message. One Change can hold one message after another: each call of Parse reuses
+// the memory of Old and New.
 type Change struct {
 	Kind byte
 	OID  uint32

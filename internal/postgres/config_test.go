@@ -110,7 +110,8 @@ func FuzzParseConfig(f *testing.F) {
 }
 
 // TestLibpqParameters checks that each parameter of libpq is either honored or refused with an error that names it, even if
-// the parameter comes from the environment or a service file. No such parameter is sent to the server.
+// the parameter comes from the environment or a service file. Only settings of the server, such as
+// application_name, are sent to the server.
 func TestLibpqParameters(t *testing.T) {
 	folder := t.TempDir()
 	service := filepath.Join(folder, "pg_service.conf")

@@ -271,11 +271,11 @@ func (d *doctor) checkValues(ctx context.Context) bool {
 	if err == nil {
 		err = run(t.RowsByKeyQuery()+" LIMIT 0", nil, none...)
 	}
-	if err != nil { // only a warning, because no source except "notify" reads rows by key
+	if err != nil { // only a warning, because only the source "notify" reads rows by key
 		d.addError("rows by key", Warn, err)
 	}
 	if query, from, types := t.GeneratedColumnsQuery(); len(from) > 0 {
-		if err := run(query, types, make([][]byte, len(from))...); err != nil { // no source except "logical" computes generated columns
+		if err := run(query, types, make([][]byte, len(from))...); err != nil { // affects only the source "logical", which computes generated columns
 			d.addError("generated columns", Warn, err)
 			d.logical = false
 		}

@@ -57,7 +57,7 @@ func Explain(err error) error {
 	return err
 }
 
-// serverError returns the server's error in err as pg, or nil if err contains no error of a server. err may contain several
+// serverError finds the server's error in err. pg is nil if err contains no error of a server. err may contain several
 // errors: with sslmode allow and prefer, pgx tries to connect with and without TLS. pg_hba.conf often admits only one of the
 // two, so a refusal by pg_hba.conf explains less than another error. Therefore, pg is the last error that is not such a
 // refusal. If all errors are refusals, pg is the first refusal. If pg is not a refusal, the second result contains the refusals

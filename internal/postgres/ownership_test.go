@@ -136,7 +136,7 @@ func TestSetupMakesRoleOwnPublication(t *testing.T) {
 			}
 			least := connectAs(t, url, role)
 			wantPublication(t, least, "votes", "capture_votes")
-			run(t, conn, "ALTER PUBLICATION capture_votes SET (publish = 'delete')") // the role may repair this, though it does not own the table
+			run(t, conn, "ALTER PUBLICATION capture_votes SET (publish = 'delete')") // the role may repair the publication, although it does not own the table
 			if d, f := diagnose(t, url, role, LocalResources{}); d.Source != "logical" || f["publication"].Level != OK || !strings.Contains(f["publication"].Found, "repair") {
 				t.Errorf("doctor recommends %s; %+v", d.Source, f["publication"])
 			}
@@ -164,7 +164,7 @@ func TestWithdrawalNeedsOwnership(t *testing.T) {
 	_, refusal := LoadTable(testContext(t), reader, Name{Table: "votes"})
 	wantProblem(t, WithdrawPublication(testContext(t), reader, Name{Table: "votes"}, refusal), `DROP PUBLICATION IF EXISTS "capture_votes"`)
 
-	// With this replica identity, writes succeed, so capture need not ask anybody to drop the publication.
+	// With REPLICA IDENTITY FULL, writes succeed, so capture need not ask anybody to drop the publication.
 	run(t, conn, "ALTER TABLE votes REPLICA IDENTITY FULL")
 	_, refusal = LoadTable(testContext(t), reader, Name{Table: "votes"})
 	if err := WithdrawPublication(testContext(t), reader, Name{Table: "votes"}, refusal); strings.Contains(err.Error(), "DROP PUBLICATION") {

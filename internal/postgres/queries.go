@@ -20,10 +20,10 @@ func (t *Table) FromClause() string {
 	return "ONLY " + t.Name().Quoted()
 }
 
-// CopyQuery returns a COPY statement that sends the table in binary format, with the columns of [Table.SelectList]. The
-// parameter named where is empty or a condition with its keyword (" WHERE …").
-func (t *Table) CopyQuery(where string) string {
-	return "COPY (SELECT " + t.SelectList() + " FROM " + t.FromClause() + where + ") TO STDOUT (FORMAT binary)"
+// CopyQuery returns a COPY statement that sends the table in binary format, with the columns of [Table.SelectList].
+// whereClause is "" or a condition with its keyword (" WHERE …").
+func (t *Table) CopyQuery(whereClause string) string {
+	return "COPY (SELECT " + t.SelectList() + " FROM " + t.FromClause() + whereClause + ") TO STDOUT (FORMAT binary)"
 }
 
 // RowsByKeyQuery returns a query for the rows with the given keys, with the columns of [Table.SelectList]. Callers must request

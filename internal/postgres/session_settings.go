@@ -29,7 +29,7 @@ var expressionSettings = []setting{
 }
 
 // sessionSettings returns the settings that capture pins in every session. They override the settings of the server, the
-// database and the role, so every value prints in one way and no timeout ends a session.
+// database and the role, so each value has only one text form, and no timeout ends a session.
 func sessionSettings(pg *pgconn.PgConn) []setting {
 	// A SQL_ASCII database stores bytes of any encoding. With the encoding UTF8, reads would fail, because the server
 	// refuses to send bytes that are not valid UTF-8.

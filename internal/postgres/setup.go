@@ -56,8 +56,8 @@ func SetupSQL(ctx context.Context, conn *pgx.Conn, table *Table, o SetupOptions)
 	case o.Source == "auto" && logicalErr != nil:
 		return nil, askForNotify(table, logicalErr)
 	case o.Source == "auto", o.Source == "logical":
-		// A publication can be created before wal_level is logical. So logicalErr is no reason to stop, but identityErr is:
-		// a publication must not exist for a table that it would harm.
+		// A publication can be created before wal_level is logical. So logicalErr is no reason to stop here. identityErr is a
+		// reason to stop, because a publication of this table could make the application's writes fail.
 		if identityErr != nil {
 			return nil, identityErr
 		}
@@ -165,7 +165,8 @@ func (t *Table) setupPublicationSQL(ctx context.Context, conn *pgx.Conn, s *Serv
 	case o.Role == "" || !alterable && !o.Complete:
 		return statements, nil
 	case p != nil && p.owner == o.Role:
-		// On a managed service, no superuser runs the statements. Whoever runs them must therefore be a member of the role.
+		// On a managed service, whoever runs the statements is no superuser, and must therefore be a member of the role that
+		// owns the publication.
 		if len(statements) > 0 && !p.mayRepair(t) && user.provider != "" {
 			statements = asMemberSQL(o.Role, statements)
 		}

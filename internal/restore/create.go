@@ -132,7 +132,8 @@ func (c *creation) createRefined(ctx context.Context) error {
 	}
 }
 
-// partitionDefinition returns the manifest's partition key, for a note.
+// partitionDefinition describes the partition key and the number of partitions in the manifest, for a note. It returns "" if
+// the manifest has none.
 func (c *creation) partitionDefinition() string {
 	if c.manifest.Partitioning == nil {
 		return ""

@@ -159,7 +159,7 @@ func TestEditedFileAndLostTable(t *testing.T) {
 	write("first", "1st")
 	d.wantRefused(restore.Options{Path: path}, edited)
 
-	write(`"twice":4`, `"twice":5`) // a value that the table's expression does not give
+	write(`"twice":4`, `"twice":5`) // not the value that the generated column's expression computes
 	d.wantRefused(restore.Options{Path: path, Create: true, Edited: true}, "generated columns", "the key 2")
 
 	m, err := manifest.Read(path)

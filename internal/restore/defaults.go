@@ -68,7 +68,7 @@ var (
 	zonePattern = regexp.MustCompile(`^timezone\(('(?:[^'\x00]|'')*')(?:::text)?, `)
 )
 
-// parse parses a value.
+// parse parses a value, as the grammar of defaultParser defines it. depth is the number of values that enclose this value.
 func (p *defaultParser) parse(depth int) (sql string, value defaultValue, err error) {
 	if depth > maxDefaultDepth {
 		return "", value, errNotSimple

@@ -324,8 +324,9 @@ const uniqueColumnsSQL = `
 	WHERE i.indrelid = $1::bigint::oid AND c.relname = $2::text::name AND i.indisunique AND i.indexprs IS NULL AND i.indpred IS NULL
 	ORDER BY k`
 
-// findTaken searches for a row of the file whose value of a unique constraint is taken: a row of the table has this value, the
-// file lacks that row, and the merge does not delete it. findTaken returns the place of the file's row, or "" if it finds none.
+// findTaken searches for a row of the file that has the same values in the columns of the unique constraint as another row of
+// the table. The file lacks the other row, and the merge does not delete the other row. findTaken returns the place of the
+// file's row, or "" if it finds none.
 func (m *stagedMerge) findTaken(ctx context.Context, constraint string) string {
 	if m.options.DeleteExtra || len(m.key) == 0 {
 		return ""

@@ -19,7 +19,7 @@ func (m *stagedMerge) merge(ctx context.Context, fileRows int) error {
 		step  func(context.Context) error
 	}{{"comparing", m.analyze}, {"comparing", m.refuseDuplicates}, {"comparing", m.planRows}, {"comparing", m.planDeletes}, {"writing", m.write}}
 	for _, s := range steps {
-		if err := m.progress.during(s.doing, func() error { return s.step(ctx) }); err != nil {
+		if err := m.progress.reportDuring(s.doing, func() error { return s.step(ctx) }); err != nil {
 			return err
 		}
 	}
@@ -106,7 +106,8 @@ func (m *stagedMerge) mergeRows(ctx context.Context) (w written, err error) {
 	return m.runSteps(ctx, m.steps())
 }
 
-// moveAndMerge is the second of the ways that [stagedMerge.write] tries.
+// moveAndMerge is the second of the ways that [stagedMerge.write] tries. It marks the rows that must be deleted and inserted
+// again, and then merges as mergeRows does.
 func (m *stagedMerge) moveAndMerge(ctx context.Context) (w written, err error) {
 	if len(m.hooks.Rules) > 0 {
 		return w, errDisplaced

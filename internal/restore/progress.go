@@ -19,9 +19,9 @@ func (p *progress) report(doing string, rows int, bytes int64) {
 	}
 }
 
-// during calls f, which reports no progress itself. Twice a second until f returns, during calls p.report with the number of
-// rows that have been read. doing is a text that names the current step.
-func (p *progress) during(doing string, f func() error) error {
+// reportDuring calls f, which reports no progress itself. Until f returns, reportDuring calls p.report twice a second with the
+// number of rows that have been read. doing is a text that names the current step.
+func (p *progress) reportDuring(doing string, f func() error) error {
 	stop, stopped := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(stopped)

@@ -257,7 +257,7 @@ func (r *randomTable) run() {
 		if got := r.Query(describe); got != before {
 			r.Fatalf("a refused restore changed the table:\n%s\nto\n%s", before, got)
 		}
-		r.db = &db{&statefiletest.DB{T: r.T, Config: r.Config, Conn: r.Connect(r.Config)}} // a new session, because the old session caches plans of foreign-key checks, which a rule has rewritten
+		r.db = &db{&statefiletest.DB{T: r.T, Config: r.Config, Conn: r.Connect(r.Config)}} // a new session: the old session caches plans of foreign-key checks, and a rule has rewritten these plans
 		r.Exec("DROP TRIGGER IF EXISTS skip ON t; DROP TRIGGER IF EXISTS change ON t; DROP RULE IF EXISTS none ON t; DELETE FROM c")
 		o.DisableTriggers = false
 		if res, err = restore.Restore(context.Background(), r.Conn, o); err != nil {

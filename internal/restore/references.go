@@ -42,8 +42,8 @@ func (r *restoration) explainViolation(ctx context.Context, err error) error {
 	return &postgres.Problem{Summary: err.Error(), Err: err, Hint: joinHints(first, notValid)}
 }
 
-// explainReference says which table to restore first for a violated foreign key, or returns "" if this does not help. The
-// parameter disable is true if the hint may name --disable-triggers, too.
+// explainReference returns a hint for a violated foreign key: which table to restore first. It returns "" if this does not
+// help. If offerDisable is set, the hint may also name --disable-triggers.
 func (r *restoration) explainReference(ctx context.Context, refused *pgconn.PgError, offerDisable bool) (hint string) {
 	var parent string
 	var from, to bool

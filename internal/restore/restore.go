@@ -146,7 +146,7 @@ func (r *restoration) writeRows(ctx context.Context) error {
 		return err
 	}
 	if r.compare != nil {
-		if err := r.progress.during("comparing", func() error { return r.compare(ctx) }); err != nil {
+		if err := r.progress.reportDuring("comparing", func() error { return r.compare(ctx) }); err != nil {
 			return err
 		}
 	}

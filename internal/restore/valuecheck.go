@@ -176,7 +176,8 @@ func (m *columnMap) findChanged(ctx context.Context, tx pgx.Tx, checked map[int]
 		}
 		typ := m.table.ColumnType(m.names[column])
 		printed, value := "pg_catalog.to_json(CAST(u.t AS "+typ+"))::pg_catalog.jsonb", "u.j::pg_catalog.jsonb"
-		// A field that the file lacks becomes NULL in the table, so compare both values without their NULLs.
+		// A field of a composite value becomes NULL in the table if the file lacks the field. Therefore, compare both values
+		// without their NULLs.
 		if anyElement(&m.targets[column].column.Type, isComposite) {
 			printed, value = "pg_catalog.jsonb_strip_nulls("+printed+")", "pg_catalog.jsonb_strip_nulls("+value+")"
 		}

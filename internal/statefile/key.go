@@ -15,7 +15,7 @@ import (
 type KeyReader struct {
 	shape   *rowjson.Shape
 	encoder *rowjson.Encoder
-	unknown []bool     // for each column, whether only the database knows its type's order; nil if shape is from the database
+	unknown []bool     // for each column, whether only the database knows how to sort its values; nil if shape is from the database
 	noKey   NoKeyError // reason why the rows have no key; "" if they have one
 
 	quotedNumber bool // whether a key whose shape has UnprovenKey set had a number in quotation marks, which may be a user's text

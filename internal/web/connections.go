@@ -46,8 +46,8 @@ func serveUntilDone(ctx context.Context, srv *http.Server, l net.Listener, limit
 	return fmt.Errorf("serve http on %s: %w", l.Addr(), err)
 }
 
-// connections are the open connections of a server. If their number exceeds the field limit, the connection that has waited
-// longest for a request is closed. Idle callers therefore cannot keep others out, in particular health checks. There is no
+// connections are the open connections of a server. If their number exceeds limit, the server closes the connection that has
+// waited longest for a request. Idle callers therefore cannot keep others out, in particular health checks. There is no
 // limit per address, because behind a proxy all callers have the same address.
 //
 // A connection is held while an admitted request is answered on it. A held connection is never closed to make room. The number

@@ -29,7 +29,7 @@ const (
 	maxRequests    = 64  // requests that read votes or the disk
 	maxCompressors = 4   // downloads that are compressed; further ones are sent uncompressed, to leave processor time to the daemon
 	maxSearches    = 4   // searches in progress; further searches wait
-	maxExports     = 4   // few, because each export keeps a state of the table in memory until it ends
+	maxExports     = 4   // exports in progress; few, because each export keeps a state of the table in memory until it ends
 	maxStreams     = 32
 	maxScrapes     = 8 // requests for /metrics
 )

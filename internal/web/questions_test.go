@@ -35,7 +35,7 @@ func TestComparedText(t *testing.T) {
 	}
 }
 
-// A JSON string that is cut off is still a JSON string, and contains the beginning of the text.
+// TestCutJSONString checks that a shortened JSON string is still a JSON string, and contains the beginning of the text.
 func TestCutJSONString(t *testing.T) {
 	text := "a\"\\\n\x01é日😀" + strings.Repeat("\u2028\x1f", 3) + "end"
 	whole := []byte(`"a\"\\\n\u0001é日😀` + strings.Repeat("\u2028\\u001f", 3) + `end"`)

@@ -12,7 +12,7 @@ type responseWriter struct {
 	http.ResponseWriter
 	conn   *http.ResponseController
 	route  string // name of the route, for the log and the metrics
-	stream bool   // whether the answer is endless, without a minimum rate
+	stream bool   // whether the answer never ends; the minimum rate does not apply
 
 	received time.Time // time at which the request arrived
 	start    time.Time // time at which the answer began; equal to received until then

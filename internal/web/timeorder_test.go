@@ -99,7 +99,7 @@ func TestPagesByTime(t *testing.T) {
 				}
 				next = *page.Next
 				if n := len(page.Rows); n > 0 && r.IntN(3) == 0 {
-					next = page.Rows[n-1].Next // the next page may also begin after any vote of this page, such as the last one
+					next = page.Rows[n-1].Next // a page may also begin after a given vote; choose the last vote of this page
 				}
 				for range r.IntN(5) {
 					insert()

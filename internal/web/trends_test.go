@@ -53,7 +53,7 @@ func TestPageShowsTrends(t *testing.T) {
 		t.Errorf("the filter names %q", got)
 	}
 	p.screenshot("one-question")
-	p.reload() // the address contains the question
+	p.reload() // the page's address contains the question, so the filter stays
 	p.waitFor(`document.querySelectorAll("#votes li").length === 9 && document.querySelector("#question-text").innerText === "Where is the constructor?"`)
 	p.click("#question-remove")
 	p.waitFor(`document.querySelectorAll("#votes li").length === 50 && document.querySelector("#question-field").hidden`)

@@ -46,7 +46,7 @@ func TestVotesByFilter(t *testing.T) {
 		{"limit=2&after=4", "3 2"},
 		{"after=1", "5"},
 		{"after=5", ""},
-		{"after=t1767398400000000:99", "4 3 2 1 5"}, // the place of a deleted vote with the same time as vote 4
+		{"after=t1767398400000000:99", "4 3 2 1 5"}, // the place of vote 99, which is deleted and had the same time as vote 4
 		{"after=t1767398400000000:4", "3 2 1 5"},
 		{"after=t9223372036854775807:0", "4 3 2 1 5"},
 		{"q=password", "4 1"},

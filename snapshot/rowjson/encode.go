@@ -240,7 +240,7 @@ func appendTimestamp(dst, text []byte, zone bool) ([]byte, error) {
 	if s := string(text); s == "infinity" || s == "-infinity" {
 		return append(append(dst, text...), '"'), nil
 	}
-	spaces, signAt := 0, 0 // sign is the index of the offset's sign
+	spaces, signAt := 0, 0 // signAt is the index of the sign of the UTC offset; 0 until it is found
 	for i, c := range text {
 		switch {
 		case c-'0' <= 9, c == ':', c == '.', c == 'B', c == 'C':

@@ -11,13 +11,13 @@ type Shape struct {
 	Schema  string
 	Table   string
 	Columns []Column
-	Key     []int // indexes into Columns of the key's columns, in the order of the key
+	Key     []int // the key's columns as indexes into Columns, in the order of the key
 	// Fingerprint identifies everything in the catalog that determines the JSON of the table's rows: columns, types, enum
 	// labels, attributes of composites, partitions. Two shapes are the same if their fingerprints are equal.
 	Fingerprint string
 
-	// UnprovenKey reports whether only a manifest, which anybody may have written, says that Key is the key. The columns may
-	// then hold users' texts, so KeyString shows only values for which IsTextFree is true.
+	// UnprovenKey is set if only a manifest names the columns of the key. Anybody may have written the manifest, so the columns
+	// may hold users' texts. KeyString therefore shows only values for which IsTextFree is true.
 	UnprovenKey bool
 
 	KeyPeriod    bool          // whether the last column of the primary key is WITHOUT OVERLAPS

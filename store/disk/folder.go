@@ -46,7 +46,7 @@ func SyncFolder(dir string) error {
 		return err
 	}
 	defer d.Close()
-	if err := d.Sync(); err != nil && !errors.Is(err, syscall.EINVAL) { // EINVAL: this file system can't sync folders
+	if err := d.Sync(); err != nil && !errors.Is(err, syscall.EINVAL) { // EINVAL: this file system cannot sync folders
 		return err
 	}
 	return nil

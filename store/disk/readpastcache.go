@@ -11,7 +11,7 @@ import (
 // ChunkBytes is the length in bytes of the pieces in which large files are read and written.
 const ChunkBytes = 1 << 20
 
-// ReadError means that a file can't be read.
+// ReadError means that a file cannot be read.
 type ReadError struct{ error }
 
 func (e *ReadError) Unwrap() error { return e.error }

@@ -80,7 +80,7 @@ func CopyFile(path, to string) error {
 	return err
 }
 
-// HasNoLinks reports whether err, an error of [os.Link], means that the file system can't make this hard link.
+// HasNoLinks reports whether err, an error of [os.Link], means that the file system cannot make this hard link.
 func HasNoLinks(err error) bool {
 	for _, noLinks := range []error{syscall.EPERM, syscall.EOPNOTSUPP, syscall.ENOSYS, syscall.EMLINK} {
 		if errors.Is(err, noLinks) {

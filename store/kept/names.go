@@ -12,7 +12,7 @@ import (
 	"capture/store/disk"
 )
 
-// timeLayout is the layout of the time, in UTC, in the names of a kept state's files.
+// timeLayout is the layout of the UTC time in the names of a kept state's files.
 const timeLayout = "20060102T150405Z"
 
 // names makes the names of the kept states of one file. The files of one state of feedback.json are:

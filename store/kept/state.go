@@ -39,8 +39,8 @@ type State struct {
 // noManifest is the value of State.Damaged if the state has no manifest. `capture restore` reads such a state.
 const noManifest = "its manifest is missing"
 
-// List returns the kept states of the file at path, newest first. It needs no lock. A state that a daemon is just keeping or
-// dropping may be missing.
+// List returns the kept states of the file at path, newest first. It needs no lock. The list
+// may lack a state that a daemon is keeping or dropping at the same moment.
 func List(path string) ([]State, error) {
 	states, err := newNames(disk.FollowLink(path)).states()
 	if err != nil {

@@ -46,7 +46,7 @@ type Comparison struct {
 	fields [2][][]byte // buffers of countChange
 }
 
-// errKeysDiffer means that rows can't be matched by their keys, because the table's key has changed.
+// errKeysDiffer means that rows cannot be matched by their keys, because the table's key has changed.
 var errKeysDiffer = errors.New("the table has another key")
 
 // NewComparison returns a Comparison of the file that m describes with rows of the given shape.
@@ -74,7 +74,7 @@ func NewComparison(m *manifest.Manifest, shape *rowjson.Shape) *Comparison {
 	return c
 }
 
-// Fail ends the comparison, because the file can't be read or is known to be damaged.
+// Fail ends the comparison, because the file cannot be read or is known to be damaged.
 func (c *Comparison) Fail(err error) {
 	if c.err == nil {
 		c.err = err

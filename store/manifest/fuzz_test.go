@@ -9,8 +9,8 @@ import (
 )
 
 // FuzzManifest parses random and hostile manifests. Parse must refuse a manifest that no table in Postgres can have, for
-// example with two columns of the same name. If Parse accepts a manifest, it must also accept it after it has been encoded
-// again.
+// example with two columns of the same name. If Parse accepts a manifest and its result is encoded again, Parse must
+// also accept the new encoding.
 func FuzzManifest(f *testing.F) {
 	const honest = `{"format":1,"table":{"schema":"public","name":"votes"},"columns":[{"name":"id","type":"integer","not_null":true,"default":"nextval('x')"},
 		{"name":"g","type":"numeric(10,2)","generated":"s","identity":""}],"key":["id"],"rows":3,"bytes":40,

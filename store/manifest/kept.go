@@ -42,8 +42,8 @@ type Loss struct {
 	// these hashes, capture recognizes the repair of the loss.
 	ChangedRows []ChangedRow `json:"changed_rows,omitempty"`
 
-	// RepairOf is the time of an earlier kept state if the Write repaired the loss after that state. Such a Write brought back
-	// the values that the earlier loss had changed. Otherwise RepairOf is zero.
+	// RepairOf is set if the Write repaired an earlier loss: it brought back the values that the earlier loss had changed.
+	// RepairOf is then the time of the state that was kept before the earlier loss. Otherwise RepairOf is zero.
 	RepairOf time.Time `json:"repair_of,omitzero"`
 }
 

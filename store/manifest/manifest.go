@@ -48,7 +48,7 @@ type Manifest struct {
 	Timeline      int                   `json:"timeline,omitempty"`   // timeline of the LSN; 0 if it is not known
 	CommitTime    time.Time             `json:"commit_time,omitzero"` // commit time of the last transaction in the file; zero if unknown
 	WrittenAt     time.Time             `json:"written_at"`           // time of the write, by this machine's clock
-	AcceptedAt    time.Time             `json:"accepted_at,omitzero"` // time that [capture/store/retention.Clock] accepted at the write; zero if it was WrittenAt
+	AcceptedAt    time.Time             `json:"accepted_at,omitzero"` // time that [capture/store/retention.Clock] accepted at the write; zero if it equals WrittenAt
 	Omitted       *Omitted              `json:"omitted,omitempty"`    // rows of the table that the file lacks; nil if there are none
 	Horizon       *Horizon              `json:"horizon,omitempty"`    // horizon, so that a later run reads only rows that have changed; nil if there is none
 	Kept          *Kept                 `json:"kept,omitempty"`       // facts about a kept state; nil for feedback.json itself

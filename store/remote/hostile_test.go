@@ -146,9 +146,9 @@ func TestDownloadIsBounded(t *testing.T) {
 	}
 }
 
-// TestForeignObjects puts objects that are not from capture at the prefix, into folders that look like folders of clusters,
-// and, in large number, into the folder of the cluster. These objects must not count as states, and Prune must not remove
-// them.
+// TestForeignObjects puts objects that are not from capture at the prefix and into folders that look like folders of
+// clusters. It puts more than a thousand such objects into the folder of the cluster. None of the objects may count as a
+// state, and Prune must not remove any of them.
 func TestForeignObjects(t *testing.T) {
 	if testing.Short() {
 		t.Skip("writes a thousand objects")

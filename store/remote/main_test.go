@@ -84,8 +84,8 @@ func (r rows) WriteTo(w io.Writer) (int64, error) {
 	return b.WriteTo(w)
 }
 
-// bulk is the JSON of a state with long rows. Its value is the number of rows. Each row has 64 kB, and gzip can make it only a
-// quarter shorter.
+// bulk is the JSON of a state with long rows. Its value is the number of rows. Each row has 64 kB, and gzip shortens it by
+// only a quarter.
 type bulk int
 
 // largeState is the number of rows of a bulk that is uploaded in three parts.
