@@ -54,7 +54,7 @@ func (a *autoSource) follow(ctx context.Context) (followingSince time.Time, err 
 	var skipped []unavailable
 	for i, kind := range sourceKinds {
 		since, err := a.run(ctx, kind, skipped)
-		err = postgres.Explain(err) // removes a row's text, which the log and the status must not contain
+		err = postgres.Explain(err) // also removes the texts of rows from the message, because the log and the status must not contain them
 		if !since.IsZero() && i == 0 {
 			clear(a.lastNote)
 		}

@@ -52,8 +52,9 @@ type Config struct {
 	// FlushInterval, even if nothing has changed.
 	FlushInterval time.Duration
 
-	// Keep determines which earlier states of the file are kept next to it. Each regular write adds a state. The state before
-	// a loss of rows is always kept.
+	// Keep determines which earlier states of the file are kept next to it. Each regular write adds a state. A write that
+	// loses rows or values first adds the state before the loss, whatever Keep says. Package retention says how long each state
+	// stays.
 	Keep retention.Policy
 
 	// CopyTo is the location of the copies off the machine, or nil if there are none. Keep also determines which copies are

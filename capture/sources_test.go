@@ -228,7 +228,7 @@ func TestSourcesBarrier(t *testing.T) {
 					done <- err
 					return
 				}
-				time.Sleep(2 * time.Millisecond) // leaves processor time to other tests, but still commits many times during each barrier
+				time.Sleep(2 * time.Millisecond) // long enough to leave processor time to other tests, and short enough for many commits during each barrier
 			}
 			done <- nil
 		}()

@@ -44,7 +44,7 @@ var changeTotals = []struct {
 	{"truncate", func(c *source.Counters) uint64 { return c.Truncates }},
 }
 
-// statusGauges are the gauges that have a single value, which value computes from a Status.
+// statusGauges are the gauges without labels. The function in the field value computes the gauge's value from a Status.
 var statusGauges = []struct {
 	desc  *prometheus.Desc
 	value func(*Status) float64

@@ -21,7 +21,7 @@ type statusReporter struct {
 	file       *fileTracker
 	volumes    func() []volume.Usage
 	kept       func() KeptStatus
-	copies     func() *CopiesStatus // nil without copies off the machine
+	copies     func() *CopiesStatus // returns the status of the copies off the machine; the function is nil without --copy-to
 	conditions *conditions
 }
 

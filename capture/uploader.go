@@ -100,7 +100,7 @@ func (u *uploader) run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-u.regular:
-			regular, u.lossesDue = true, true // uploadLosses also finds losses that another capture has copied in the meantime
+			regular, u.lossesDue = true, true // another capture process may have uploaded states before losses since the last check
 		case <-u.losses:
 			u.lossesDue = true
 		case <-tick.C:

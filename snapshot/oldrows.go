@@ -27,7 +27,7 @@ type oldRows struct {
 	before  int64     // bytes of the lines in the savepoint
 	list    []oldLeaf // leaves of the savepoint that have left the tree and have a page in memory
 	bytes   int64     // approximate bytes of memory that only the old rows use
-	retryAt int64     // value of bytes above which the next attempt to move rows begins; 0 unless the last attempt moved too few rows
+	retryAt int64     // after an attempt that moved too few rows, the next attempt begins when the field bytes exceeds retryAt; otherwise 0
 	written bool      // whether the open transaction has moved rows to the spill file
 	failed  bool      // whether the open transaction has failed to move rows to the spill file
 	inTree  bool      // whether rows of the tree may be in the spill file, because a transaction was rolled back
@@ -49,7 +49,7 @@ type oldLeaf struct {
 }
 
 const (
-	slackShare    = 64       // the slack: while a transaction is open, old and new rows together may use 1/slackShare more bytes than the table
+	slackShare    = 64       // while a transaction is open, its old and new rows together may exceed the size of the table by 1/slackShare of this size, the slack
 	leastSlack    = 16 << 20 // minimum of the slack in bytes, so that small tables have no spill file
 	leastOwnShare = 32       // private lines of less than 1/leastOwnShare of a page are not worth a block of the spill file
 
@@ -174,7 +174,7 @@ func (o *oldRows) spillUntil(target int64) error {
 		switch {
 		case old.leaf.extent != nil && old.leaf.extent.Damaged():
 			continue // the spill file is damaged, so the page in memory is the only good copy
-		case 4*before > 3*int64(p.live): // evicting the whole page frees more than three quarters as many bytes as it writes
+		case 4*before > 3*int64(p.live): // eviction of the whole page writes p.live bytes, and frees more than three quarters of this number
 			err = o.evict(old.leaf, p)
 		case own > p.live/leastOwnShare:
 			err = o.evictOwnLines(old.leaf, p)

@@ -61,7 +61,7 @@ func (f *File) putBack(v *snapshot.View, m manifest.Manifest) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
-	f.last = written{} // if the source has just loaded the rows, f.last describes the file that is replaced now
+	f.last = written{} // if the source has loaded the earlier run's file, f.last describes that file, which is replaced now
 	f.temp.discard()   // if WriteAhead has written the start of a file, this start has other rows
 	p := newPendingVersion(v, written{}, nil)
 	p.complete = true

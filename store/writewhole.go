@@ -92,7 +92,8 @@ func (w *sequentialWriter) writePieces(c *content, endPiece int) (err error) {
 	return nil
 }
 
-// awaitHasher waits until all chunks are hashed, so that at most one large chunk is in memory.
+// awaitHasher waits until all chunks are hashed. It is called after each large chunk, so that this chunk is freed before the
+// next one is allocated.
 func (w *sequentialWriter) awaitHasher() {
 	var all [chunks][]byte
 	for i := range all {

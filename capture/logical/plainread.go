@@ -16,7 +16,7 @@ import (
 )
 
 const (
-	slotPatience      = time.Second // time that slot creation may take, in addition to a few round trips, before the first plain read
+	slotPatience      = time.Second // the first plain read begins when slot creation has taken this time and a few round trips
 	plainReadInterval = time.Minute // time between plain reads while the slot is still being created
 )
 

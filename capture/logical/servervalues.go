@@ -62,8 +62,8 @@ func (v *serverValues) encode(column int, text []byte) (answer []byte, err error
 	return answer, nil
 }
 
-// generate returns the text forms of the unpublished columns for a row with these values. Values that an update left
-// unchanged come from newLine, which is the row's new line with all columns of the stream.
+// generate returns the text forms of the unpublished columns for a row with these values. The stream omits values
+// that an update left unchanged. generate takes them from newLine, the JSON of the row after the update.
 func (v *serverValues) generate(encoder *rowjson.Encoder, values [][]byte, newLine []byte) (generated [][]byte, err error) {
 	v.params = v.params[:0]
 	for _, i := range v.inputs {

@@ -48,7 +48,7 @@ type Source struct {
 	env     *source.Env
 	log     hclog.Logger
 	queries *postgres.QueryConn
-	reads   postgres.ReadClock // clock of reads from the replication connection
+	reads   postgres.ReadClock // records when data last arrived over the replication connection
 	slot    *slot
 	ended   chan struct{} // closed when Follow has ended
 

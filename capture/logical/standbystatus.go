@@ -35,7 +35,7 @@ const (
 // longer than wal_sender_timeout.
 type standby struct {
 	conn     *pgconn.PgConn
-	reads    *postgres.ReadClock // clock of reads from conn
+	reads    *postgres.ReadClock // records when data last arrived over conn
 	timeouts source.Timeouts
 	interval time.Duration // longest time between two status messages
 

@@ -71,7 +71,7 @@ type Source struct {
 	log     hclog.Logger
 	queries *postgres.QueryConn
 	reader  *tablecopy.Reader
-	reads   postgres.ReadClock // clock of reads from the listener's connection
+	reads   postgres.ReadClock // records when data last arrived over the listener's connection
 	pending *pendingKeys
 	table   *postgres.Table // the table's definition when the source started; the source ends if the definition changes
 

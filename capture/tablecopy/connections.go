@@ -47,7 +47,8 @@ func loadRelationSize(ctx context.Context, conn *pgx.Conn, table *postgres.Table
 	if err != nil {
 		return s, fmt.Errorf("query the table's size: %w", err)
 	}
-	// Exporting and importing a snapshot requires sessions that last, which a pooler does not provide.
+	// To divide the table, connections must export and import a snapshot. For that, sessions must last, which a pooler does not
+	// guarantee.
 	s.tidRangeScan = s.tidRangeScan && !postgres.Pooled(conn)
 	return s, nil
 }

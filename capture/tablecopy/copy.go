@@ -43,7 +43,7 @@ import (
 type Copier struct {
 	env      *source.Env
 	conn     *pgx.Conn           // connection with an open transaction that locks the table's definition
-	reads    *postgres.ReadClock // clock of reads from all connections of the copy
+	reads    *postgres.ReadClock // records when data last arrived over any connection of the copy
 	table    *postgres.Table
 	server   postgres.Server
 	watchdog *Watchdog

@@ -195,8 +195,8 @@ func (r *Reader) applyRows(ctx context.Context, t *snapshot.Table, keys [][]stri
 	return stats, nil
 }
 
-// putRows reads the rows with the given keys, puts those that exist into t, and returns the keys of these rows. If t already
-// contains a row with the same values, the row does not count as a change.
+// putRows looks up the rows with the given keys in the table. It puts those that exist into t, and returns the keys that it
+// found. A row that t already contains with the same values does not count as a change.
 func (r *Reader) putRows(ctx context.Context, t *snapshot.Table, keys [][]string, stats *source.TxnStats) (found map[string]bool, err error) {
 	found = make(map[string]bool, len(keys))
 	result := r.Conn.PgConn().ExecParams(ctx, r.Table.RowsByKeyQuery(), keyArrays(keys, len(r.Table.Key)), nil, nil, []int16{1})

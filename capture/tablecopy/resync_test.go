@@ -49,7 +49,8 @@ func changedRow(values ...string) string {
 	return string(b)
 }
 
-// TestDecodeChanges checks that the decoder recognizes changed, unchanged and too large rows in pieces of several sizes.
+// TestDecodeChanges checks that the decoder recognizes changed, unchanged and too large rows, whatever the size of the pieces in
+// which its input arrives.
 func TestDecodeChanges(t *testing.T) {
 	data := append([]byte{}, copyHeader...)
 	null := []byte{255, 255, 255, 255}

@@ -243,7 +243,7 @@ const passwordWarning = "every user of this machine can read the password on the
 // passwordPair matches a password in a URL's query or in libpq's key=value pairs.
 var passwordPair = regexp.MustCompile(`(?i)(^|[?&\s])password\s*=\s*[^&\s]`)
 
-// filePath returns the path of the output, or an error if the output is standard output or a folder.
+// filePath returns the path of the output, or an error if the output is standard output, a URL or a folder.
 func (c outputConfig) filePath() (string, error) {
 	switch {
 	case c.Output == "-":

@@ -300,8 +300,8 @@ func TestRepairOfRuinedValues(t *testing.T) {
 	}
 }
 
-// TestNextCommandAfterUnusableState: the first of the printed restore commands fails, because its state is damaged or gone. The
-// shell then does not run the others, so the error says what to run next.
+// TestNextCommandAfterUnusableState: history prints restore commands that are joined by &&. If the first command fails,
+// because the state that it restores is damaged or gone, the shell does not run the others. So the error says what to run next.
 func TestNextCommandAfterUnusableState(t *testing.T) {
 	t.Parallel()
 	url, dir := exported(t, 20)

@@ -204,7 +204,7 @@ func (r *lossRound) change(i int) {
 }
 
 // await waits until the daemon is killed, or until the file equals the table and all kept states are compressed. If r.first
-// is set, it does not wait for kept states, because the first step alone is not a loss.
+// is set, there is no kept state to wait for, because the first step alone causes no loss.
 func (r *lossRound) await(d *daemon) {
 	isDone := d.holds(r.url)
 	eventually(r.t, "the daemon is killed, or has compressed the state", func() bool {
@@ -219,7 +219,7 @@ func (r *lossRound) await(d *daemon) {
 		if !isDone() {
 			return false
 		}
-		if r.first { // the first step alone is not a loss
+		if r.first { // there is no kept state
 			return true
 		}
 		states, err := kept.List(r.path)

@@ -77,8 +77,8 @@ func (p *terminal) typeInterrupt(t *testing.T) {
 	}
 }
 
-// TestStatusOnTerminal checks that the status has colors on a terminal, unless TERM or NO_COLOR turns them off. It also
-// contains the address of the feedback page.
+// TestStatusOnTerminal checks that the status on a terminal contains the address of the feedback page, and has colors
+// unless TERM or NO_COLOR turns them off.
 func TestStatusOnTerminal(t *testing.T) {
 	t.Parallel()
 	d := start(t, "postgres://nobody@127.0.0.1:1/none")

@@ -42,7 +42,8 @@ func TestShellReadsWords(t *testing.T) {
 	if err != nil || string(got) != want {
 		t.Errorf("the shell reads %q, not %q: %v", got, want, err)
 	}
-	for _, w := range words { // the escaped text, which a terminal shows, is one word, too
+	// A user may copy a command from a terminal, which shows it escaped. The shell must read each escaped form as one word.
+	for _, w := range words {
 		for _, shown := range []string{foreign.ShellWord(foreign.Text(w)), foreign.Lines(foreign.ShellWord(w))} {
 			if got, err := exec.Command("sh", "-c", `set -- `+shown+`; echo $#`).Output(); err != nil || string(got) != "1\n" {
 				t.Errorf("the shell reads %q as %q words: %v", shown, got, err)

@@ -8,10 +8,10 @@ import (
 )
 
 // LoadTarget is like LoadTable, but for a table that capture writes to or compares, and does not follow. It also accepts tables
-// that no source can follow: unlogged tables, tables from which other tables inherit (without the rows of the other tables),
-// and tables without a key. If the table has no key, the columns whose names the caller passes become its key; these names may
-// come from a manifest. If the caller passes no names, or the name of a column that the table lacks, the result has no key.
-// [Table.HasKey] reports whether the table itself has a key.
+// that no source can follow: unlogged tables, tables from which other tables inherit, and tables without a key. The rows of
+// inheriting tables do not count as rows of the table. If the table has no key, the columns whose names the caller passes
+// become its key; these names may come from a manifest. If the caller passes no names, or the name of a column that the table
+// lacks, the result has no key. [Table.HasKey] reports whether the table itself has a key.
 func LoadTarget(ctx context.Context, q Querier, name Name, key []string) (*Table, error) {
 	var row catalogRow
 	t, err := row.newTarget(ctx, q, name, key, row.read(ctx, q, name, true, nil, nil))

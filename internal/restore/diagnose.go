@@ -121,8 +121,8 @@ func (m *stagedMerge) explainForeignKey(ctx context.Context, err error) error {
 		// A row that the table already had may violate the foreign key, too. But the server checks such a row only if its
 		// referring columns change.
 		checked := fmt.Sprintf(" AND (p.new OR p.moved OR EXISTS (SELECT FROM %s t WHERE %s AND %s))", m.table.FromClause(), m.same(), m.differ(k.Columns))
-		// If a deferred check has failed, the table already has the file's values, so the condition in checked may
-		// exclude the row. The second search therefore omits this condition.
+		// If a deferred check has failed, the table already has the file's values, so the condition in the variable
+		// checked may exclude the row. The second search therefore omits this condition.
 		for _, condition := range []string{missing + checked, missing} {
 			if place := m.findPlace(ctx, m.staged(condition)); place != "" {
 				return &rowError{place: place, err: err}

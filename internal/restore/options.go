@@ -64,7 +64,7 @@ type Result struct {
 	// These fields count differences that the database's own triggers, rules, foreign keys and generated columns have caused:
 	// rows that differ from the file, and skipped rows that have changed. If the table must become equal to the file, such a
 	// row is an error.
-	LeftOut   Change       `json:"left_out"`     // rows of the file that are not in the table, although they should have been written or were there before
+	LeftOut   Change       `json:"left_out"`     // rows of the file that the table lacks, although the restore had to write them, or the table had them before
 	Changed   Change       `json:"changed"`      // rows that were written and have other values than in the file, or were skipped and have other values than before
 	Remaining Change       `json:"remaining"`    // rows in the table that the file lacks: rows that should have been deleted, and rows that the database has added
 	By        string       `json:"by,omitempty"` // most likely cause of these differences, as text

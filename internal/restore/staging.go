@@ -46,7 +46,7 @@ type stagedMerge struct {
 	rows   int    // number of rows in the file
 
 	planned  plannedRows
-	skipped  string   // temporary table of the skipped rows, as SQL; "" if nothing can change them: see saveSkipped
+	skipped  string   // temporary table with the skipped rows as they were before the merge, as SQL; "" if nothing can change these rows: see saveSkipped
 	moved    int64    // number of rows in the plan that are to be deleted and inserted again
 	lacking  []string // columns of the table that the file lacks, except generated columns
 	fixed    []string // columns that UPDATE cannot set, because they are GENERATED ALWAYS AS IDENTITY

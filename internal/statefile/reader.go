@@ -16,7 +16,7 @@ import (
 )
 
 const (
-	// maxMembers is the maximum number of members of a row. A table of Postgres has no more columns (MaxHeapAttributeNumber).
+	// maxMembers is the maximum number of members of a row. Postgres allows no table with more columns (MaxHeapAttributeNumber).
 	maxMembers = 1600
 	// maxKeptBuffer is the maximum size in bytes of a buffer that is kept for the next row.
 	maxKeptBuffer = 16 << 20

@@ -19,8 +19,8 @@ type markdownHandler struct {
 	log    hclog.Logger
 }
 
-// serveAnswers answers with the elements of each answer of the vote whose key is in the path. An answer that is not parsed,
-// because it is too long or nested too deeply, is left out.
+// serveAnswers sends the Markdown elements of each answer in the vote whose key is in the path. It leaves out an answer that is
+// too long, nested too deeply or not parsed in time.
 func (h *markdownHandler) serveAnswers(w http.ResponseWriter, r *http.Request) {
 	t, ok := h.tables.current(w)
 	if !ok {

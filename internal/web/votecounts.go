@@ -116,7 +116,7 @@ func eachLine(t tableView, stop <-chan struct{}, count func(line []byte)) bool {
 type counting struct {
 	*columnRoles
 	period    period
-	latest    int64 // latest time before the period's end, in microseconds since 1970, or noTime
+	latest    int64 // time of the latest vote before the period's end, in microseconds since 1970; noTime if there is none
 	days      [summaryDays]dayCount
 	tags      tagCounts
 	untagged  int

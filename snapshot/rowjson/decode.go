@@ -21,8 +21,8 @@ func isNull(value []byte) bool { return bytes.Equal(value, null) }
 // json are another exception (see appendHstoreText).
 //
 // If t is not a JSON type, AppendText also accepts a JSON string that contains the text form. Programs that do not know the
-// type write values that way. It also reads the other forms that lenient.go describes. AppendText does not check every value;
-// Postgres rejects values that the type cannot hold.
+// type write values that way. For numbers and times, AppendText also accepts the forms described in lenient.go. AppendText
+// does not check every value; Postgres rejects values that the type cannot hold.
 func AppendText(dst []byte, t *Type, value []byte) ([]byte, error) {
 	quoted := value[0] == '"'
 	switch t.Kind {

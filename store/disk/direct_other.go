@@ -13,5 +13,5 @@ func SupportsDirectIO(string) bool { return false }
 // SetDirectIO reports false, because capture uses direct I/O only on Linux.
 func SetDirectIO(*os.File) bool { return false }
 
-// AlignedBuffer returns n bytes.
+// AlignedBuffer returns n bytes. They need no alignment, because capture uses direct I/O only on Linux.
 func AlignedBuffer(n int) []byte { return make([]byte, n) }

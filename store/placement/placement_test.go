@@ -218,7 +218,9 @@ func TestNextAtRandom(t *testing.T) {
 	if patched < states/2 {
 		t.Errorf("%d of %d states were placed near the one before", patched, states)
 	}
-	if moved > 10*patched {
+	// On average, 8 of 20 to 80 regions move. In 250 states, the average exceeds 10 in one of a hundred runs. If each state were
+	// placed from scratch, about 40 regions would move.
+	if moved > 15*patched {
 		t.Errorf("%d regions of unchanged Parts moved in %d states", moved, patched)
 	}
 	t.Logf("%d of %d states were placed near the one before; %d unchanged Parts moved", patched, states, moved)

@@ -157,8 +157,8 @@ func (c *byteCounter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Reader returns a reader of the data of a state, which are gzip. If the connection breaks, the reader continues at the same
-// byte.
+// Reader returns a reader of a state's gzip data. If the connection breaks, the reader connects again and continues at the
+// same byte.
 func (l *Location) Reader(ctx context.Context, s State) io.ReadCloser {
 	return &reader{ctx: ctx, location: l, name: s.data()}
 }

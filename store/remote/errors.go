@@ -73,7 +73,7 @@ func isUnsupported(err error) bool {
 // isTransient reports whether the same request may succeed later, and is therefore worth repeating.
 func isTransient(err error) bool {
 	if errors.As(err, new(*cleanError)) {
-		return false // a clean error is final: it is errEnd, or another call of retry has given up
+		return false // never retried: a cleanError is errEnd, or the error of an inner call of retry that has given up
 	}
 	switch classify(err) {
 	case errMissing, errChanged, errDenied, errTooLarge:
