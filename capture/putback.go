@@ -8,8 +8,8 @@ import (
 // putBackRetry is the pause between attempts to put the file in place again.
 const putBackRetry = time.Second
 
-// putBack puts the file of an earlier run in place again if readers no longer find it. It is called before a source has given
-// the table its first View. Until then, the rows of this file may exist only in memory, because the database may be lost.
+// putBack puts the file of an earlier run in place again if readers no longer find it. It is called only until a source delivers
+// the first View. Until then, if the file is gone and the database is lost, its rows exist only in memory.
 func (f *flusher) putBack() (err error) {
 	reason, previous := f.file.CheckInPlace(), f.previous.state.Load()
 	switch {

@@ -58,7 +58,7 @@ func TestStandbyAtReplica(t *testing.T) {
 	s := onDemand(t)
 	conn := connect(t, s.URL("postgres"))
 	exec(t, conn, votes)
-	cfg := asRole(t, conn, s.URL("postgres"), "capture_test_standby") // a role that sees little of the standby
+	cfg := asRole(t, conn, s.URL("postgres"), "capture_test_standby") // this role sees only few columns of the standby in pg_stat_replication
 	exec(t, conn, "ALTER ROLE capture_test_standby REPLICATION")
 	setUp(t, conn, "logical")
 	cfg.Source, cfg.PollInterval, cfg.intervals.probe = "auto", 20*time.Millisecond, 50*time.Millisecond

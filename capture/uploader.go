@@ -229,8 +229,8 @@ func (e *otherTableError) Error() string {
 }
 
 // checkOwner returns an [*otherTableError] if the states in the folder belong to another table. States before losses do not
-// count: after a change of the prefix, capture copies such states to the new prefix, even if the table had another name at the
-// time of the loss.
+// count, because they may have an earlier name of the table. After a change of the prefix, capture copies them to the new
+// prefix, too.
 func (u *uploader) checkOwner(ctx context.Context, states []remote.State, table manifest.TableName, database string) error {
 	states = slices.DeleteFunc(slices.Clone(states), func(s remote.State) bool { return s.Loss })
 	_, m, err := u.copies.newest(ctx, []remote.Cluster{{States: states}})

@@ -189,7 +189,7 @@ func (f *File) ensureLocked() error {
 			// With the manifest of the last Write, this is capture's own file, which somebody has only touched or copied.
 			f.existing.foreign = f.existing.intact && !f.existing.manifest.WrittenAt.Equal(f.last.manifest.WrittenAt)
 		} else {
-			f.last = written{} // if the source has loaded the rows, f.last may describe a file that is gone
+			f.last = written{} // loading the earlier run's file sets f.last, too, and that file may be gone
 		}
 	}
 	return nil

@@ -163,9 +163,10 @@ func (m *stagedMerge) parkingColumns(ctx context.Context) ([]string, error) {
 	return slices.DeleteFunc(columns, func(name string) bool { return !slices.Contains(m.columns.writableNames(), name) }), err
 }
 
-// mergeWithoutTriggers is the fourth of the ways that [stagedMerge.write] tries. It first deletes the rows to be
-// overwritten, because they could refer to rows that the file lacks. It then deletes the rows that the file lacks. Only
-// during this second delete are foreign keys on, so that they act on the rows of other tables.
+// mergeWithoutTriggers is the fourth of the ways that [stagedMerge.write] tries. It makes two deletes. The first
+// deletes the rows to be overwritten, while foreign keys are off. These rows may refer to rows that the file lacks, so they must
+// go first. The second deletes the rows that the file lacks, while foreign keys are on, so that ON DELETE actions change the
+// rows of other tables.
 func (m *stagedMerge) mergeWithoutTriggers(ctx context.Context) (w written, err error) {
 	if !m.mayTurnOffTriggers() {
 		return w, errDisplaced

@@ -16,8 +16,8 @@ import (
 )
 
 // TestComparisonGivesWay checks that an ALTER TABLE of the application does not wait for a comparison. In the first case, the
-// comparison is busy with the rows of the state. In the second case, the comparison waits for a barrier: a query of the
-// table, which waits behind the ALTER TABLE. In the third case, the comparison's second snapshot waits behind the ALTER TABLE.
+// comparison is busy with the rows of the state. In the second case, the comparison waits for a barrier. The barrier is a query
+// of the table, and this query waits behind the ALTER TABLE. In the third case, the comparison's second snapshot waits behind the ALTER TABLE.
 func TestComparisonGivesWay(t *testing.T) {
 	if testing.Short() {
 		t.Skip("waits for the regular check for waiting sessions")

@@ -47,13 +47,13 @@ func serveUntilDone(ctx context.Context, srv *http.Server, l net.Listener, limit
 }
 
 // connections are the open connections of a server. If their number exceeds limit, the server closes the connection that has
-// waited longest for a request. Idle callers therefore cannot keep others out, in particular health checks. There is no
+// waited longest for a request. Therefore, idle callers cannot keep out others, such as health checks. There is no
 // limit per address, because behind a proxy all callers have the same address.
 //
 // A connection is held while an admitted request is answered on it. A held connection is never closed to make room. The number
 // of admitted requests stays far below the limit (see maxRequests and maxStreams), so there is always another connection to
-// close. A connection counts as waiting until its request is admitted. Otherwise, callers that send half a header or half a
-// body, or that do not read their answers, could fill all connections.
+// close. A connection counts as waiting until its request is admitted, and again after the answer. Therefore, callers that send
+// half a header or half a body, or that do not read a refusal, cannot fill all connections.
 type connections struct {
 	limit  int
 	served sync.WaitGroup // counts the connections that the server has not finished with

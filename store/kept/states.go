@@ -17,7 +17,7 @@ import (
 	"capture/store/retention"
 )
 
-// States manages the kept states of one file. Only the process that has the file's lock uses it. Any goroutine may call its
+// States manages the kept states of one file. Only the process that has the file's lock may use a States. Any goroutine may call its
 // methods, even during a Write.
 type States struct {
 	names    names

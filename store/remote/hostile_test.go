@@ -146,9 +146,9 @@ func TestDownloadIsBounded(t *testing.T) {
 	}
 }
 
-// TestForeignObjects puts objects that are not from capture at the prefix and into folders that look like folders of
-// clusters. It puts more than a thousand such objects into the folder of the cluster. None of the objects may count as a
-// state, and Prune must not remove any of them.
+// TestForeignObjects writes objects that capture would not write: directly under the prefix, in folders that look like
+// folders of clusters, and more than a thousand in the folder of capture's own cluster. None of them may count as a state, and
+// Prune must not remove any of them.
 func TestForeignObjects(t *testing.T) {
 	if testing.Short() {
 		t.Skip("writes a thousand objects")
