@@ -167,12 +167,19 @@ func TestNextAtRandom(t *testing.T) {
 		tab.insert(len(tab.parts), some())
 	}
 	l := placement.New(tab.placementParts(), placement.FillFactor97)
-	before := tab.file(t, l)
-	patched, moved, states := 0, 0, 1000
+	// Only the number of moved regions needs so many states: with fewer, chance could raise the average to its limit.
+	const states = 4000
+	checkEvery := 4 // files take most of the time, so only these states get one
 	if race.Enabled {
-		states = 250
+		checkEvery = 16
 	}
-	for range states {
+	patched, moved := 0, 0
+	for state := range states {
+		check := state%checkEvery == 0
+		var before []byte
+		if check {
+			before = tab.file(t, l)
+		}
 		for range 1 + r.IntN(3) {
 			switch i := r.IntN(len(tab.parts) + 1); {
 			case i == len(tab.parts) || r.IntN(4) == 0 && len(tab.parts) < 80:
@@ -195,32 +202,32 @@ func TestNextAtRandom(t *testing.T) {
 				}
 			}
 		}
-		file := tab.file(t, next)
-		for _, align := range []int64{1, 64, 4096} {
-			spans := next.ChangedSpans(l, align)
-			if got := patch(before, file, spans); !bytes.Equal(got, file) {
-				t.Fatalf("patched in %v the file is\n%s\nnot\n%s", spans, got, file)
-			}
-			end := int64(-1)
-			for _, s := range spans {
-				if s.From <= end || s.To <= s.From || s.From%align != 0 || s.To%align != 0 {
-					t.Fatalf("spans %v, aligned to %d", spans, align)
+		if check {
+			file := tab.file(t, next)
+			for _, align := range []int64{1, 64, 4096} {
+				spans := next.ChangedSpans(l, align)
+				if got := patch(before, file, spans); !bytes.Equal(got, file) {
+					t.Fatalf("patched in %v the file is\n%s\nnot\n%s", spans, got, file)
 				}
-				end = s.To
+				end := int64(-1)
+				for _, s := range spans {
+					if s.From <= end || s.To <= s.From || s.From%align != 0 || s.To%align != 0 {
+						t.Fatalf("spans %v, aligned to %d", spans, align)
+					}
+					end = s.To
+				}
+			}
+			rowBytes := int64(len(unpad(file)))
+			if next.Bytes > rowBytes*5/4+patchFrom/4 {
+				t.Fatalf("%d bytes for %d of rows", next.Bytes, rowBytes)
 			}
 		}
-		rowBytes := int64(len(unpad(file)))
-		if next.Bytes > rowBytes*5/4+patchFrom/4 {
-			t.Fatalf("%d bytes for %d of rows", next.Bytes, rowBytes)
-		}
-		l, before = next, file
+		l = next
 	}
 	if patched < states/2 {
 		t.Errorf("%d of %d states were placed near the one before", patched, states)
 	}
-	// On average, 8 of 20 to 80 regions move. In 250 states, the average exceeds 10 in one of a hundred runs. If each state were
-	// placed from scratch, about 40 regions would move.
-	if moved > 15*patched {
+	if moved > 10*patched {
 		t.Errorf("%d regions of unchanged Parts moved in %d states", moved, patched)
 	}
 	t.Logf("%d of %d states were placed near the one before; %d unchanged Parts moved", patched, states, moved)
