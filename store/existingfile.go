@@ -25,7 +25,7 @@ type existing struct {
 	intact     bool              // whether the file matches its manifest; if checked is not set, only the sizes were compared
 	manifest   manifest.Manifest // manifest of the file, if intact is set
 	found      standing          // the files as they were before they were compared
-	quarantine string            // suffix of the name under which the first Write keeps the file; "" if it keeps none
+	quarantine string            // suffix of the name under which the next Write keeps the file; "" if it keeps none
 	foreign    bool              // whether another program has put the file and its manifest in place since the last Write
 }
 
@@ -89,7 +89,7 @@ func completeInterruptedRename(p paths, m manifest.Manifest) (_ existing, warnin
 }
 
 // planQuarantine returns the result of inspectExisting for a file whose content is not what capture wrote. The result tells
-// the first Write to keep this file under another name. Until then the file stays as it is.
+// the next Write to keep this file under another name. Until then the file stays as it is.
 func planQuarantine(p paths, why string) (_ existing, warning string) {
 	suffix := quarantineSuffix(p, time.Now())
 	return existing{checked: true, quarantine: suffix}, fmt.Sprintf(

@@ -33,7 +33,7 @@ func (f *File) stateToKeep(v *snapshot.View, last *written) (*manifest.Manifest,
 		return nil, err
 	case last.file != nil && isSameVersion(info, last.file):
 		return f.compareParts(v, last), nil
-	case f.existing.quarantine != "" && last.file == nil:
+	case f.existing.quarantine != "" && last.file == nil: // with last, the number of rows that v replaces is known; see below
 		return f.judgeDamaged(v), nil
 	}
 	m, ok := f.standingManifest(last, info)

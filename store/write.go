@@ -27,7 +27,8 @@ type Result struct {
 
 	// Kept is the state that Write kept before it replaced the file, or nil. Write keeps the file before a loss, and before a
 	// version of another table, database or cluster. It also keeps the file of an earlier run if the rows differ and the policy
-	// keeps ordinary states. Kept may be set even if Write returns an error.
+	// keeps ordinary states. It also keeps a file with other rows that another program has put in place with its manifest. Kept
+	// may be set even if Write returns an error.
 	Kept *kept.State
 
 	// Warning is a message for the log. For example, it says that a damaged file was kept, that a Write interrupted by a crash
